@@ -1,0 +1,48 @@
+"""The training loss of every step, and the alarm when it is no longer a number."""
+
+import math
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+from hw1.callbacks.step_buffer import StepBuffer, log_rows
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A training loss became NaN or infinite; the message names the step."""
+
+
+class StepLoss(Callback):
+    """Logs `train_step/loss`, the mini-batch loss of each step (training mode; the unit of the loss).
+
+    Values are fetched every 100 steps and at the end of an epoch, so a step never waits for the device.
+
+    Raises:
+        NonFiniteLossError: a loss is NaN or infinite, before the next checkpoint is written.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = StepBuffer()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the loss of this step."""
+        self._buffer.add(trainer.global_step - 1, outputs["loss"].detach().reshape(1))
+        if self._buffer.full:
+            self._flush(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Fetch the rest of the epoch."""
+        self._flush(trainer)
+
+    def _flush(self, trainer: lightning.Trainer) -> None:
+        rows = self._buffer.fetch()
+        log_rows(trainer, ["train_step/loss"], rows)
+        for step, (loss,) in rows:
+            if not math.isfinite(loss):
+                raise NonFiniteLossError(
+                    f"the training loss is {loss} at step {step} (epoch {trainer.current_epoch}); a smaller "
+                    "optimizer.lr, or +trainer.gradient_clip_val=1, usually helps"
+                )

@@ -1,0 +1,158 @@
+"""What train.py says and understands: its words in order, its help, and every error in one line. Imports little."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# Hydra's other modes; with one of them the command is no sweep.
+_OTHER_MODES = ("--cfg", "-c", "--info", "-i", "--run", "-r", "--shell-completion", "-sc", "--hydra-help", "--version")
+
+
+def normalised(words: Sequence[str]) -> list[str]:
+    """A command's words with --multirun first, wherever (and whether) -m stood among them.
+
+    Example:
+        >>> normalised(["seed=1,2", "-m", "model=mlp"])
+        ['--multirun', 'seed=1,2', 'model=mlp']
+    """
+    rest = [word for word in words if word not in ("-m", "--multirun")]
+    other = any(word.split("=")[0] in _OTHER_MODES or re.fullmatch(r"hydra\.mode=RUN", word) for word in rest)
+    return rest if other else ["--multirun", *rest]
+
+
+def help_text(conf: Path) -> str:
+    """The groups with their options, and three example commands; read from the folder, without Hydra."""
+    groups = []
+    for folder in sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
+        groups.append((folder.name, _options(folder)))
+    groups.append(("hydra/launcher", ["basic", *_options(conf / "hydra" / "launcher")]))
+    lines = [
+        "usage: python train.py [experiment=NAME] [GROUP=OPTION ...] [KEY=VALUE[,VALUE...] ...]",
+        "",
+        "Trains the runs that a command asks for (several values of a key: a sweep), then measures and draws.",
+        "A finished run is reused, an interrupted one goes on. Results: multirun/<name>/",
+        "",
+        "examples:",
+        "  python train.py experiment=flatness_interp",
+        "  python train.py experiment=flatness_interp seed=1,2,3 init=independent,shared hydra/launcher=joblib",
+        "  python train.py model=mlp dataset=digits trainer.max_epochs=3 optimizer.lr=1e-3,1e-2",
+        "",
+        "groups:",
+        *(f"  {name + '=':<18}{', '.join(options)}" for name, options in groups),
+        "",
+        "also: --cfg job (print the settings and stop), --hydra-help, python -m hw1 --help",
+    ]
+    return "\n".join(lines)
+
+
+def _options(folder: Path) -> list[str]:
+    """Names of a group's options, nested ones as group/name; a folder `base` holds what options share."""
+    files = sorted(file.relative_to(folder).with_suffix("") for file in folder.rglob("*.yaml"))
+    return [file.as_posix() for file in files if file.parts[0] != "base"]
+
+
+def explain(error: BaseException, loader: Any = None) -> str:
+    """An exception in one line a problem: the key, what was got, what is expected.
+
+    Args:
+        error: anything that composing or running raised.
+        loader: Hydra's config loader, to list the options of a group.
+    """
+    from hw1.training.identity import ConfigError
+
+    if isinstance(error, ConfigError):
+        return str(error)
+    name = type(error).__name__
+    if name == "MissingConfigException":
+        return _missing_option(error, loader)
+    if name in ("ConfigCompositionException", "OverrideParseException"):
+        return _refused_override(error)
+    text = _one_line(str(error))
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}"
+    return f"{name}: {text}" if text else name
+
+
+def _missing_option(error: BaseException, loader: Any) -> str:
+    group, _, option = str(getattr(error, "missing_cfg_file", "")).rpartition("/")
+    options = list(getattr(error, "options", None) or (loader.get_group_options(group) if loader else []))
+    if not group:
+        return _one_line(str(error))
+    close = difflib.get_close_matches(option, options, 1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"{group}: got {option}, expected one of: {', '.join(options)}{hint}"
+
+
+def _refused_override(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None and not hasattr(cause, "full_key"):
+        cause = cause.__cause__ or cause.__context__
+    text = str(error)
+    missing = re.search(r"Could not override '([^']+)'", text)
+    if missing:
+        key = missing[1]
+        node = getattr(cause, "parent_node", None)
+        known = [str(name) for name in node] if hasattr(node, "keys") else []
+        # The exception names the first part of the path that is missing; suggest only among its siblings.
+        wrong = str(getattr(cause, "key", key))
+        close = difflib.get_close_matches(wrong, known, 1)
+        expected = (
+            f"did you mean {key.replace(wrong, close[0], 1)}?" if close else f"expected one of: {', '.join(known)}"
+        )
+        if not known:
+            expected = "see python train.py --help"
+        return f"{key}: no such setting; {expected} (+{key}=... adds a new one)"
+    reason = _one_line(str(cause) if cause is not None and cause is not error else "")
+    return _one_line(text) + (f": {reason}" if reason and reason not in text else "")
+
+
+def _one_line(text: str) -> str:
+    """A message without Hydra's hints about where to read more."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    kept = [line for line in lines if not re.match(r"(full_key:|object_type=|Set the environment|See https)", line)]
+    return " ".join(kept)
+
+
+def job_line(sweep: Path, folder: Path, result: dict[str, Any]) -> str:
+    """What to say when a run of a sweep has ended: count, name, result, time left."""
+    from hw1.files import read_json
+    from hw1.runs import is_complete
+
+    record = read_json(sweep / "sweep.json")
+    runs = folder.parent
+    ended = [name for name in record["trained"] if (runs / name / "result.json").exists()]
+    done = sum(is_complete(runs / entry["folder"]) for entry in record["runs"])
+    failed = sum(not is_complete(runs / name) for name in ended)
+    left = len(record["trained"]) - len(ended)
+    seconds = (time.time() - record["started"]) / max(1, len(ended)) * left
+    text = f"[{done + failed}/{len(record['runs'])}] {folder.name.rpartition('-')[0]}: "
+    if result["status"] == "complete":
+        metrics = [f"{name} {value:.4f}" for name, value in result["metrics"].items() if name.startswith("test/")]
+        text += ", ".join(metrics) + f" in {_duration(result['seconds'])}"
+    else:
+        text += f"FAILED: {result['error']}"
+    return text + (f"; about {_duration(seconds)} left" if left else "")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.2g} s" if seconds < 9.5 else f"{rest} s"
+
+
+def fail(error: BaseException, full: bool) -> None:
+    """Print an error, one line a problem, and leave with exit code 1; with the traceback if `full`.
+
+    Raises:
+        SystemExit: always.
+    """
+    if full:
+        raise error
+    for line in explain(error).splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(1)

@@ -1,0 +1,31 @@
+"""Examples: where they come from, what is done to their labels, and how they reach a training in batches.
+
+Names are imported on first use, so that `hw1.data.source` stays free of torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hw1.data.folder import ImageFolder
+    from hw1.data.functions import Function
+    from hw1.data.images import Cifar10, Digits, FashionMnist, Mnist
+    from hw1.data.module import DataModule
+
+__all__ = ["Cifar10", "DataModule", "Digits", "FashionMnist", "Function", "ImageFolder", "Mnist"]
+
+_HOMES = {
+    "Cifar10": "images",
+    "DataModule": "module",
+    "Digits": "images",
+    "FashionMnist": "images",
+    "Function": "functions",
+    "ImageFolder": "folder",
+    "Mnist": "images",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"hw1.data.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,86 @@
+"""Batches of examples in memory: their order is a function of a seed and the epoch, and a batch is one gather."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+Batch = tuple[Tensor, Tensor]
+Indices = Tensor | slice
+
+
+def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
+    """A CPU generator whose stream depends on all three arguments; neighbouring seeds give unrelated streams."""
+    # SeedSequence hashes its words, and the same way on every platform and version (a promise of NumPy's).
+    words = np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), index]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(words[0]))
+
+
+class InMemory(Dataset[Batch]):
+    """Examples x [N, ...] and y [N, ...], indexed by a whole batch: an index tensor [B] or a slice."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, batch: Indices) -> Batch:
+        if isinstance(batch, slice):  # a view: nothing is copied
+            return self.x[batch], self.y[batch]
+        # 20 us less than x[batch] for 64 images of MNIST.
+        return self.x.index_select(0, batch), self.y.index_select(0, batch)
+
+
+class EpochBatches(Sampler[Indices]):
+    """Every example once an epoch, in random batches of `batch_size`; the last one holds what is left.
+
+    The order of epoch e depends on `seed` and e alone, so a resumed training sees the batches it would have seen.
+    `epoch` is asked when the first batch is drawn. If one batch holds everything, its order is of no consequence, and
+    it is the slice of the whole set.
+
+    Args:
+        size: number of examples.
+        batch_size: examples a batch; None for all of them.
+        seed: of the order.
+        epoch: () -> number of the epoch that begins.
+    """
+
+    def __init__(self, size: int, batch_size: int | None, seed: int, epoch: Callable[[], int]) -> None:
+        self.size, self.batch_size, self.seed, self.epoch = size, min(batch_size or size, size), seed, epoch
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[Indices]:
+        if self.batch_size == self.size:
+            yield slice(0, self.size)
+        else:
+            order = torch.randperm(self.size, generator=generator(self.seed, "order", self.epoch()))
+            yield from order.split(self.batch_size)
+
+
+class OrderedBatches(Sampler[Indices]):
+    """Every example once, in order, in slices of `batch_size`; the last one holds what is left."""
+
+    def __init__(self, size: int, batch_size: int) -> None:
+        self.size, self.batch_size = size, batch_size
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[Indices]:
+        for start in range(0, self.size, self.batch_size):
+            yield slice(start, min(start + self.batch_size, self.size))
+
+
+def loader(examples: Batch, batches: Sampler[Indices], workers: int) -> DataLoader[Batch]:
+    """A DataLoader of `batches` of `examples`: each item is [x, y], stacked."""
+    # With batch_size=None the sampler's items go to the dataset as they are. Unlike a batch_sampler of one's own, a
+    # sampler can be wrapped by Lightning for distributed training: rank r then takes every world_size-th batch.
+    return DataLoader(InMemory(*examples), sampler=batches, batch_size=None, num_workers=workers)

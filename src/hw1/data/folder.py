@@ -1,0 +1,153 @@
+"""Images in folders of one's own, decoded once and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchvision import datasets
+
+from hw1.data.examples import Examples
+from hw1.data.source import data_root, sha256
+from hw1.files import replacing
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+class ImageFolder:
+    """A classification of images that lie in `<root>/<folder>/{train,test}/<class>/*`.
+
+    Classes are numbered in the order of their sorted folder names. The decoded images are cached as bytes in $HW1_CACHE
+    (else the user's cache folder), under a key that changes with the files' names, sizes and times.
+
+    Args:
+        root: the data's root, see `hw1.data.source.data_root`.
+        folder: name below the root (or an absolute path) of the folder that holds `train` and `test`. Unlike the root
+            it says which data these are, so it is part of a run's key.
+        size: height and width in pixels that images are resized to (bilinear, anti-aliased; the aspect is not kept).
+        channels: 1 (grey) or 3 (RGB).
+
+    Raises:
+        ValueError: a value is out of range, a folder is missing, a class is empty, or train and test differ in classes;
+            on `load`, an image cannot be read. The message begins with the argument's name.
+    """
+
+    loss = staticmethod(cross_entropy)
+    source = "folder"
+
+    def __init__(self, root: str | Path | None, folder: str | Path, size: int, channels: int) -> None:
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"size: got {size!r}, expected a positive number of pixels")
+        if channels not in _MODES:
+            raise ValueError(f"channels: got {channels!r}, expected 1 (grey) or 3 (RGB)")
+        self.root = data_root(root) / Path(folder).expanduser()
+        self.name = self.root.name
+        self.in_shape = (int(channels), size, size)
+        classes, test_classes = (_classes(self.root / split) for split in ("train", "test"))
+        if classes != test_classes:
+            only = ", ".join(sorted(set(classes) ^ set(test_classes)))
+            raise ValueError(f"folder: {self.root}/train and /test differ in their class folders: {only}")
+        self.out_features = len(classes)
+
+    @cached_property
+    def _samples(self) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+        """(path, class) of every training and every test image."""
+        try:
+            train, test = (datasets.ImageFolder(self.root / split).samples for split in ("train", "test"))
+        except FileNotFoundError as error:  # a class folder without an image; torchvision names it
+            raise ValueError(f"folder: {self.root}: {error}") from error
+        return train, test
+
+    @cached_property
+    def _images(self) -> Path:
+        """The cached [N + M, C, H, W] uint8 images, training before test; decoded if they are not there."""
+        paths = [Path(path) for split in self._samples for path, _ in split]
+        cache = _cache_folder() / f"images-{self._key(paths)}.npy"
+        shape = (len(paths), *self.in_shape)
+        if not _holds(cache, shape):
+            images = np.empty(shape, dtype=np.uint8)
+            _decode(paths, images)
+            with replacing(cache) as temporary, temporary.open("wb") as file:
+                np.save(file, images)
+        return cache
+
+    def _key(self, paths: Sequence[Path]) -> str:
+        entries = [(str(path.relative_to(self.root)), *_size_and_time(path)) for path in paths]
+        return hashlib.sha256(repr((self.in_shape, entries)).encode()).hexdigest()[:32]
+
+    def identity(self) -> str:
+        """SHA-256 of the decoded images and their labels."""
+        labels = bytes(",".join(str(label) for split in self._samples for _, label in split), "ascii")
+        return hashlib.sha256(sha256([self._images]).encode() + labels).hexdigest()
+
+    def prepare(self) -> None:
+        """Decode and cache the images."""
+        self._images  # noqa: B018 - cached_property does the work
+
+    def load(self) -> Examples:
+        """The images, [N, C, H, W] float32 in [0, 1], and their classes."""
+        train, test = self._samples
+        images = torch.from_numpy(np.load(self._images)).float().div_(255)
+        return Examples(images[: len(train)], _labels(train), images[len(train) :], _labels(test))
+
+
+def _classes(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise ValueError(f"folder: there is no folder {folder}; expected train/<class>/ and test/<class>/ there")
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    if not classes:
+        raise ValueError(f"folder: {folder} has no class folders")
+    return classes
+
+
+def _labels(samples: Sequence[tuple[str, int]]) -> Tensor:
+    return torch.tensor([label for _, label in samples])
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _cache_folder() -> Path:
+    if chosen := os.environ.get("HW1_CACHE"):
+        return Path(chosen).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("hw1"))
+
+
+def _holds(cache: Path, shape: tuple[int, ...]) -> bool:
+    """Whether `cache` is a whole array of `shape`; what is not (an older format, a damaged disk) is decoded again."""
+    try:
+        return bool(np.load(cache, mmap_mode="r").shape == shape)
+    except (OSError, ValueError, EOFError):
+        return False
+
+
+def _decode(paths: Sequence[Path], images: np.ndarray) -> None:
+    """Decode `paths` into `images` [N, C, H, W] uint8."""
+    _, channels, height, width = images.shape
+
+    def decode(index: int) -> None:
+        try:
+            with Image.open(paths[index]) as file:
+                image = file.convert(_MODES[channels])
+        except OSError as error:
+            raise ValueError(f"folder: {paths[index]} cannot be read as an image; replace or delete it") from error
+        pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+        images[index] = pixels.reshape(height, width, channels).transpose(2, 0, 1)
+
+    # Pillow decodes without the interpreter's lock. Not torchvision.io.decode_image: deprecated since 0.29.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(decode, range(len(paths))):
+            pass

@@ -1,0 +1,193 @@
+"""One DataModule for every source of examples."""
+
+from __future__ import annotations
+
+import lightning
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+
+from hw1.data.batches import Batch, EpochBatches, OrderedBatches, generator, loader
+from hw1.data.examples import Examples, ExampleSource
+from hw1.data.labels import corrupt, subset
+
+_latest: dict[tuple[type, str], Examples] = {}
+
+
+class DataModule(lightning.LightningDataModule):
+    """Batches of the examples of a source, whole in memory.
+
+    In this order: a validation set is carved from the training set, `train_size` examples are kept of the rest, a part
+    of their labels is shuffled. The first two are stratified by class; validation and test labels stay true.
+
+    Args:
+        examples: where they come from.
+        batch_size: training examples a step; None for all (full batch), which are then passed on as they are,
+            unshuffled and uncopied.
+        train_size: number of training examples; None for all.
+        corruption: fraction in [0, 1] of the training labels that is shuffled; classification only.
+        val_fraction: fraction in [0, 1) of the training set that becomes the validation set.
+        seed: of these choices, and of the order of the training batches unless `order_seed` is set.
+        workers: processes that load batches; 0 (in this process) is fastest for examples in memory.
+        eval_batch_size: examples a batch where whole sets are evaluated; it changes memory and speed, not results.
+
+    Attributes:
+        order_seed: seed of the order of training batches; set it before training begins.
+        eval_names: names of the sets that `val_dataloader` and `test_dataloader` evaluate, in their order.
+        in_shape, out_features, loss, name, source: of `examples`; known before any example is read.
+
+    Raises:
+        ValueError: a value is out of range; the message begins with its name. `train_size` is compared with the number
+            of examples on `setup`.
+    """
+
+    def __init__(
+        self,
+        examples: ExampleSource,
+        *,
+        batch_size: int | None,
+        train_size: int | None,
+        corruption: float,
+        val_fraction: float,
+        seed: int,
+        workers: int,
+        eval_batch_size: int,
+    ) -> None:
+        super().__init__()
+        positive, count = "a positive integer", "an integer of at least 0"
+        good = batch_size is None or _count(batch_size, 1)
+        _check("batch_size", batch_size, good, f"{positive} or null (the full batch)")
+        good = train_size is None or _count(train_size, 1)
+        _check("train_size", train_size, good, f"{positive} or null (all)")
+        _check("corruption", corruption, _fraction(corruption), "a fraction from 0 to 1")
+        classification = examples.loss is cross_entropy
+        _check("corruption", corruption, not corruption or classification, f"0: {examples.name} has no classes")
+        _check(
+            "val_fraction",
+            val_fraction,
+            _fraction(val_fraction) and val_fraction < 1,
+            "a fraction from 0 to less than 1",
+        )
+        _check("seed", seed, _count(seed, 0), count)
+        _check("workers", workers, _count(workers, 0), count)
+        _check("eval_batch_size", eval_batch_size, _count(eval_batch_size, 1), positive)
+        self.examples = examples
+        self.batch_size, self.train_size, self.eval_batch_size = batch_size, train_size, eval_batch_size
+        self.corruption, self.val_fraction = corruption, val_fraction
+        self.seed = self.order_seed = seed
+        self.workers = workers
+        self.name = examples.name
+        self.in_shape, self.out_features, self.loss = examples.in_shape, examples.out_features, examples.loss
+        self.eval_names = ("train", "val", "test") if val_fraction else ("train", "test")
+        self._sets: dict[str, Batch] = {}
+
+    @property
+    def source(self) -> str:
+        """Which variant of the data is read; what "auto" became is known once the data are prepared."""
+        return self.examples.source
+
+    def identity(self) -> str:
+        """Hex SHA-256 of what is read."""
+        return self.examples.identity()
+
+    def prepare_data(self) -> None:
+        """Download what is missing."""
+        self.examples.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the examples, once, and make the sets from them.
+
+        Raises:
+            ValueError: `train_size` or `val_fraction` does not fit the number of examples.
+        """
+        if not self._sets:
+            self._sets = self._make_sets(_load(self.examples))
+
+    def _make_sets(self, examples: Examples) -> dict[str, Batch]:
+        x, y = examples.train_x, examples.train_y
+        sets = {"test": (examples.test_x, examples.test_y)}
+        if self.val_fraction:
+            held_out = torch.zeros(len(y), dtype=torch.bool)
+            held_out[subset(y, round(self.val_fraction * len(y)), generator(self.seed, "validation"))] = True
+            fits = bool(held_out.any()) and not held_out.all()
+            _check("val_fraction", self.val_fraction, fits, f"some but not all of {len(y)} examples")
+            sets["val"] = x[held_out], y[held_out]
+            x, y = x[~held_out], y[~held_out]
+        if self.train_size is not None:
+            _check("train_size", self.train_size, self.train_size <= len(y), f"at most {len(y)}")
+            kept = subset(y, self.train_size, generator(self.seed, "train_size"))
+            x, y = x[kept], y[kept]
+        if self.corruption:
+            y = corrupt(y, self.corruption, generator(self.seed, "corruption"))
+        sets["train"] = x, y
+        return sets
+
+    @property
+    def train_tensors(self) -> Batch:
+        """Training inputs [N, ...] and targets [N, ...], after `train_size` and `corruption`."""
+        return self._tensors("train")
+
+    @property
+    def val_tensors(self) -> Batch | None:
+        """Validation inputs and targets; None if there is no validation set."""
+        return self._tensors("val") if self.val_fraction else None
+
+    @property
+    def test_tensors(self) -> Batch:
+        """Test inputs [M, ...] and true targets [M, ...]."""
+        return self._tensors("test")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of examples in each of the `eval_names`."""
+        return {name: len(self._tensors(name)[0]) for name in self.eval_names}
+
+    def _tensors(self, name: str) -> Batch:
+        self.setup()
+        return self._sets[name]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Training batches [x, y] of `batch_size`, reordered each epoch; the last one may be smaller."""
+        batches = EpochBatches(self.sizes["train"], self.batch_size, self.order_seed, self._epoch)
+        return loader(self.train_tensors, batches, self.workers)
+
+    def _epoch(self) -> int:
+        # Not trainer.current_epoch: Lightning builds the resumed epoch's iterator (whose workers read ahead at once)
+        # while that still counts the epoch before.
+        return self.trainer.fit_loop.epoch_progress.current.processed if self.trainer else 0
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """The whole of each of the `eval_names`, in order."""
+        return self._evaluation()
+
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
+        """The whole of each of the `eval_names`, in order."""
+        return self._evaluation()
+
+    def _evaluation(self) -> list[DataLoader[Batch]]:
+        return [
+            loader(self._tensors(name), OrderedBatches(size, self.eval_batch_size), self.workers)
+            for name, size in self.sizes.items()
+        ]
+
+
+def _load(examples: ExampleSource) -> Examples:
+    """Load `examples`, or take them from the run before: a sweep in one process reads its data once."""
+    key = type(examples), examples.identity()
+    if key not in _latest:
+        _latest.clear()  # keep one set: CIFAR-10 is 0.7 GB
+        _latest[key] = examples.load()
+    return _latest[key]
+
+
+def _count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _fraction(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _check(name: str, value: object, good: bool, expected: str) -> None:
+    if not good:
+        raise ValueError(f"{name}: got {value!r}, expected {expected}")

@@ -1,0 +1,7 @@
+"""Networks by configuration. Every one is `Model(in_shape, out_features, *, width=1, ...)`."""
+
+from hw1.models.cnn import Cnn
+from hw1.models.mlp import Mlp
+from hw1.models.rnn import Rnn
+
+__all__ = ["Cnn", "Mlp", "Rnn"]

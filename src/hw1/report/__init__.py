@@ -1,0 +1,1 @@
+"""Tables and figures -> one HTML page, and the end of every sweep."""

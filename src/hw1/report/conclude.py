@@ -1,0 +1,109 @@
+"""The end of a sweep: measure, draw, write the page, and remember what it was made of. No torch until it measures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hw1
+from hw1.files import read_json, replacing, write_json, write_text
+from hw1.runs import Run, Sweep
+from hw1.studies.protocol import MEASUREMENT_FORMAT, Measurements, make
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def digest(base: Path, record: Mapping[str, Any]) -> str:
+    """Hash of all that a sweep's results depend on: its runs and their weights, the study's settings, the version."""
+    runs = [[entry["key"], Run(base / "runs" / entry["folder"]).weights_digest()] for entry in record["runs"]]
+    parts = [runs, record["study"], record["swept"], MEASUREMENT_FORMAT, hw1.__version__]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def earlier(base: Path, wanted: str) -> list[str]:
+    """What an earlier sweep with this digest said at its end, if its files are all still there; else []."""
+    for file in sorted(base.glob("sweeps/*/sweep.json"), reverse=True):
+        record = read_json(file)
+        if record.get("digest") == wanted and all((file.parent / name).exists() for name in record["files"]):
+            return _lines(file.parent, record)
+    return []
+
+
+def conclude(folder: Path) -> list[str]:
+    """Measure and draw a sweep whose runs have ended, write its page, and say where everything is.
+
+    Args:
+        folder: `multirun/<name>/sweeps/<time>`, with its sweep.json.
+
+    Returns:
+        Lines for the terminal: the headline, one number a line, and the files.
+    """
+    sweep = Sweep.read(folder)
+    complete = sweep.complete()
+    record = dict(sweep.record)
+    study = make(record["study"]) if record["study"] else None
+    tables: dict[str, pd.DataFrame] = {}
+    headlines: list[str] = []
+    figures: list[str] = []
+    if study is not None and complete.runs:
+        tables = study.measure(complete, Measurements(folder.parent.parent / "measurements"))
+    if study is not None and tables:
+        from hw1.plots.style import save
+
+        headlines = [str(number) for number in study.headlines(tables)]
+        for name, figure in study.draw(tables).items():
+            figures += [path.name for path in save(figure, folder / name)]
+    tables["runs"] = sweep.table()
+    for name, table in tables.items():
+        with replacing(folder / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False)
+    failed = {
+        run.path.name: str(run.result.get("error", "it has not ended"))
+        for run in sweep.runs
+        if run.status != "complete"
+    }
+    started = {run.path.name for run in sweep.runs}
+    failed |= {entry["folder"]: "it never started" for entry in record["runs"] if entry["folder"] not in started}
+
+    from hw1.report.page import page
+
+    write_text(folder / "report.html", page(sweep, tables, figures, headlines, failed))
+    _to_tensorboard(folder, [name for name in figures if name.endswith(".png")])
+    record |= {
+        "status": "failed" if failed else "complete",
+        "headlines": headlines,
+        "files": [*(f"{name}.csv" for name in tables), *figures, "report.html"],
+    }
+    if not failed:
+        record["digest"] = digest(folder.parent.parent, record)
+    write_json(folder / "sweep.json", record)
+    return _lines(folder, record)
+
+
+def _lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    lines = list(record["headlines"])
+    if record["study"] and not lines:
+        lines.append("study: too few complete runs to answer its question")
+    kinds = {"figure": ".png", "table": ".csv", "report": ".html"}
+    for kind, suffix in kinds.items():
+        lines += [f"{kind}: {os.path.relpath(folder / name)}" for name in record["files"] if name.endswith(suffix)]
+    return lines
+
+
+def _to_tensorboard(folder: Path, figures: list[str]) -> None:
+    """Show the study's figures under the sweep's name in TensorBoard."""
+    if not figures:
+        return
+    from matplotlib.image import imread
+    from torch.utils.tensorboard import SummaryWriter
+
+    for old in folder.glob("events.out.tfevents.*"):  # of an earlier drawing of the same sweep
+        old.unlink()
+    with SummaryWriter(str(folder)) as writer:
+        for name in figures:
+            writer.add_image(f"figures/{Path(name).stem}", imread(folder / name)[..., :3], dataformats="HWC")

@@ -1,0 +1,170 @@
+"""Flatness by interpolation: the loss on the line between a small-batch and a large-batch solution (section 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hw1.studies.protocol import Headline, Measurements, headline
+from hw1.training.identity import ConfigError, select
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from hw1.runs import Run, Sweep
+
+SPLITS = ("train", "test")
+
+
+class FlatnessInterp:
+    """Loss and accuracy of theta(alpha) = (1 - alpha) theta_1 + alpha theta_2 on the whole train and test sets.
+
+    Of the runs that differ in `pair_by` alone, the one with its smallest value is theta_1 and each other is theta_2.
+    Following Goodfellow et al. 2015; as a picture of flatness, Keskar et al. 2017, figure 3.
+
+    Tables: `interpolation` (alpha, split, loss, accuracy, the swept keys; one row a point) and `barriers` (one row a
+    pair and split: barrier in nats over the chord between the ends, the ends themselves).
+
+    Args:
+        pair_by: dotted key of the setting that tells the two networks of a pair apart.
+        start: first alpha, at most 0.
+        stop: last alpha, at least 1.
+        points: number of alphas, evenly spaced, 0 and 1 among them.
+
+    Raises:
+        ValueError: the grid of alphas misses 0 or 1, so that the trained networks themselves would not be drawn.
+    """
+
+    def __init__(self, pair_by: str, start: float, stop: float, points: int) -> None:
+        if points < 2 or not start < stop:
+            raise ValueError(f"points: got {points} from {start} to {stop}, expected at least 2 in rising order")
+        step = (stop - start) / (points - 1)
+        self.alphas = [round(start + i * step, 12) for i in range(points)]
+        if not {0.0, 1.0} <= set(self.alphas):
+            raise ValueError(
+                f"points: got {points} alphas from {start} to {stop}, which miss 0 or 1, the trained networks; "
+                "expected a grid with both, as 31 from -1 to 2"
+            )
+        self.pair_by = pair_by
+
+    def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
+        """Two values of `pair_by` at least.
+
+        Raises:
+            ConfigError: there is nothing to interpolate between.
+        """
+        values = {str(select(run, self.pair_by)) for run in runs}
+        if len(values) < 2:
+            raise ConfigError(
+                f"{self.pair_by}: got {', '.join(values)}, expected two values or more, as {self.pair_by}=64,1024: "
+                "this experiment interpolates between runs that differ in it (study.pair_by)"
+            )
+
+    def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
+        """Tables `interpolation` and `barriers`; {} where no pair is complete."""
+        import pandas as pd
+
+        frames = []
+        for keys, first, second in self._pairs(sweep):
+            identity = {
+                "measurement": "interpolation",
+                "runs": [first.key, second.key],
+                "weights": [first.weights_digest(), second.weights_digest()],
+                "alphas": self.alphas,
+            }
+            table = measurements.table(identity, lambda one=first, two=second: self._interpolate(one, two))
+            dataset = first.result["dataset"]
+            frames.append(
+                table.assign(
+                    **keys,
+                    theta_1=first.value(self.pair_by),
+                    theta_2=second.value(self.pair_by),
+                    dataset=dataset["name"],
+                    source=dataset["source"],
+                    n_train=dataset["train"],
+                )
+            )
+        if not frames:
+            return {}
+        interpolation = pd.concat(frames, ignore_index=True)
+        return {"interpolation": interpolation, "barriers": self._barriers(interpolation)}
+
+    def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+        """One figure for every combination of swept keys, one column a learning rate."""
+        from hw1.plots.interpolation import draw_interpolation
+
+        table = tables["interpolation"]
+        keys = self._group_keys(table)
+        across = next((key for key in ["optimizer.lr", *keys] if key in keys and key not in ("seed", "init")), None)
+        others = [key for key in keys if key not in ("seed", across)]
+        figures = {}
+        for values, part in table.groupby(others, sort=False) if others else [((), table)]:
+            varied = [key for key in others if table[key].nunique() > 1]
+            name = "".join(f"_{key.rpartition('.')[2]}={part[key].iloc[0]}" for key in varied)
+            title = ", ".join(f"{key} = {value}" for key, value in zip(others, values, strict=True))
+            figures[f"interpolation{name}"] = draw_interpolation(part, across, self.pair_by, title)
+        return figures
+
+    def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
+        """The test-loss barrier, in nats, of each pair over its seeds."""
+        table = tables["barriers"]
+        table = table[table["split"] == "test"]
+        keys = [key for key in self._group_keys(table) if key != "seed"]
+        found = []
+        for values, part in table.groupby([*keys, "theta_1", "theta_2"], sort=False):
+            *settings, one, two = values
+            name = "".join(f" {key}={value}" for key, value in zip(keys, settings, strict=True))
+            found.append(headline(f"barrier{name} {self.pair_by}={one}-{two}", list(part["barrier"])))
+        return found
+
+    def _pairs(self, sweep: Sweep) -> list[tuple[dict[str, Any], Run, Run]]:
+        """(values of the swept keys, theta_1's run, theta_2's run) of every pair."""
+        keys = [key for key in dict.fromkeys([*sweep.swept, "seed", "init"]) if key != self.pair_by]
+        groups: dict[tuple[str, ...], list[Run]] = {}
+        for run in sweep.runs:
+            groups.setdefault(tuple(str(run.value(key)) for key in keys), []).append(run)
+        pairs = []
+        smallest = min((run.value(self.pair_by) for run in sweep.runs), default=None)
+        for runs in groups.values():
+            ordered = sorted(runs, key=lambda run: run.value(self.pair_by))
+            if ordered[0].value(self.pair_by) != smallest:  # theta_1 failed: its partners stay unpaired
+                continue
+            values = {key: ordered[0].value(key) for key in keys}
+            pairs += [(values, ordered[0], other) for other in ordered[1:]]
+        return pairs
+
+    def _interpolate(self, first: Run, second: Run) -> pd.DataFrame:
+        import pandas as pd
+
+        from hw1.landscape import WholeSet, evaluate, segment
+
+        data, one, two = first.datamodule(), first.net(), second.net()
+        frames = []
+        for split, (x, y) in zip(SPLITS, (data.train_tensors, data.test_tensors), strict=True):
+            risk = WholeSet(one, data.loss, x, y, statistics_inputs=data.train_tensors[0])
+            values = evaluate(risk, segment(one, two, self.alphas))  # [K, 2]; [K, 1] without classes
+            columns = dict(zip(risk.columns, values.T.tolist(), strict=True))
+            frames.append(pd.DataFrame({"alpha": self.alphas, "split": split, **columns}))
+        return pd.concat(frames, ignore_index=True)
+
+    def _barriers(self, table: pd.DataFrame) -> pd.DataFrame:
+        import pandas as pd
+
+        from hw1.landscape.paths import barrier
+
+        keys = [*self._group_keys(table), "theta_1", "theta_2", "split", "dataset", "source"]
+        rows = []
+        for values, part in table.groupby(keys, sort=False):
+            curve = part.set_index("alpha")
+            row = dict(zip(keys, values, strict=True))
+            row["barrier"] = barrier(list(curve.index), list(curve["loss"]))
+            for column in (name for name in ("loss", "accuracy") if name in curve):
+                row |= {f"{column}_at_0": curve[column][0.0], f"{column}_at_1": curve[column][1.0]}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def _group_keys(self, table: pd.DataFrame) -> list[str]:
+        """The swept keys among a table's columns, seed and init included."""
+        own = ("alpha", "split", "loss", "accuracy", "theta_1", "theta_2", "dataset", "source", "n_train", "barrier")
+        return [name for name in table if name not in own and "_at_" not in name]

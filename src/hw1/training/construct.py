@@ -1,0 +1,124 @@
+"""Config nodes -> objects. Every value is checked here once, against the signature of what it goes to. No torch."""
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hydra.utils import get_object
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+
+from hw1.training.identity import ConfigError
+
+_WORDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+
+
+def call(node: Mapping[str, Any], key: str, /, **given: Any) -> Any:
+    """Call `_target_` of a config node with its other values and `given`; nested nodes with a `_target_` first.
+
+    Args:
+        node: {"_target_": "package.callable", setting: value, ...}.
+        key: where the node stands in the config, for messages.
+        **given: arguments that are no settings.
+
+    Raises:
+        ConfigError: an unknown setting, a value of the wrong type, or one that the callable refuses.
+    """
+    target = target_of(node, key)
+    values = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and "_target_" in value:
+            values[name] = call(value, f"{key}.{name}")
+    signature = inspect.signature(target)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    hints = _type_hints(target)
+    for name, value in values.items():
+        if name in given:
+            raise ConfigError(f"{key}.{name}: got {value!r}, but hw1 sets it itself; remove it")
+        if name not in signature.parameters and not open_ended:
+            known = ", ".join(p for p in signature.parameters if p not in given and p != "self")
+            raise ConfigError(f"{key}.{name}: no such setting of {node['_target_']}; expected one of: {known}")
+        if name in hints:
+            check_setting(f"{key}.{name}", value, hints[name])
+    required = [p for p in signature.parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    for parameter in required:
+        missing = parameter.name not in values and parameter.name not in given
+        if missing and parameter.kind is not parameter.VAR_POSITIONAL:
+            raise ConfigError(f"{key}.{parameter.name}: missing; {node['_target_']} needs it")
+    if node.get("_partial_"):
+        return functools.partial(target, **values, **given)
+    with naming(key, values):
+        return target(**values, **given)
+
+
+class naming:
+    """Errors of a constructor, which name an argument, become errors that name the config key."""
+
+    def __init__(self, key: str, values: Mapping[str, Any] | None = None) -> None:
+        self.key, self.values = key, values or {}
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is None or isinstance(error, ConfigError) or not isinstance(error, (ValueError, TypeError, OSError)):
+            return
+        message = " ".join(str(error).split())
+        argument = message.partition(":")[0]
+        if argument.isidentifier() or argument in self.values:
+            raise ConfigError(f"{self.key}.{message}") from error
+        got = ", ".join(f"{name}={value}" for name, value in self.values.items())
+        raise ConfigError(f"{self.key}: {message}" + (f" (got {got})" if got else "")) from error
+
+
+def target_of(node: Mapping[str, Any], key: str) -> Callable[..., Any]:
+    """The callable that a node names.
+
+    Raises:
+        ConfigError: the node names none, or it cannot be imported.
+    """
+    path = node.get("_target_") if isinstance(node, Mapping) else None
+    if not isinstance(path, str):
+        raise ConfigError(f"{key}: got {node!r}, expected a group option with a _target_")
+    try:
+        return get_object(path)
+    except Exception as error:  # hydra wraps whatever importing the module raised
+        raise ConfigError(f"{key}._target_: got {path}, which cannot be imported: {error}") from error
+
+
+def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function)
+    except NameError:  # annotations under `if TYPE_CHECKING` of some library: nothing to check against
+        return {}
+
+
+def check_setting(key: str, value: Any, hint: Any) -> None:
+    """Refuse a value of another type than its annotation.
+
+    Raises:
+        ConfigError: the key, what was got and what is expected.
+    """
+    if isinstance(value, bool) and hint in (int, float):
+        raise ConfigError(f"{key}: got {value!r}, expected {_describe(hint)}")
+    try:
+        check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+    except TypeCheckError:
+        raise ConfigError(f"{key}: got {value!r}, expected {_describe(hint)}") from None
+
+
+def _describe(hint: Any) -> str:
+    if hint in _WORDS:
+        return _WORDS[hint]
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        words = [_describe(part) for part in arguments if getattr(part, "__name__", "") != "Tensor"]
+        return " or ".join(dict.fromkeys(words))
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if typing.get_origin(hint) in (list, tuple, Sequence):
+        return "a list"
+    return getattr(hint, "__name__", str(hint))

@@ -1,0 +1,215 @@
+"""One run: skip, resume, fit, test, finish."""
+
+import datetime
+import logging
+import os
+import platform
+import signal
+import subprocess
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import yaml
+from filelock import FileLock
+
+from hw1.callbacks import EpochCheckpoint, StepLoss, TrainingProgress
+from hw1.callbacks.epoch_checkpoint import AtomicCheckpointIO
+from hw1.files import read_json, write_json, write_text
+from hw1.training import build
+from hw1.training.identity import ConfigError, Settings, mixed, run_key, run_seed
+from hw1.training.metrics_csv import MetricsCsv
+from hw1.training.task import Task
+
+FORMAT = 1
+
+log = logging.getLogger(__name__)
+
+# Importing lightning turns this on; without a GPU each optimizer step then asks the driver's library in vain (45 us).
+if not Path("/dev/nvidiactl").exists():
+    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+
+def fit(settings: Settings, folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Train one run in its folder, or go on with it, or return what it has already come to.
+
+    Everything stands in the folder under the run's own lock: a second process waits, then reuses the result. An
+    exception during training does not leave this function; it becomes a result with status "failed".
+
+    Args:
+        settings: the resolved config, plain containers only.
+        folder: `.../runs/<slug>-<key>`.
+        overrides: the words of the command that made this run, for the record.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        ConfigError: the folder is not this run's.
+        KeyboardInterrupt: the user interrupted; the run goes on from its last checkpoint next time.
+    """
+    key = run_key(settings)
+    if not folder.name.endswith(f"-{key}"):
+        raise ConfigError(f"{folder} is not the folder of run {key}: start runs through train.py, which picks it")
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        file = folder / "result.json"
+        if file.exists() and read_json(file)["status"] == "complete":
+            return read_json(file)
+        write_text(folder / "config.yaml", yaml.safe_dump(dict(settings), sort_keys=False))
+        result = {
+            "format": FORMAT,
+            "status": "failed",
+            "key": key,
+            "name": settings["name"],
+            "overrides": list(overrides),
+            "seed": settings["seed"],
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "versions": _versions(),
+            "git": _git(),
+        }
+        try:
+            with _threads(settings):
+                result |= _train(settings, folder)
+            result["status"] = "complete"
+        except Exception as error:
+            result |= {"error": " ".join(str(error).split()), "traceback": traceback.format_exc()}
+            if not isinstance(error, ArithmeticError | ConfigError):
+                result["error"] = f"{type(error).__name__}: {result['error']}"
+        write_json(file, result)
+        return result
+
+
+def _train(settings: Settings, folder: Path) -> dict[str, Any]:
+    own = build.own_trainer_settings(settings)
+    seed = run_seed(settings)
+    data = build.datamodule(settings)
+    data.order_seed = mixed(seed, "order")
+    lightning.seed_everything(seed, verbose=False)
+    net = build.network(settings, data)
+    task = build.task(net, settings, data)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    first_step = _resume_step(checkpoint)
+
+    csv = MetricsCsv(folder, first_step)
+    loggers = [csv, *build.loggers(settings, folder, first_step)]
+    clock = EpochCheckpoint(own["checkpoint_seconds"], lambda epoch: mixed(seed, "epoch", epoch), csv.write)
+    callbacks = [StepLoss(), *build.callbacks(settings), clock]
+    if own["progress"]:
+        callbacks.append(TrainingProgress(folder.name.rpartition("-")[0]))
+    with _expected_warnings():
+        trainer = build.trainer(settings, folder, callbacks, loggers)
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        with _interruptible():
+            trainer.fit(task, datamodule=data, ckpt_path=checkpoint if first_step else None, weights_only=True)
+        seconds = clock.seconds_trained
+        metrics = _test(trainer, task, data)
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    hyperparameters = _flat({name: settings[name] for name in ("seed", "init", "dataset", "model", "optimizer")})
+    for logger in loggers:
+        if hasattr(logger, "experiment"):  # TensorBoard and its like: one row a run beside its final metrics
+            logger.log_hyperparams(hyperparameters, metrics)
+        logger.finalize("success")
+    return {
+        "parameters": parameters,
+        "metrics": metrics,
+        "epochs": trainer.current_epoch,
+        "seconds": round(seconds, 3),
+        "dataset": {"name": data.name, "source": data.source, **data.sizes, "sha256": data.identity()},
+    }
+
+
+def _test(trainer: lightning.Trainer, task: Task, data: build.DataModule) -> dict[str, float]:
+    # The weights in memory are those of the last checkpoint and snapshot; exact whole-set means, as in every epoch.
+    with _interruptible():
+        trainer.test(task, datamodule=data, verbose=False, weights_only=True)
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+
+
+def _resume_step(checkpoint: Path) -> int:
+    """The number of steps that a checkpoint has behind it; 0 without one."""
+    if not checkpoint.exists():
+        return 0
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever a damaged file makes of unpickling
+        raise ConfigError(
+            f"{checkpoint} cannot be read ({' '.join(str(error).split())[:120]}); delete it to train from the start"
+        ) from error
+    log.info(
+        "%s: resuming from checkpoints/last.ckpt (epoch %d, step %d)",
+        checkpoint.parent.parent.name,
+        state["epoch"] + 1,
+        state["global_step"],
+    )
+    return int(state["global_step"])
+
+
+@contextmanager
+def _threads(settings: Settings) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(build.own_trainer_settings(settings)["threads"])
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lightning ignores SIGINT after the first and leaves by sys.exit(1): make it a KeyboardInterrupt again."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _expected_warnings() -> Iterator[None]:
+    """Silence what Lightning warns of and is done on purpose here, one message at a time."""
+    with warnings.catch_warnings():
+        # Data lie in memory as tensors: worker processes would only copy them.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # Lightning 2.6 asks torch 2.15's pytrees in a deprecated way.
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+        yield
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in node.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif name == "_target_":
+            flat[prefix.rstrip(".")] = value.rpartition(".")[2]
+        elif isinstance(value, int | float | str | bool):
+            flat[f"{prefix}{name}"] = value
+        else:
+            flat[f"{prefix}{name}"] = str(value)
+    return flat
+
+
+def _versions() -> dict[str, str]:
+    packages = ("hw1", "torch", "torchvision", "lightning", "torchmetrics", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _git() -> str | None:
+    """The commit of the checkout, with + where files differ from it; None outside a checkout."""
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

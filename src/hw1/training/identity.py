@@ -1,0 +1,98 @@
+"""What makes a run that run: its key and its seeds, from the resolved settings alone. Imports no torch."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Settings = Mapping[str, Any]
+
+# Settings that cannot change a run's result, as dotted paths.
+_WITHOUT_EFFECT = (
+    "study",
+    "name",
+    "output",
+    "sweep",
+    "logger",
+    "hydra",
+    "dataset.root",
+    "dataset.workers",
+    "trainer.progress",
+    "trainer.checkpoint_seconds",
+)
+
+# Settings added since the first release, with the value under which older runs were made: at that value they are
+# left out of the key, so that old keys stay what they are.
+_ADDED: dict[str, Any] = {}
+
+# What a run with `init: independent` derives its weights and data order from, besides the seed. Training longer or
+# measuring more does not change the start.
+_LEARNING = ("dataset", "model", "optimizer", "scheduler")
+
+# Copies of `seed` inside the groups.
+_SEEDS = ("dataset.seed", "dataset.noise_seed")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used. The message is one line a problem: the key, what was got, what is expected."""
+
+
+def _without(settings: Settings, paths: Iterable[str]) -> dict[str, Any]:
+    """A copy of nested `settings` without the dotted `paths`."""
+    drop = {path.partition(".")[0]: [] for path in paths}
+    for path in paths:
+        drop[path.partition(".")[0]].append(path.partition(".")[2])
+    kept = {}
+    for name, value in settings.items():
+        if "" in drop.get(name, ()):
+            continue
+        kept[name] = _without(value, drop[name]) if name in drop and isinstance(value, Mapping) else value
+    return kept
+
+
+def select(settings: Settings, path: str, default: Any = None) -> Any:
+    """The value at a dotted path, or `default`."""
+    node: Any = settings
+    for part in path.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return default
+        node = node[part]
+    return node
+
+
+def _digest(value: Any) -> str:
+    # Sorted, so that the order of the defaults list does not matter; 1e-3 and 0.001 are the same number here.
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def run_key(settings: Settings) -> str:
+    """The run's key: 10 hexadecimal digits that change with every setting that can change its result."""
+    missing = object()
+    at_old_value = [path for path, value in _ADDED.items() if select(settings, path, missing) == value]
+    return _digest(_without(settings, [*_WITHOUT_EFFECT, *at_old_value]))[:10]
+
+
+def run_seed(settings: Settings, member: int = 0) -> int:
+    """The 32-bit seed of a run's initial weights, data order and dropout.
+
+    Member r of a replicated run gets what a single run with `seed + r` gets.
+
+    Raises:
+        ConfigError: `init` or `seed` is neither of what it can be.
+    """
+    seed, init = settings["seed"], settings["init"]
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"seed: got {seed!r}, expected an integer of at least 0")
+    if init not in ("shared", "independent"):
+        raise ConfigError(f"init: got {init!r}, expected shared or independent")
+    own = None
+    if init == "independent":
+        learning = {group: settings.get(group) for group in _LEARNING}
+        at_old_value = [path for path, value in _ADDED.items() if select(settings, path) == value]
+        own = _without(learning, [*_WITHOUT_EFFECT, *_SEEDS, *at_old_value])
+    return mixed(seed + member, own)
+
+
+def mixed(*parts: Any) -> int:
+    """A 32-bit seed that depends on all `parts` (anything that JSON can hold)."""
+    return int(_digest(parts)[:8], 16)

@@ -1,0 +1,88 @@
+"""metrics.csv: every metric of a run, one row a step, kept across interruptions."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from hw1.files import write_text
+
+
+class MetricsCsv(Logger):
+    """Lightning logger that appends to `<folder>/metrics.csv`.
+
+    Columns are `epoch`, `step` and the metrics in the order of their first appearance; a cell is empty where a metric
+    has no value at that step. Lightning's CSVLogger deletes the file of an interrupted run; this one goes on with it.
+
+    Args:
+        folder: the run's folder.
+        first_step: rows at or after this step, left by a killed process, are dropped.
+    """
+
+    def __init__(self, folder: Path, first_step: int = 0) -> None:
+        super().__init__()
+        self._path = folder / "metrics.csv"
+        self._columns = ["epoch", "step"]
+        self._pending: dict[int, dict[str, Any]] = {}
+        kept = []
+        if self._path.exists():
+            with self._path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                self._columns = list(reader.fieldnames or self._columns)
+                # A last line cut off by a kill lacks its last cells or its newline; its step is not below first_step.
+                kept = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < first_step]
+        self._rewrite(kept)
+
+    @property
+    def name(self) -> str:
+        """Not used: the file stands in the run's folder."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Not used: the file stands in the run's folder."""
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: config.yaml holds the settings."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add values to the row of `step`."""
+        self._pending.setdefault(0 if step is None else step, {}).update(metrics)
+        if len(self._pending) >= 2000:  # the newest may still get values that are fetched late
+            self._append(sorted(self._pending)[:1000])
+
+    def save(self) -> None:
+        """Nothing: Lightning calls it after every evaluation, before the epoch's step values are fetched."""
+
+    def write(self) -> None:
+        """Append all pending rows to the file."""
+        self._append(sorted(self._pending))
+
+    def _append(self, steps: list[int]) -> None:
+        if not steps:
+            return
+        rows = [{"step": step, **self._pending.pop(step)} for step in steps]
+        new = [name for row in rows for name in row if name not in self._columns]
+        if new:  # a column's first values have the whole file written again, atomically
+            with self._path.open(newline="", encoding="utf-8") as file:
+                old = list(csv.DictReader(file))
+            self._columns += list(dict.fromkeys(new))
+            self._rewrite(old + rows)
+        else:
+            with self._path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns, lineterminator="\n").writerows(rows)
+
+    def finalize(self, status: str) -> None:
+        """Write what is pending."""
+        self.write()
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self._path, text.getvalue())

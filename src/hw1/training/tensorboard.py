@@ -1,0 +1,28 @@
+"""TensorBoard in a run's own folder, so that its name there is the run's readable name."""
+
+from pathlib import Path
+
+from lightning.pytorch.loggers import TensorBoardLogger
+
+
+def tensorboard_logger(save_dir: str, first_step: int = 0) -> TensorBoardLogger:
+    """TensorBoard events in `save_dir`, with train and test loss (and accuracy) in one custom chart each.
+
+    Args:
+        save_dir: the run's folder.
+        first_step: what a killed process logged at or after this step is hidden.
+    """
+    if first_step == 0:  # a failed attempt that left no checkpoint is no part of this curve
+        for old in Path(save_dir).glob("events.out.tfevents.*"):
+            old.unlink()
+    purge = {"purge_step": first_step} if first_step else {}
+    logger = TensorBoardLogger(save_dir, name="", version="", default_hp_metric=False, **purge)
+    logger.experiment.add_custom_scalars(
+        {
+            "train and test": {
+                "loss": ["Multiline", ["train/loss", "test/loss"]],
+                "accuracy": ["Multiline", ["train/accuracy", "test/accuracy"]],
+            }
+        }
+    )
+    return logger

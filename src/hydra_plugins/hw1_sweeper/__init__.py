@@ -1,0 +1,1 @@
+"""Hydra plugin: the sweeper that resumes, reuses and concludes sweeps."""
