@@ -15,14 +15,15 @@ def run(config: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from hw1.command import job_line
+    from hw1.command import fail, job_line
     from hw1.files import write_text
     from hw1.training.fit import fit
     from hw1.training.identity import ConfigError
 
     hydra = HydraConfig.get()
     if hydra.mode.name != "MULTIRUN":
-        raise ConfigError("hydra.mode: got RUN, expected MULTIRUN: a run's folder and key are picked by the sweeper")
+        problem = "hydra.mode: got RUN, expected MULTIRUN: a run's folder and key are picked by the sweeper"
+        fail(ConfigError(problem), full=False)
     folder = Path(hydra.runtime.output_dir)
     settings = OmegaConf.to_container(config, resolve=True)
     words = [word for word in hydra.overrides.task if not word.startswith("sweep=")]

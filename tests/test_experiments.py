@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from hw1.command import help_text
 from hw1.training import build
-from hw1.training.identity import run_key
+from hw1.training.identity import ConfigError, run_key
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -38,7 +38,7 @@ def composer(monkeypatch):
 def test_every_option_composes_and_builds(group, option, monkeypatch, tmp_path):
     words = [f"{group}={option}"] if (group, option) != ("model", "cnn") else []
     words += ["dataset.source=bundled"] if (group, option) != ("dataset", option) or option == "mnist" else []
-    if option == "function":
+    if option in ("function", "digits"):  # too small for the default CNN
         words.append("model=mlp")
     if option == "image_folder":
         for split in ("train", "test"):
@@ -73,6 +73,30 @@ def test_the_help_lists_every_option():
     listed = {line.split("=", 1)[0].strip(): line.split("=", 1)[1] for line in text.splitlines() if "=   " in line}
     for group, option in [*OPTIONS, *(("experiment", name) for name in EXPERIMENTS)]:
         assert option in [word.strip() for word in listed[group].split(",")]
+
+
+REFUSED = {
+    "dataset.train_size=100000": r"^dataset\.train_size: got 100000, expected at most 4000$",
+    "+model.depth=3": r"^model\.depth: no such setting of hw1\.models\.Cnn; expected one of: .*layers",
+    "model.layers=[c9]": r"^model\.layers: got 'c9' in \['c9'\]: expected c3\(10\)",
+    "trainer.max_epochs=0": r"^trainer\.max_epochs: got 0, expected a positive integer$",
+    "trainer.threads=0": r"^trainer\.threads: got 0, expected a positive integer$",
+    "+trainer.epochs=3": r"^trainer\.epochs: no such setting of lightning\.Trainer",
+    "optimizer.weight_decay=-1": r"^optimizer: .*weight_decay.*-1",
+    "optimizer.fused=maybe": r"^optimizer\.fused: got 'maybe', expected true or false or null$",
+    "init=same": r"^init: got 'same', expected shared or independent$",
+    "seed=-1": r"^seed: got -1, expected an integer of at least 0$",
+    "callbacks.weight_snapshots.every_n_epochs=0": r"^callbacks\.weight_snapshots\.every_n_epochs: got 0, expected",
+    "+scheduler._target_=torch.optim.lr_scheduler.Step": r"^scheduler\._target_: got .* cannot be imported",
+}
+
+
+@pytest.mark.parametrize("word", REFUSED)
+def test_bad_values_are_refused_by_their_key(word, monkeypatch, tmp_path):
+    with composer(monkeypatch) as settings:
+        composed = settings("dataset.source=bundled", word.replace("+scheduler", "++scheduler"))
+    with pytest.raises(ConfigError, match=REFUSED[word]):
+        build.validate(composed, tmp_path)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -12,7 +12,7 @@ from hw1.runs import Sweep
 DROPOUT = (
     "dataset=digits",
     "model=cnn",
-    "model.layers=[c3(6),p2,drop.5,32,drop.5]",
+    'model.layers=["c3(6)",p2,drop.5,32,drop.5]',
     "trainer.max_epochs=40",
     "trainer.checkpoint_seconds=0",
     "callbacks=[default,gradient_norm]",

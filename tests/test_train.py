@@ -164,7 +164,13 @@ def test_without_an_experiment_from_any_folder(command, tmp_path):
 
 
 def test_a_loss_that_is_no_number_is_contained(command, tmp_path):
-    words = ("model=mlp", "dataset=digits", "trainer.max_epochs=1", "optimizer.lr=1e9,1e-3", "dataset.batch_size=8")
+    words = (
+        "model=mlp",
+        "model.hidden=[64,64,64,64]",
+        "dataset=digits",
+        "trainer.max_epochs=1",
+        "optimizer.lr=1e9,1e-3",
+    )
     done = command(*words, output=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     bad, good = (Sweep.read(tmp_path / "default").select(**{"optimizer.lr": lr}).runs[0] for lr in (1e9, 1e-3))
@@ -204,10 +210,6 @@ REFUSED = {
     "negative batch": (["dataset.batch_size=-1"], ["dataset.batch_size: got -1", "positive"]),
     "rate in words": (["optimizer.lr=fast"], ["optimizer.lr: got 'fast'", "a number"]),
     "one width of two": (["model.width=1,0"], ["model.width: got 0", "above 0"]),
-    "too many examples": (["dataset.train_size=100000"], ["dataset.train_size: got 100000", "at most 4000"]),
-    "unknown setting of a class": (["+model.depth=3"], ["model.depth: no such setting", "layers"]),
-    "no epochs": (["trainer.max_epochs=0"], ["trainer.max_epochs: got 0", "positive"]),
-    "init": (["init=same"], ["init: got 'same'", "shared or independent"]),
     "RUN mode": (["hydra.mode=RUN"], ["hydra.mode: got RUN", "MULTIRUN"]),
 }  # fmt: skip
 

@@ -304,7 +304,7 @@ def is_complete(folder: Path) -> bool:
     """Whether a run's folder holds a complete result. An unreadable one is not: the run is finished again."""
     try:
         return bool(read_json(folder / "result.json")["status"] == "complete")
-    except (FileNotFoundError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError):
         return False
 
 

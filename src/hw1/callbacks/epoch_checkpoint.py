@@ -25,7 +25,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last: it holds the state of the others
     """Writes `<run>/checkpoints/last.ckpt` at the end of an epoch.
 
-    Randomness needs no state: at the start of every epoch all generators are seeded from the run's seed and the
+    Randomness needs no state: before the first step of every epoch all generators are seeded from the run's seed and the
     epoch, so an epoch sees the same dropout whether or not training was interrupted before it.
 
     Args:
@@ -58,9 +58,16 @@ class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last:
         """Start the clocks."""
         self._started = self._written = time.monotonic()
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Seed every generator for this epoch."""
-        lightning.seed_everything(self._epoch_seed(trainer.current_epoch), verbose=False)
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed every generator before the first step of an epoch.
+
+        Not in on_train_epoch_start: Lightning leaves that out in the epoch that it resumes at, and building a
+        DataLoader's iterator after it draws from torch's generator.
+        """
+        if batch_idx == 0:
+            lightning.seed_everything(self._epoch_seed(trainer.current_epoch), verbose=False)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write a checkpoint if it is time, or the last epoch."""

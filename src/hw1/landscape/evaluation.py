@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from hw1.landscape.batchnorm import has_batch_norm, recompute_statistics
 from hw1.vectors import ParamSpace
@@ -17,8 +16,8 @@ class WholeSet:
     """theta [P] -> the mean loss over all examples and, for classes, the accuracy: a tensor of `columns`, float64.
 
     The network is evaluated in evaluation mode, on its own copy: the caller's module is left alone. Means weigh every
-    example equally, also in a ragged last batch. A network with batch-norm gets its statistics recomputed on
-    `statistics_inputs` at every theta, since no trained statistics belong to it.
+    example equally, also in a ragged last batch. Weights take the module's dtype. A network with batch-norm gets its
+    statistics recomputed on `statistics_inputs` at every theta, since no trained statistics belong to it.
 
     Args:
         module: the network.
@@ -69,13 +68,13 @@ class WholeSet:
     @torch.no_grad()
     def __call__(self, theta: Tensor) -> Tensor:
         """The values of `columns` at theta [P]."""
-        parameters = self._space.unflatten(theta)
+        # Copied into the module, which keeps the memory format that it computes fastest in.
+        self._module.load_state_dict(self._space.unflatten(theta), strict=False)
         if self._statistics:
-            self._module.load_state_dict(parameters, strict=False)
             recompute_statistics(self._module, self._statistics)
         total = torch.zeros(len(self.columns), dtype=torch.float64)
         for x, y in self._batches:
-            outputs = functional_call(self._module, parameters, (x,))
+            outputs = self._module(x)
             values = [self._loss(outputs, y).double()]
             if "accuracy" in self.columns:
                 values.append((outputs.argmax(1) == y).double().mean())

@@ -13,8 +13,9 @@ from hw1.models.layers import activation_class, check_width, scaled
 class MaxPool(nn.Module):
     """Max pooling with windows of `size` and equal stride, [B, C, H, W] -> [B, C, H // size, W // size].
 
-    Without gradients the maximum is taken over strided views, three times faster than max_pool2d on a CPU; the values
-    are the same. With gradients it is max_pool2d, which sends the gradient of a tie to one element only.
+    Without gradients the maximum is taken over strided views, first of rows, then of columns: several times faster than
+    max_pool2d on a CPU, with the same values. With gradients it is max_pool2d, which sends the gradient of a tie to one
+    element only.
     """
 
     def __init__(self, size: int) -> None:
@@ -26,12 +27,12 @@ class MaxPool(nn.Module):
         if torch.is_grad_enabled() or x.device.type != "cpu":
             return F.max_pool2d(x, self.size)
         k, height, width = self.size, x.shape[-2] // self.size, x.shape[-1] // self.size
-        result: Tensor | None = None
-        for i in range(k):
-            for j in range(k):
-                view = x[..., i : i + k * height : k, j : j + k * width : k]
-                result = view if result is None else torch.maximum(result, view)
-        assert result is not None
+        rows = x[..., 0 : k * height : k, :]
+        for i in range(1, k):
+            rows = torch.maximum(rows, x[..., i : i + k * height : k, :])
+        result = rows[..., 0 : k * width : k]
+        for j in range(1, k):
+            result = torch.maximum(result, rows[..., j : j + k * width : k])
         return result
 
     def extra_repr(self) -> str:

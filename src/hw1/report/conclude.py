@@ -91,8 +91,14 @@ def _lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
         lines.append("study: too few complete runs to answer its question")
     kinds = {"figure": ".png", "table": ".csv", "report": ".html"}
     for kind, suffix in kinds.items():
-        lines += [f"{kind}: {os.path.relpath(folder / name)}" for name in record["files"] if name.endswith(suffix)]
+        lines += [f"{kind}: {_shown(folder / name)}" for name in record["files"] if name.endswith(suffix)]
     return lines
+
+
+def _shown(path: Path) -> str:
+    """A path as a user in the current folder would type it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
 
 
 def _to_tensorboard(folder: Path, figures: list[str]) -> None:

@@ -62,6 +62,8 @@ def fit(settings: Settings, folder: Path, overrides: Sequence[str] = ()) -> dict
         file = folder / "result.json"
         if file.exists() and read_json(file)["status"] == "complete":
             return read_json(file)
+        for torn in folder.rglob(".*.part"):  # what a killed process was writing; the lock says that it is gone
+            torn.unlink()
         write_text(folder / "config.yaml", yaml.safe_dump(dict(settings), sort_keys=False))
         result = {
             "format": FORMAT,

@@ -64,8 +64,8 @@ class Task(lightning.LightningModule):
         self._names = data.eval_names
         self._metrics = []
         for _ in self._names:
-            # float64: the sum over an epoch keeps the digits of its float32 terms
-            metrics: dict[str, Metric] = {"loss": MeanMetric().set_dtype(torch.float64)}
+            # By default a MeanMetric leaves NaN out of the mean. float64 keeps the digits of float32 terms.
+            metrics: dict[str, Metric] = {"loss": MeanMetric(nan_strategy="disable").set_dtype(torch.float64)}
             if classes is not None:
                 metrics["accuracy"] = MulticlassAccuracy(classes, average="micro", validate_args=False)
             self._metrics.append({name: metric.to(self.device) for name, metric in metrics.items()})

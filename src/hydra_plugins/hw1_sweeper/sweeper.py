@@ -146,7 +146,9 @@ class Hw1Sweeper(BasicSweeper):
             pinned = pins(settings)
             key = run_key(settings)
             readable = [
-                f"{name}={select(settings, name, value)}" if name in swept and "." in name else f"{name}={value}"
+                f"{name}={_short(select(settings, name, value))}"
+                if name in swept and "." in name
+                else f"{name}={value}"
                 for name, _, value in (word.partition("=") for word in overrides)
                 if name in in_slug and not name.startswith(("study.", "+study."))
             ]
@@ -311,6 +313,10 @@ def _record_failure(job: Job, error: Exception) -> None:
 def _failure(job: Job) -> str:
     file = job.folder / "result.json"
     return str(read_json(file).get("error", "unknown error")) if file.exists() else "it never started"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _quoted(text: str) -> str:

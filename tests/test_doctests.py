@@ -1,0 +1,22 @@
+import doctest
+from importlib import import_module
+
+import pytest
+
+MODULES = [
+    "hw1.vectors",
+    "hw1.landscape.evaluation",
+    "hw1.landscape.paths",
+    "hw1.models.cnn",
+    "hw1.models.mlp",
+    "hw1.models.rnn",
+    "hw1.studies.protocol",
+    "hw1.command",
+    "hw1.runs",
+]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples_in_docstrings(module):
+    result = doctest.testmod(import_module(module))
+    assert result.failed == 0 and result.attempted > 0

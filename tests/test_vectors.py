@@ -1,0 +1,99 @@
+import pytest
+import torch
+from torch import nn
+
+from hw1.models import Cnn, Mlp
+from hw1.vectors import ParamSpace
+
+
+def named(module):
+    return dict(module.named_parameters())
+
+
+def test_theta_is_the_parameters_one_after_the_other_in_row_major_order():
+    net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    expected = [value for parameter in net.parameters() for value in parameter.detach().flatten().tolist()]
+    assert ParamSpace.of(net).flatten(named(net)).tolist() == expected
+    assert ParamSpace.of(net).names == ("0.weight", "0.bias", "2.weight", "2.bias")
+    assert ParamSpace.of(net).size == 13
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_round_trip_whatever_the_memory_format(memory_format):
+    net = Cnn((3, 8, 8), 2, layers=["c3(4)", "bn", "p2", 5])
+    plain = ParamSpace.of(net).flatten(named(net)).detach().clone()
+    net = net.to(memory_format=memory_format)
+    space = ParamSpace.of(net)
+    theta = space.flatten(named(net))
+    assert torch.equal(theta, plain)  # logical order: the layout of memory does not show
+    back = space.unflatten(theta)
+    assert list(back) == list(named(net))
+    assert all(torch.equal(back[name], parameter) for name, parameter in named(net).items())
+
+
+def test_unflatten_gives_views():
+    space = ParamSpace.of(nn.Linear(3, 2))
+    theta = torch.zeros(8)
+    space.unflatten(theta)["bias"].fill_(7.0)
+    assert theta.tolist() == [0.0] * 6 + [7.0] * 2
+
+
+@pytest.mark.parametrize("leading", [(1,), (4,), (2, 3)])
+def test_unflatten_a_batch_of_thetas(leading):
+    net = Mlp((2,), 1, hidden=[3])
+    space = ParamSpace.of(net)
+    thetas = torch.arange(float(torch.Size(leading).numel() * space.size)).reshape(*leading, space.size)
+    batch = space.unflatten(thetas)
+    for index in torch.cartesian_prod(*(torch.arange(n) for n in leading)).reshape(-1, len(leading)).tolist():
+        single = space.unflatten(thetas[tuple(index)])
+        assert all(torch.equal(batch[name][tuple(index)], single[name]) for name in space.names)
+
+
+def test_tied_weights_appear_once():
+    net = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Tanh(), nn.Linear(3, 3))
+    net[2].weight = net[0].weight
+    space = ParamSpace.of(net)
+    assert space.names == ("0.weight", "2.bias") and space.size == 12
+    theta = torch.randn(12)
+    outputs = torch.func.functional_call(net, space.unflatten(theta), (torch.eye(3),))
+    weight, bias = theta[:9].reshape(3, 3), theta[9:]
+    torch.testing.assert_close(outputs, torch.tanh(weight.T) @ weight.T + bias)
+
+
+def test_gradients_flow_through_flatten():
+    net = nn.Linear(3, 2).double()
+    ParamSpace.of(net).flatten(named(net)).square().sum().backward()
+    assert torch.equal(net.weight.grad, 2 * net.weight)
+
+
+def test_other_names_are_ignored_and_no_parameters_are_an_empty_theta():
+    net = nn.Linear(1, 1)
+    theta = ParamSpace.of(net).flatten({"running_mean": torch.zeros(3), **named(net)})
+    assert theta.shape == (2,)
+    empty = ParamSpace.of(nn.ReLU())
+    assert empty.size == 0 and empty.flatten({}).shape == (0,) and empty.unflatten(torch.empty(0)) == {}
+
+
+def test_wrong_tensors_are_refused():
+    space = ParamSpace.of(nn.Linear(3, 2))
+    with pytest.raises(ValueError, match=r"^no tensor named bias: got weight$"):
+        space.flatten({"weight": torch.zeros(2, 3)})
+    with pytest.raises(ValueError, match=r"^no tensor named weight: got none$"):
+        space.flatten({})
+    with pytest.raises(ValueError, match=r"^weight: got shape \[3, 2\], expected \[2, 3\]$"):
+        space.flatten({"weight": torch.zeros(3, 2), "bias": torch.zeros(2)})
+    for theta in (torch.zeros(7), torch.zeros(8, 1), torch.tensor(1.0)):
+        with pytest.raises(ValueError, match=r"^theta: got shape .*, expected \[\.\.\., 8\]$"):
+            space.unflatten(theta)
+
+
+def test_require_same_names_the_first_difference():
+    one = ParamSpace.of(nn.Linear(3, 2))
+    one.require_same(ParamSpace.of(nn.Linear(3, 2)))
+    shape = r"^networks of different shape: one has weight \[2, 3\], the other weight \[2, 4\]$"
+    with pytest.raises(ValueError, match=shape):
+        one.require_same(ParamSpace.of(nn.Linear(4, 2)))
+    with pytest.raises(ValueError, match=r"one has bias \[2\], the other no bias$"):
+        one.require_same(ParamSpace.of(nn.Linear(3, 2, bias=False)))
+    with pytest.raises(ValueError, match=r"one has no bias, the other bias \[2\]$"):
+        ParamSpace.of(nn.Linear(3, 2, bias=False)).require_same(one)

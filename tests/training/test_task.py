@@ -1,0 +1,115 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_fit import Lines, tiny_fit
+from torch import nn
+
+from hw1.data import Digits, Function
+from hw1.models import Cnn, Mlp
+from hw1.training import Task
+
+
+def brute_force(net, x, y):
+    """(mean cross-entropy, accuracy) example by example, in float64 and without dropout."""
+    net = net.double().eval()
+    losses, hits = [], []
+    with torch.no_grad():
+        for image, label in zip(x.double(), y, strict=True):
+            logits = net(image[None])[0]
+            losses.append((logits.logsumexp(0) - logits[label]).item())
+            hits.append(logits.argmax().item() == label.item())
+    return sum(losses) / len(losses), sum(hits) / len(hits)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        lambda: Mlp((1, 8, 8), 10, hidden=[20], dropout=0.5),
+        lambda: Cnn((1, 8, 8), 10, layers=["c3(4)", "bn", "p2", "drop2d", 8, "drop"]),
+    ],
+)
+@pytest.mark.parametrize("val_fraction", [0.0, 0.1])
+def test_epoch_metrics_are_means_over_whole_sets_in_evaluation_mode(net, val_fraction, tmp_path):
+    lines, module = Lines(), net()
+    data = {"train_size": 100, "eval_batch_size": 33, "val_fraction": val_fraction}  # 100 = 3 x 33 + 1
+    trainer = tiny_fit(module, Digits(), tmp_path, logger=lines, epochs=2, data=data)
+    sets = trainer.datamodule
+    for name in ("train", "test") if not val_fraction else ("train", "val", "test"):
+        x, y = getattr(sets, f"{name}_tensors")
+        loss, accuracy = brute_force(module, x, y)
+        assert trainer.callback_metrics[f"{name}/loss"].item() == pytest.approx(loss, abs=1e-6)
+        assert trainer.callback_metrics[f"{name}/accuracy"].item() == pytest.approx(accuracy, abs=1e-6)
+        logged = lines.of(f"{name}/loss")
+        assert len(logged) == 2 and logged[max(logged)] == pytest.approx(loss, abs=1e-6)
+    assert {name for name in trainer.callback_metrics if "/" in name} == {
+        f"{name}/{metric}" for name in sets.eval_names for metric in ("loss", "accuracy")
+    }
+
+
+# The examples lie in memory; Lightning 2.6 asks torch 2.15's pytrees in a deprecated way.
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*isinstance.treespec, LeafSpec")
+def test_the_test_loop_gives_the_same_numbers_and_logs_nothing(tmp_path):
+    lines = Lines()
+    trainer = tiny_fit(Mlp((1, 8, 8), 10, hidden=[9], dropout=0.5), Digits(), tmp_path, logger=lines)
+    last, count = dict(trainer.callback_metrics), len(lines.lines)
+    trainer.test(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
+    assert {name: trainer.callback_metrics[name].item() for name in last} == {k: v.item() for k, v in last.items()}
+    assert len(lines.lines) == count
+
+
+def test_regression_has_no_accuracy(tmp_path):
+    examples = Function("sinc_5pi", [-1, 1], points=100, noise=0.0, noise_seed=0, test_points=70)
+    net = Mlp((1,), 1, hidden=[6])
+    trainer = tiny_fit(net, examples, tmp_path)
+    assert set(trainer.callback_metrics) == {"train/loss", "test/loss"}
+    net = net.double()
+    for name in ("train", "test"):
+        x, y = (tensor.double() for tensor in getattr(trainer.datamodule, f"{name}_tensors"))
+        mean = sum((net(a[None]) - b).square().item() for a, b in zip(x, y, strict=True)) / len(x)
+        assert trainer.callback_metrics[f"{name}/loss"].item() == pytest.approx(mean, abs=1e-6)
+
+
+class Nan(Mlp):
+    """Outputs that are no numbers for some examples, once it is evaluated."""
+
+    def forward(self, x):
+        outputs = super().forward(x)
+        return outputs if self.training else torch.where(x > 0.9, float("nan"), outputs)
+
+
+def test_a_loss_that_is_no_number_is_not_left_out_of_the_mean(tmp_path):
+    examples = Function("sin_2", [-1, 1], points=100, noise=0.0, noise_seed=0, test_points=70)
+    trainer = tiny_fit(Nan((1,), 1, hidden=[3]), examples, tmp_path)
+    assert trainer.callback_metrics["train/loss"].isnan() and trainer.callback_metrics["test/loss"].isnan()
+
+
+def test_the_state_is_the_network_and_nothing_else(tmp_path):
+    net = Mlp((1, 8, 8), 10, hidden=[9])
+    trainer = tiny_fit(net, Digits(), tmp_path)
+    assert set(trainer.lightning_module.state_dict()) == {f"net.{name}" for name in net.state_dict()}
+    x = torch.randn(3, 1, 8, 8)
+    assert torch.equal(trainer.lightning_module(x), net(x))
+
+
+def test_training_is_the_optimizer_on_the_batch_loss(tmp_path):
+    """Full-batch gradient descent with a schedule, against the same five lines by hand."""
+    examples = Function("sin_2", [-1, 1], points=30, noise=0.0, noise_seed=0, test_points=10)
+    net, copy = Mlp((1,), 1, hidden=[4]), Mlp((1,), 1, hidden=[4])
+    copy.load_state_dict(net.state_dict())
+    tiny_fit(net, examples, tmp_path, epochs=5, data={"batch_size": None}, optimizer=lambda p: torch.optim.SGD(p, 0.1))
+    x, y = examples.load().train_x, examples.load().train_y
+    for _ in range(5):
+        gradients = torch.autograd.grad(F.mse_loss(copy(x), y), list(copy.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(copy.parameters(), gradients, strict=True):
+                parameter -= 0.1 * gradient
+    for one, two in zip(net.parameters(), copy.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-7)
+
+
+def test_a_schedule_steps_every_epoch(tmp_path):
+    task = Task(nn.Linear(1, 1), F.mse_loss, lambda p: torch.optim.SGD(p, 1.0), lambda o: torch.optim.lr_scheduler.StepLR(o, 1, 0.5))
+    made = task.configure_optimizers()
+    assert made["lr_scheduler"].optimizer is made["optimizer"]
+    alone = Task(nn.Linear(1, 1), F.mse_loss, lambda p: torch.optim.SGD(p, 1.0))
+    assert isinstance(alone.configure_optimizers(), torch.optim.SGD)
