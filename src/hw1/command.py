@@ -108,6 +108,9 @@ def _refused_override(error: BaseException) -> str:
         if not known:
             expected = "see python train.py --help"
         return f"{key}: no such setting; {expected} (+{key}=... adds a new one)"
+    word = getattr(error, "override", None)
+    if word and word not in text:
+        text = f"{word}: {text}"
     reason = _one_line(str(cause) if cause is not None and cause is not error else "")
     return _one_line(text) + (f": {reason}" if reason and reason not in text else "")
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -111,15 +112,17 @@ class Run:
 
     @property
     def weights_file(self) -> Path:
-        """The file that `theta` and `net` read: the last snapshot, or the last checkpoint where none was taken.
+        """The file that `theta` and `net` read: the last snapshot.
+
+        The last checkpoint where no snapshots were taken, and while the run has not ended.
 
         Raises:
             FileNotFoundError: the run has neither.
         """
         files = self._snapshot_files()
-        if files:
-            return files[max(files)]
         checkpoint = self.path / "checkpoints" / "last.ckpt"
+        if files and (self.status == "complete" or not checkpoint.is_file()):
+            return files[max(files)]
         if not checkpoint.is_file():
             raise FileNotFoundError(
                 f"{self.path} has no weights: no snapshots/*.safetensors and no checkpoints/last.ckpt; "
@@ -167,7 +170,7 @@ class Run:
             return Snapshots(epochs, torch.stack(rows))
         values = []
         for epoch in epochs:
-            with safe_open(files[epoch], framework="pt") as file:
+            with _readable(files[epoch]), safe_open(files[epoch], framework="pt") as file:
                 if layer not in file.keys():  # noqa: SIM118 - safe_open is no mapping
                     raise KeyError(f"{self.path} has no tensor {layer!r}; it has {', '.join(file.keys())}")
                 values.append(file.get_tensor(layer))
@@ -211,13 +214,22 @@ def _load(net: nn.Module, file: Path) -> None:
     import torch
     from safetensors.torch import load_model
 
-    try:
+    with _readable(file):
         if file.suffix == ".safetensors":
             load_model(net, str(file))
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
             net.load_state_dict({name.removeprefix("net."): value for name, value in state.items()})
-    except Exception as error:  # whatever a damaged file makes of reading it
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """What a damaged file makes of reading it becomes a ConfigError that names the file and the remedy."""
+    try:
+        yield
+    except KeyError:  # a name that the caller asked for
+        raise
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"{file} cannot be read as this run's weights ({reason}); delete the run's folder and train it again"
@@ -263,6 +275,19 @@ class Sweep:
         """The dotted keys that were swept."""
         return list(self.record["swept"])
 
+    def cell(self, run: Run, key: str) -> int | float | str:
+        """A run's setting as it stands in a table: a number or text. A group is its option, null is `null`."""
+        value = run.value(key)
+        if isinstance(value, dict):
+            words = [
+                word for entry in self.record["runs"] if entry["folder"] == run.path.name for word in entry["overrides"]
+            ]
+            named = [word.partition("=")[2] for word in words if word.startswith(f"{key}=")]
+            return named[-1] if named else str(value)
+        if value is None:
+            return "null"
+        return value if isinstance(value, int | float | str) else str(value)
+
     def select(self, **values: Any) -> Sweep:
         """The runs with these settings: `sweep.select(**{"optimizer.lr": 1e-3}, seed=1)`."""
         runs = [run for run in self.runs if all(run.value(key) == value for key, value in values.items())]
@@ -283,7 +308,7 @@ class Sweep:
             rows.append(
                 {
                     "run": run.path.name,
-                    **{key: run.value(key) for key in self.swept},
+                    **{key: self.cell(run, key) for key in self.swept},
                     "seed": run.value("seed"),
                     "status": run.status,
                     **{name: values.get(name) for name in metrics or values},
@@ -304,7 +329,7 @@ def is_complete(folder: Path) -> bool:
     """Whether a run's folder holds a complete result. An unreadable one is not: the run is finished again."""
     try:
         return bool(read_json(folder / "result.json")["status"] == "complete")
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

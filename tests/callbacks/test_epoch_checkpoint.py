@@ -4,12 +4,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from tiny_fit import tiny_fit
 
 from hw1.callbacks import EpochCheckpoint
 from hw1.callbacks.epoch_checkpoint import AtomicCheckpointIO
 from hw1.data import Function
 from hw1.models import Mlp
+from tiny_fit import tiny_fit
 
 
 def function():
@@ -17,19 +17,28 @@ def function():
 
 
 class Clock(Callback):
-    """A clock that an epoch moves on by ten seconds; notes the seeds that an epoch starts with."""
+    """A clock that an epoch moves on by ten seconds."""
 
     def __init__(self, stop_after=None):
-        self.now, self.seeds, self.epoch, self.stop_after = 100.0, [], None, stop_after
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if batch_idx == 0:
-            self.seeds.append(torch.initial_seed())
+        self.now, self.epoch, self.stop_after = 100.0, None, stop_after
 
     def on_train_epoch_end(self, trainer, pl_module):
         self.now += 10
         self.epoch = trainer.current_epoch
         trainer.should_stop = trainer.current_epoch + 1 == self.stop_after
+
+
+class Seeded(Mlp):
+    """Notes the seed under which each training step runs, two steps an epoch."""
+
+    def __init__(self):
+        super().__init__((1,), 1, hidden=[3])
+        self.seeds = []
+
+    def forward(self, x):
+        if self.training:
+            self.seeds.append(torch.initial_seed())
+        return super().forward(x)
 
 
 @pytest.mark.parametrize(
@@ -55,13 +64,13 @@ def test_at_least_so_long_between_two_and_always_the_last(seconds, stop_after, w
         epochs.append(clock.epoch)
 
     keep = EpochCheckpoint(seconds, lambda epoch: 7000 + epoch, before)
-    net = Mlp((1,), 1, hidden=[3])
+    net = Seeded()
     tiny_fit(net, function(), tmp_path, [keep, clock], epochs=7)
     assert epochs == written
     state = torch.load(file, weights_only=True)
     assert state["epoch"] == written[-1]
     assert all(torch.equal(state["state_dict"][f"net.{name}"], value) for name, value in net.state_dict().items())
-    assert clock.seeds == [7000 + epoch for epoch in range(stop_after or 7)]
+    assert net.seeds == [7000 + epoch for epoch in range(stop_after or 7) for _ in range(2)]
 
 
 def test_seconds_are_counted_over_interruptions(monkeypatch):

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
-from tiny_fit import Lines, tiny_fit
 from torch import nn
 
 from hw1.callbacks import GradientNorm, StepLoss
@@ -14,6 +13,7 @@ from hw1.callbacks.gradient_norm import squared_norms
 from hw1.data import Digits, Function
 from hw1.models import Cnn, Mlp
 from hw1.training.metrics_csv import MetricsCsv
+from tiny_fit import Lines, tiny_fit
 
 
 class Before(Callback):
@@ -136,6 +136,7 @@ def test_one_row_a_step_in_a_long_epoch(tmp_path):
     module, gradient, loss = SimpleNamespace(net=net), GradientNorm(every_n_steps=50, per_layer=False), StepLoss()
     for step in range(5_200):
         trainer.global_step = step
+        loss.on_train_batch_start(trainer, module, None, step)
         gradient.on_before_optimizer_step(trainer, module, None)
         trainer.global_step = step + 1
         for callback in (gradient, loss):

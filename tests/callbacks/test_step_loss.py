@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from tiny_fit import Lines, tiny_fit
 
 from hw1.callbacks import NonFiniteLossError, StepLoss, WeightSnapshots
 from hw1.data import Function
 from hw1.models import Mlp
+from tiny_fit import Lines, tiny_fit
 
 
 class Outputs(Callback):

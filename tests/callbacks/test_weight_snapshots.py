@@ -4,12 +4,12 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file, load_model
-from tiny_fit import tiny_fit
 from torch import nn
 
 from hw1.callbacks import WeightSnapshots
 from hw1.data import Digits, Function
 from hw1.models import Cnn, Mlp
+from tiny_fit import tiny_fit
 
 
 class States(Callback):

@@ -67,7 +67,7 @@ def test_regression_has_a_loss_alone():
     assert risk.columns == ("loss",)
     values = risk(flat(net))
     assert values.shape == (1,) and values.dtype == torch.float64
-    assert values.item() == pytest.approx(float((net(x) - y).square().mean()), rel=1e-12)
+    assert values.item() == pytest.approx((net(x) - y).square().mean().item(), rel=1e-12)
 
 
 def test_float32_nets_are_summed_in_float64():

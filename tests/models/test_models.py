@@ -86,10 +86,10 @@ def test_parameters_of_the_recurrent_net():
     assert count(Rnn(MNIST, 1, hidden=64)) == 6_081
 
 
-@pytest.mark.parametrize("parameters", [5_865, 35_740, 117_460, 583_100, 1_481_770, 3_448_830, 11_245_450])
+@pytest.mark.parametrize("parameters", [753, 1_820, 5_865, 35_740, 117_460, 583_100, 1_481_770, 3_448_830, 11_245_450])
 def test_width_reaches_the_sizes_of_section_7_nearly(parameters):
     with torch.device("meta"):
-        widths = [k / 20 for k in range(1, 200)] + [k / 4 for k in range(40, 160)]
+        widths = [k / 200 for k in range(10, 200)] + [k / 20 for k in range(20, 200)] + [k / 4 for k in range(40, 160)]
         nearest = min(
             (count(Cnn(MNIST, 10, layers=DROPOUT, width=w)) for w in widths), key=lambda n: abs(n - parameters)
         )

@@ -53,11 +53,15 @@ def test_nothing_is_measured_twice(tmp_path):
 
 def test_floats_come_back_to_the_bit(tmp_path):
     generator = np.random.default_rng(0)
-    values = np.concatenate([generator.normal(size=200), 10.0 ** generator.uniform(-300, 300, 200), [5e-324, np.inf, np.nan]])
+    values = np.concatenate(
+        [generator.normal(size=200), 10.0 ** generator.uniform(-300, 300, 200), [5e-324, np.inf, np.nan]]
+    )
     compute, _ = counted(pd.DataFrame({"loss": values}))
     Measurements(tmp_path).table({"a": 1}, compute)
     back = Measurements(tmp_path).table({"a": 1}, compute)
-    assert (back["loss"].to_numpy().view(np.int64) == values.view(np.int64))[:-1].all() and math.isnan(back["loss"].iloc[-1])
+    assert (back["loss"].to_numpy().view(np.int64) == values.view(np.int64))[:-1].all() and math.isnan(
+        back["loss"].iloc[-1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from made_runs import run_settings
 
 from hw1.training import identity
 from hw1.training.identity import ConfigError, mixed, run_key, run_seed, select
+from made_runs import run_settings
 
 
 def changed(path, value, **settings):
@@ -80,7 +80,9 @@ def test_keys_are_ten_hexadecimal_digits_and_do_not_depend_on_order():
 
 def test_the_key_is_what_it_was():
     # Written down once: a change here means that every recorded run would be trained again.
-    assert run_key({"seed": 0, "optimizer": {"lr": 0.001}, "dataset": {"root": "here", "batch_size": 64}}) == "850b16aa6b"
+    assert (
+        run_key({"seed": 0, "optimizer": {"lr": 0.001}, "dataset": {"root": "here", "batch_size": 64}}) == "850b16aa6b"
+    )
 
 
 def test_the_same_number_in_other_digits_is_the_same_run():

@@ -58,9 +58,9 @@ def test_nothing_is_lost_in_a_long_training(tmp_path):
             for late in range(step - 99, step + 1):
                 log.log_metrics({"gradient_norm": late}, step=late)
     log.finalize("success")
-    table = pd.read_csv(tmp_path / "metrics.csv", float_precision="round_trip")
+    table = pd.read_csv(tmp_path / "metrics.csv")
     assert table["step"].tolist() == list(range(4_321))
-    assert table["train_step/loss"].tolist() == [step / 7 for step in range(4_321)]
+    assert [float(row["train_step/loss"]) for row in rows(tmp_path)] == [step / 7 for step in range(4_321)]
     assert table["gradient_norm"].dropna().tolist() == list(range(4_300))
 
 

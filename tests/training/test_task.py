@@ -1,12 +1,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_fit import Lines, tiny_fit
 from torch import nn
 
 from hw1.data import Digits, Function
 from hw1.models import Cnn, Mlp
 from hw1.training import Task
+from tiny_fit import Lines, tiny_fit
 
 
 def brute_force(net, x, y):
@@ -50,7 +50,9 @@ def test_epoch_metrics_are_means_over_whole_sets_in_evaluation_mode(net, val_fra
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*isinstance.treespec, LeafSpec")
 def test_the_test_loop_gives_the_same_numbers_and_logs_nothing(tmp_path):
     lines = Lines()
-    trainer = tiny_fit(Mlp((1, 8, 8), 10, hidden=[9], dropout=0.5), Digits(), tmp_path, logger=lines)
+    trainer = tiny_fit(
+        Mlp((1, 8, 8), 10, hidden=[9], dropout=0.5), Digits(), tmp_path, logger=lines, data={"train_size": 50}
+    )
     last, count = dict(trainer.callback_metrics), len(lines.lines)
     trainer.test(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
     assert {name: trainer.callback_metrics[name].item() for name in last} == {k: v.item() for k, v in last.items()}
@@ -85,7 +87,7 @@ def test_a_loss_that_is_no_number_is_not_left_out_of_the_mean(tmp_path):
 
 def test_the_state_is_the_network_and_nothing_else(tmp_path):
     net = Mlp((1, 8, 8), 10, hidden=[9])
-    trainer = tiny_fit(net, Digits(), tmp_path)
+    trainer = tiny_fit(net, Digits(), tmp_path, data={"train_size": 50})
     assert set(trainer.lightning_module.state_dict()) == {f"net.{name}" for name in net.state_dict()}
     x = torch.randn(3, 1, 8, 8)
     assert torch.equal(trainer.lightning_module(x), net(x))
@@ -108,7 +110,12 @@ def test_training_is_the_optimizer_on_the_batch_loss(tmp_path):
 
 
 def test_a_schedule_steps_every_epoch(tmp_path):
-    task = Task(nn.Linear(1, 1), F.mse_loss, lambda p: torch.optim.SGD(p, 1.0), lambda o: torch.optim.lr_scheduler.StepLR(o, 1, 0.5))
+    task = Task(
+        nn.Linear(1, 1),
+        F.mse_loss,
+        lambda p: torch.optim.SGD(p, 1.0),
+        lambda o: torch.optim.lr_scheduler.StepLR(o, 1, 0.5),
+    )
     made = task.configure_optimizers()
     assert made["lr_scheduler"].optimizer is made["optimizer"]
     alone = Task(nn.Linear(1, 1), F.mse_loss, lambda p: torch.optim.SGD(p, 1.0))

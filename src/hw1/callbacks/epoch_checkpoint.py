@@ -25,8 +25,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last: it holds the state of the others
     """Writes `<run>/checkpoints/last.ckpt` at the end of an epoch.
 
-    Randomness needs no state: before the first step of every epoch all generators are seeded from the run's seed and the
-    epoch, so an epoch sees the same dropout whether or not training was interrupted before it.
+    Randomness needs no state: before the first step of every epoch all generators are seeded from the run's seed and
+    the epoch, so an epoch sees the same dropout whether or not training was interrupted before it.
 
     Args:
         seconds: at least so long between two checkpoints; the last epoch always writes one.

@@ -1,13 +1,14 @@
 """The gradient's l2 norm along training."""
 
 from collections import defaultdict
+from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from hw1.callbacks.step_buffer import StepBuffer, log_rows
+from hw1.callbacks.step_buffer import FETCH_EVERY, StepBuffer, log_rows
 
 
 def layer_of(parameter: str) -> str:
@@ -18,7 +19,7 @@ def layer_of(parameter: str) -> str:
 def squared_norms(net: nn.Module) -> Tensor:
     """Squared l2 norm of the gradient of each parameter, [number of parameters], without a host synchronisation."""
     norms = torch._foreach_norm(
-        [torch.zeros_like(p[:0]) if p.grad is None else p.grad for p in net.parameters() if p.requires_grad]
+        [p.new_zeros(1) if p.grad is None else p.grad for p in net.parameters() if p.requires_grad]
     )
     return torch.stack(norms).square()
 
@@ -27,7 +28,7 @@ class GradientNorm(Callback):
     """Logs `gradient_norm`, and `gradient_norm/<layer>`, of the mini-batch loss every N steps.
 
     It is the l2 norm over all parameters (or those of one layer) before clipping and without weight decay. Values are
-    fetched every 100 measurements, so a step never waits for the device.
+    fetched every 100 steps, so a step never waits for the device.
 
     Args:
         every_n_steps: distance between two measurements, in optimizer steps.
@@ -47,11 +48,20 @@ class GradientNorm(Callback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Measure: gradients are complete and unscaled here, and not yet clipped."""
+        """Measure: gradients are complete here, and not yet clipped."""
         if trainer.global_step % self._every == 0:
-            self._buffer.add(trainer.global_step, squared_norms(pl_module.net))
-            if self._buffer.full:
-                self._flush(trainer, pl_module.net)
+            squares = squared_norms(pl_module.net)
+            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+                squares = squares / scaler.scale(torch.ones_like(squares)).square()  # a fused step unscales by itself
+            self._buffer.add(trainer.global_step, squares)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Fetch every 100 steps."""
+        if trainer.global_step % FETCH_EVERY == 0:
+            self._flush(trainer, pl_module.net)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Fetch the rest of the epoch."""

@@ -4,16 +4,13 @@ import lightning
 import torch
 from torch import Tensor
 
+FETCH_EVERY = 100  # steps
+
 
 class StepBuffer:
-    """Collects one vector [M] a step; `fetch` brings them all to the host in one transfer.
+    """Collects one vector [M] a step; `fetch` brings them all to the host in one transfer."""
 
-    Args:
-        capacity: steps after which the owner should fetch.
-    """
-
-    def __init__(self, capacity: int = 100) -> None:
-        self.capacity = capacity
+    def __init__(self) -> None:
         self._steps: list[int] = []
         self._values: list[Tensor] = []
 
@@ -21,11 +18,6 @@ class StepBuffer:
         """Keep `values` [M] of `step`."""
         self._steps.append(step)
         self._values.append(values)
-
-    @property
-    def full(self) -> bool:
-        """Whether it holds `capacity` steps."""
-        return len(self._steps) >= self.capacity
 
     def fetch(self) -> list[tuple[int, list[float]]]:
         """(step, values) of all steps since the last fetch; the buffer is empty then."""

@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from hw1.callbacks.step_buffer import StepBuffer, log_rows
+from hw1.callbacks.step_buffer import FETCH_EVERY, StepBuffer, log_rows
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -24,13 +24,20 @@ class StepLoss(Callback):
 
     def __init__(self) -> None:
         self._buffer = StepBuffer()
+        self._step = 0
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the step that this batch belongs to; with accumulated gradients, several batches share one."""
+        self._step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the loss of this step."""
-        self._buffer.add(trainer.global_step - 1, outputs["loss"].detach().reshape(1))
-        if self._buffer.full:
+        self._buffer.add(self._step, outputs["loss"].detach().reshape(1))
+        if (batch_idx + 1) % FETCH_EVERY == 0:
             self._flush(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -17,7 +17,7 @@ def recompute_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace running means and variances by the averages over `batches`, in place.
 
     The other layers stay in evaluation mode (torch.optim.swa_utils.update_bn would switch dropout on), and modes and
-    momenta are left as they were. Averages are cumulative, so batches of equal size weigh the same.
+    momenta are left as they were. Averages weigh every example equally, also in a ragged last batch.
 
     Args:
         module: a network with batch-norm layers.
@@ -30,9 +30,12 @@ def recompute_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
         module.eval()
         for layer in layers:
             layer.reset_running_stats()
-            layer.momentum = None  # a cumulative average, see torch.nn.BatchNorm2d
             layer.train()
+        seen = 0
         for inputs in batches:
+            seen += len(inputs)
+            for layer in layers:  # running = (1 - momentum) running + momentum batch: a mean over examples
+                layer.momentum = len(inputs) / seen
             module(inputs)
     finally:
         for part, training in modes.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import torch
@@ -61,7 +62,8 @@ class WholeSet:
         if has_batch_norm(self._module):
             if statistics_inputs is None:
                 raise ValueError("statistics_inputs: got None, expected training inputs: the network has batch-norm")
-            self._statistics = torch.split(statistics_inputs, batch_size)
+            # Equal parts: a last batch of one example has no variance.
+            self._statistics = torch.tensor_split(statistics_inputs, math.ceil(len(statistics_inputs) / batch_size))
         classes = not targets.is_floating_point()
         self.columns: tuple[str, ...] = ("loss", "accuracy") if classes else ("loss",)
 

@@ -38,8 +38,9 @@ def segment(a: nn.Module, b: nn.Module, alphas: Sequence[float]) -> Iterator[Ten
     space.require_same(ParamSpace.of(b))
     start = space.flatten({name: parameter.detach() for name, parameter in a.named_parameters()})  # [P]
     end = space.flatten({name: parameter.detach() for name, parameter in b.named_parameters()})  # [P]
+    ends = {0.0: start, 1.0: end}  # as they are: 0 * inf would be NaN
     # A generator function would postpone the check above to the first point.
-    return ((1 - alpha) * start + alpha * end for alpha in alphas)
+    return (ends[alpha].clone() if alpha in ends else (1 - alpha) * start + alpha * end for alpha in alphas)
 
 
 def evaluate(risk: Callable[[Tensor], Tensor], points: Iterable[Tensor]) -> Tensor:

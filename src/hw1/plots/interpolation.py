@@ -6,8 +6,6 @@ from matplotlib.figure import Figure
 
 from hw1.plots.style import COLORS, DASHES, MARKERS, style
 
-_UNITS = {"loss": "loss (nats, log scale)", "accuracy": "accuracy"}
-
 
 def draw_interpolation(table: pd.DataFrame, across: str | None, pair_by: str, title: str) -> Figure:
     """Loss above accuracy against alpha, one column for each value of `across`, both ends marked.
@@ -23,6 +21,7 @@ def draw_interpolation(table: pd.DataFrame, across: str | None, pair_by: str, ti
     """
     columns = [(None, table)] if across is None else list(table.groupby(across, sort=True))
     rows = [name for name in ("loss", "accuracy") if name in table]
+    unit = "nats, " if "accuracy" in rows else ""  # cross-entropy; any other loss has the unit of its targets
     name = pair_by.rpartition(".")[2].replace("_", " ")
     with style():
         figure = Figure(figsize=(max(6.4, 4.0 * len(columns)), 3.1 * len(rows) + 0.9))
@@ -33,7 +32,7 @@ def draw_interpolation(table: pd.DataFrame, across: str | None, pair_by: str, ti
             axes[0, j].set_title("" if across is None else f"{across} = {value:g}" if _is_number(value) else str(value))
             axes[-1, j].set_xlabel(r"$\alpha$ in $(1-\alpha)\,\theta_1+\alpha\,\theta_2$")
         for i, quantity in enumerate(rows):
-            axes[i, 0].set_ylabel(_UNITS[quantity])
+            axes[i, 0].set_ylabel(quantity if quantity == "accuracy" else f"loss ({unit}log scale)")
         ends = sorted({(one, two) for one, two in zip(table["theta_1"], table["theta_2"], strict=True)})
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))

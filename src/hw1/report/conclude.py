@@ -44,14 +44,13 @@ def conclude(folder: Path) -> list[str]:
         Lines for the terminal: the headline, one number a line, and the files.
     """
     sweep = Sweep.read(folder)
-    complete = sweep.complete()
     record = dict(sweep.record)
     study = make(record["study"]) if record["study"] else None
     tables: dict[str, pd.DataFrame] = {}
     headlines: list[str] = []
     figures: list[str] = []
-    if study is not None and complete.runs:
-        tables = study.measure(complete, Measurements(folder.parent.parent / "measurements"))
+    if study is not None and sweep.complete().runs:
+        tables = study.measure(sweep, Measurements(folder.parent.parent / "measurements"))
     if study is not None and tables:
         from hw1.plots.style import save
 

@@ -78,8 +78,8 @@ class FlatnessInterp:
             frames.append(
                 table.assign(
                     **keys,
-                    theta_1=first.value(self.pair_by),
-                    theta_2=second.value(self.pair_by),
+                    theta_1=sweep.cell(first, self.pair_by),
+                    theta_2=sweep.cell(second, self.pair_by),
                     dataset=dataset["name"],
                     source=dataset["source"],
                     n_train=dataset["train"],
@@ -122,15 +122,15 @@ class FlatnessInterp:
         """(values of the swept keys, theta_1's run, theta_2's run) of every pair."""
         keys = [key for key in dict.fromkeys([*sweep.swept, "seed", "init"]) if key != self.pair_by]
         groups: dict[tuple[str, ...], list[Run]] = {}
-        for run in sweep.runs:
+        for run in sweep.complete().runs:
             groups.setdefault(tuple(str(run.value(key)) for key in keys), []).append(run)
         pairs = []
-        smallest = min((run.value(self.pair_by) for run in sweep.runs), default=None)
+        smallest = min((_order(run.value(self.pair_by)) for run in sweep.runs), default=None)
         for runs in groups.values():
-            ordered = sorted(runs, key=lambda run: run.value(self.pair_by))
-            if ordered[0].value(self.pair_by) != smallest:  # theta_1 failed: its partners stay unpaired
+            ordered = sorted(runs, key=lambda run: _order(run.value(self.pair_by)))
+            if _order(ordered[0].value(self.pair_by)) != smallest:  # theta_1 failed: its partners stay unpaired
                 continue
-            values = {key: ordered[0].value(key) for key in keys}
+            values = {key: sweep.cell(ordered[0], key) for key in keys}
             pairs += [(values, ordered[0], other) for other in ordered[1:]]
         return pairs
 
@@ -168,3 +168,10 @@ class FlatnessInterp:
         """The swept keys among a table's columns, seed and init included."""
         own = ("alpha", "split", "loss", "accuracy", "theta_1", "theta_2", "dataset", "source", "n_train", "barrier")
         return [name for name in table if name not in own and "_at_" not in name]
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    """Numbers by size, then null (the full batch, the whole set), then everything else by name."""
+    if isinstance(value, int | float):
+        return (0, value, "")
+    return (1, 0, "") if value is None else (2, 0, str(value))

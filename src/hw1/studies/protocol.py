@@ -84,7 +84,7 @@ class Measurements:
         text = json.dumps({**identity, "format": MEASUREMENT_FORMAT}, sort_keys=True)
         file = self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.csv"
         if file.exists():
-            return pd.read_csv(file, float_precision="round_trip")
+            return pd.read_csv(file)
         table = compute()
         with replacing(file) as temporary:
             table.to_csv(temporary, index=False)
@@ -106,7 +106,7 @@ class Study(Protocol):
         """
 
     def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
-        """Tables by name from the complete runs of a sweep; {} where too few are complete."""
+        """Tables by name from a sweep whose runs have ended, well or not; {} where too few are complete."""
 
     def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
         """Figures by name, from the tables alone."""

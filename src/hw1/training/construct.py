@@ -2,12 +2,12 @@
 
 import functools
 import inspect
+import pkgutil
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hydra.utils import get_object
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from hw1.training.identity import ConfigError
@@ -83,9 +83,15 @@ def target_of(node: Mapping[str, Any], key: str) -> Callable[..., Any]:
     if not isinstance(path, str):
         raise ConfigError(f"{key}: got {node!r}, expected a group option with a _target_")
     try:
-        return get_object(path)
-    except Exception as error:  # hydra wraps whatever importing the module raised
-        raise ConfigError(f"{key}._target_: got {path}, which cannot be imported: {error}") from error
+        target = pkgutil.resolve_name(path)
+    except Exception as error:  # whatever importing the module raised
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{key}._target_: got {path}, which cannot be imported: {reason}") from error
+    if not callable(target):
+        raise ConfigError(
+            f"{key}._target_: got {path}, which is a {type(target).__name__}; expected a class or function"
+        )
+    return target
 
 
 def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
@@ -102,12 +108,22 @@ def check_setting(key: str, value: Any, hint: Any) -> None:
     Raises:
         ConfigError: the key, what was got and what is expected.
     """
-    if isinstance(value, bool) and hint in (int, float):
-        raise ConfigError(f"{key}: got {value!r}, expected {_describe(hint)}")
     try:
+        if _stray_bool(value, hint):
+            raise TypeCheckError("a truth value where a number is expected")
         check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
     except TypeCheckError:
         raise ConfigError(f"{key}: got {value!r}, expected {_describe(hint)}") from None
+
+
+def _stray_bool(value: Any, hint: Any) -> bool:
+    """Whether `value` holds a bool where `hint` has a number: to Python True is an integer, to a user it is a slip."""
+    inside = typing.get_args(hint)
+    if isinstance(value, bool):
+        return hint in (int, float) or (bool not in inside and bool({int, float} & set(inside)))
+    if isinstance(value, list | tuple) and typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return any(_stray_bool(item, part) for item in value for part in inside[:1])
+    return any(_stray_bool(value, part) for part in inside) if isinstance(value, list | tuple) else False
 
 
 def _describe(hint: Any) -> str:

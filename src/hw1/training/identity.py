@@ -61,8 +61,17 @@ def select(settings: Settings, path: str, default: Any = None) -> Any:
 
 
 def _digest(value: Any) -> str:
-    # Sorted, so that the order of the defaults list does not matter; 1e-3 and 0.001 are the same number here.
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+    # Sorted, so that the order of the defaults list does not matter.
+    return hashlib.sha256(json.dumps(_plain(value), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """`value` with equal numbers written alike: 0 and 0.0 are one setting."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def run_key(settings: Settings) -> str:

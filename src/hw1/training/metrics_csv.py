@@ -32,8 +32,9 @@ class MetricsCsv(Logger):
             with self._path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 self._columns = list(reader.fieldnames or self._columns)
-                # A last line cut off by a kill lacks its last cells or its newline; its step is not below first_step.
-                kept = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < first_step]
+                # A last line cut off by a kill lacks cells, or belongs to a step from which training starts again.
+                whole = [row for row in reader if None not in row.values() and row["step"].isdigit()]
+                kept = [row for row in whole if int(row["step"]) < first_step]
         self._rewrite(kept)
 
     @property

@@ -1,5 +1,6 @@
 """The one LightningModule."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -64,8 +65,9 @@ class Task(lightning.LightningModule):
         self._names = data.eval_names
         self._metrics = []
         for _ in self._names:
-            # By default a MeanMetric leaves NaN out of the mean. float64 keeps the digits of float32 terms.
-            metrics: dict[str, Metric] = {"loss": MeanMetric(nan_strategy="disable").set_dtype(torch.float64)}
+            # NaN stands for itself: a MeanMetric's "warn" leaves NaN out of the mean, its "disable" ignores weights.
+            # float64 keeps the digits of float32 terms.
+            metrics: dict[str, Metric] = {"loss": MeanMetric(nan_strategy=math.nan).set_dtype(torch.float64)}
             if classes is not None:
                 metrics["accuracy"] = MulticlassAccuracy(classes, average="micro", validate_args=False)
             self._metrics.append({name: metric.to(self.device) for name, metric in metrics.items()})

@@ -1,0 +1,32 @@
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+
+from hw1.plots.style import save, style
+
+
+def drawn(value=1.0):
+    with style():
+        figure = Figure()
+        figure.subplots().plot([0, 1], [0, value])
+    return figure
+
+
+def test_a_figure_is_a_png_and_an_svg_and_the_same_figure_the_same_bytes(tmp_path):
+    paths = save(drawn(), tmp_path / "a=0.5")
+    assert [path.name for path in paths] == ["a=0.5.png", "a=0.5.svg"]
+    again = save(drawn(), tmp_path / "again")
+    for one, two in zip(paths, again, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+    assert save(drawn(2.0), tmp_path / "other")[1].read_bytes() != paths[1].read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{n}.{k}" for n in ("a=0.5", "again", "other") for k in ("png", "svg")
+    }
+
+
+def test_the_style_ends_with_its_block():
+    before = dict(matplotlib.rcParams)
+    with pytest.raises(RuntimeError), style():
+        assert matplotlib.rcParams["axes.grid"] is True
+        raise RuntimeError
+    assert dict(matplotlib.rcParams) == before

@@ -1,0 +1,105 @@
+import base64
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from hw1.report.conclude import conclude, digest, earlier
+from made_runs import make_run, make_sweep
+
+STUDY = {
+    "_target_": "hw1.studies.FlatnessInterp",
+    "pair_by": "dataset.batch_size",
+    "start": -1.0,
+    "stop": 2.0,
+    "points": 4,
+}
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """(folder of a sweep of two batch sizes, folders of its runs), from the folder that a user stands in."""
+    monkeypatch.chdir(tmp_path)
+    folders = [make_run(tmp_path, batch_size)[0] for batch_size in (16, 64)]
+    return make_sweep(tmp_path, folders, ["dataset.batch_size"], study=STUDY), folders
+
+
+def record(folder):
+    return json.loads((folder / "sweep.json").read_text())
+
+
+def test_the_end_of_a_sweep(sweep):
+    folder, _ = sweep
+    lines = conclude(folder)
+    names = {"interpolation.csv", "barriers.csv", "runs.csv", "interpolation.png", "interpolation.svg", "report.html"}
+    assert names <= {path.name for path in folder.iterdir()} and set(record(folder)["files"]) == names
+    assert record(folder)["status"] == "complete" and len(record(folder)["digest"]) == 64
+    (headline,) = [line for line in lines if line.startswith("barrier")]
+    barrier = pd.read_csv(folder / "barriers.csv").query("split == 'test'")["barrier"].item()
+    assert f"= {barrier:.4g} [nan, nan], n = 1" in headline
+    assert {line.partition(": ")[2] for line in lines if ": " in line} == {
+        f"hand/sweeps/{folder.name}/{name}" for name in names if not name.endswith(".svg")
+    }
+    page = (folder / "report.html").read_text()
+    (image,) = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page)
+    assert base64.b64decode(image) == (folder / "interpolation.png").read_bytes()
+    assert headline.split(" = ")[0] in page and "python train.py experiment=hand" in page
+    assert not re.search(r"(src|href)=[\"']https?:", page)  # readable without a network
+    assert list(folder.glob("events.out.tfevents.*"))
+
+
+def test_the_same_sweep_again_is_known(sweep, tmp_path):
+    folder, folders = sweep
+    base = tmp_path / "hand"
+    asked = record(folder)
+    assert earlier(base, digest(base, asked)) == []
+    lines = conclude(folder)
+    assert earlier(base, digest(base, asked)) == lines
+    assert earlier(base, digest(base, {**asked, "study": {**STUDY, "points": 7}})) == []
+    (folder / "barriers.csv").rename(folder / "mine.csv")
+    assert earlier(base, digest(base, asked)) == []
+    (folder / "mine.csv").rename(folder / "barriers.csv")
+    weights = folders[0] / "snapshots" / "epoch=000003.safetensors"
+    weights.write_bytes((folders[0] / "snapshots" / "epoch=000000.safetensors").read_bytes())
+    assert earlier(base, digest(base, asked)) == []
+
+
+def test_failed_runs_are_named_and_the_rest_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    good = [make_run(tmp_path, batch_size)[0] for batch_size in (16, 64)]
+    bad, _ = make_run(tmp_path, 256, status="failed")
+    gone, _ = make_run(tmp_path, 512)
+    (gone / "config.yaml").unlink()
+    folder = make_sweep(tmp_path, [*good, bad, gone], ["dataset.batch_size"], study=STUDY)
+    lines = conclude(folder)
+    assert record(folder)["status"] == "failed" and "digest" not in record(folder)
+    assert sum(line.startswith("barrier") for line in lines) == 1
+    page = (folder / "report.html").read_text()
+    assert bad.name in page and "the training loss is nan at step 3" in page
+    assert gone.name in page and "it never started" in page
+    assert pd.read_csv(folder / "runs.csv")["status"].tolist() == ["complete", "complete", "failed"]
+
+
+def test_too_few_runs_and_no_study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    good, _ = make_run(tmp_path, 16)
+    bad, _ = make_run(tmp_path, 64, status="failed")
+    lines = conclude(make_sweep(tmp_path, [good, bad], ["dataset.batch_size"], study=STUDY, time="2026-01-01_00-00-01"))
+    assert lines[0] == "study: too few complete runs to answer its question"
+    folder = make_sweep(tmp_path, [good], [], time="2026-01-01_00-00-02")
+    lines = conclude(folder)
+    assert not any(line.startswith(("barrier", "study", "figure")) for line in lines)
+    assert record(folder)["files"] == ["runs.csv", "report.html"]
+
+
+def test_the_page_shows_text_as_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder_of_run, _ = make_run(tmp_path, 16, status="failed")
+    result = json.loads((folder_of_run / "result.json").read_text())
+    result["error"] = "<script>alert(1)</script> & more"
+    (folder_of_run / "result.json").write_text(json.dumps(result))
+    folder = make_sweep(tmp_path, [folder_of_run], [])
+    conclude(folder)
+    page = (folder / "report.html").read_text()
+    assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page

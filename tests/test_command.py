@@ -1,0 +1,172 @@
+import json
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from hw1.command import explain, fail, help_text, job_line, normalised
+from hw1.training.identity import ConfigError
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], ["--multirun"]),
+        (["seed=1"], ["--multirun", "seed=1"]),
+        (["-m", "seed=1,2"], ["--multirun", "seed=1,2"]),
+        (["seed=1,2", "-m", "model=mlp"], ["--multirun", "seed=1,2", "model=mlp"]),
+        (["seed=1", "--multirun", "-m"], ["--multirun", "seed=1"]),
+        (["--config-dir", "mine", "seed=1"], ["--multirun", "--config-dir", "mine", "seed=1"]),
+        (["seed=1", "--cfg", "job"], ["seed=1", "--cfg", "job"]),
+        (["--cfg=job", "-m"], ["--cfg=job"]),
+        (["-c", "job"], ["-c", "job"]),
+        (["--info", "searchpath"], ["--info", "searchpath"]),
+        (["--hydra-help"], ["--hydra-help"]),
+        (["-sc", "install=bash"], ["-sc", "install=bash"]),
+        (["hydra.mode=RUN", "seed=1"], ["hydra.mode=RUN", "seed=1"]),
+        (["hydra.mode=MULTIRUN"], ["--multirun", "hydra.mode=MULTIRUN"]),
+    ],
+)
+def test_a_command_is_a_sweep_unless_another_mode_is_asked_for(words, expected):
+    before = list(words)
+    assert normalised(words) == expected and words == before
+
+
+def test_the_help_lists_groups_and_three_commands():
+    lines = help_text(CONF).splitlines()
+    assert lines[0].startswith("usage: python train.py")
+    groups = {
+        line.split("=")[0].strip(): line.split("=", 1)[1].split(", ")
+        for line in lines[lines.index("groups:") + 1 :]
+        if "=" in line
+    }
+    groups = {name: [option.strip() for option in options] for name, options in groups.items()}
+    folders = {path.name for path in CONF.iterdir() if path.is_dir()} - {"hydra"}
+    assert set(groups) == folders | {"hydra/launcher"}
+    for folder in folders:
+        own = {file.stem for file in (CONF / folder).glob("*.yaml")}
+        assert own <= set(groups[folder])
+    assert "joblib" in groups["hydra/launcher"] and not any("base" in option for option in groups["dataset"])
+    assert sum(line.startswith("  python train.py ") for line in lines) == 3
+
+
+def test_options_of_a_made_up_folder(tmp_path):
+    for name in ("model/mlp", "model/deep/wide", "model/base/shared", "hydra/launcher/joblib", "experiment/first"):
+        file = tmp_path / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    lines = [line.split() for line in help_text(tmp_path).splitlines()]
+    assert ["model=", "deep/wide,", "mlp"] in lines and ["experiment=", "first"] in lines
+    assert ["hydra/launcher=", "basic,", "joblib"] in lines
+
+
+@pytest.fixture
+def refusal(monkeypatch):
+    """refusal(*overrides) -> how the exception of composing them is explained."""
+    monkeypatch.setenv("HW1_CHECKOUT", "checkout")
+    GlobalHydra.instance().clear()
+
+    def explained(*overrides):
+        with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(Exception) as caught:
+            compose("train", overrides=list(overrides))
+        text = explain(caught.value)
+        assert "\n" not in text
+        return text
+
+    return explained
+
+
+@pytest.mark.parametrize(
+    ("words", "start", "parts"),
+    [
+        (["model=mlpp"], "model: got mlpp, expected one of: ", ["cnn, mlp, rnn", "(did you mean mlp?)"]),
+        (["model=zzz"], "model: got zzz, expected one of: ", ["cnn, mlp, rnn"]),
+        (["experiment=flatness"], "experiment: got flatness, expected one of: ", ["(did you mean flatness_interp?)"]),
+        (["optimizer.lrr=1"], "optimizer.lrr: no such setting; did you mean optimizer.lr?", ["+optimizer.lrr="]),
+        (["optimiser.lr=1"], "optimiser.lr: no such setting; did you mean optimizer.lr?", []),
+        (["optimizer.zzz=1"], "optimizer.zzz: no such setting; expected one of: ", ["lr, weight_decay"]),
+        (["zzz=1"], "zzz: no such setting; expected one of: ", ["name, ", "seed"]),
+        (["seed.deep=1"], "seed.deep: no such setting", []),
+        (["~nope"], "Could not delete from config. 'nope' does not exist.", []),
+        (["+seed=1"], "Could not append to config. An item is already at 'seed'.", ["++seed=1"]),
+    ],
+)
+def test_what_hydra_refuses_is_one_line(words, start, parts, refusal):
+    text = refusal(*words)
+    assert text.startswith(start) and all(part in text for part in parts), text
+
+
+def test_no_close_name_no_hint(refusal):
+    assert "did you mean" not in refusal("model=zzz") and "did you mean" not in refusal("zzz=1")
+
+
+@pytest.mark.parametrize("word", ["optimizer.lr=1=2", "model.hidden=[1", "seed", "seed=choice("])
+def test_a_word_that_cannot_be_read_is_named(word, refusal):
+    text = refusal(word, "model=mlp")
+    assert word in text, text
+
+
+def test_other_errors():
+    assert explain(ConfigError("seed: got -1\nsize: got 0")) == "seed: got -1\nsize: got 0"
+    assert explain(RuntimeError("a\n  b\n")) == "RuntimeError: a b"
+    assert explain(KeyError()) == "KeyError"
+    assert (
+        explain(FileNotFoundError(2, "No such file or directory", "x.yaml"))
+        == "FileNotFoundError: No such file or directory: x.yaml"
+    )
+    assert explain(OSError("plain")) == "OSError: plain"
+
+
+def test_failing_prints_one_line_a_problem_and_leaves_with_one(capsys):
+    with pytest.raises(SystemExit) as caught:
+        fail(ConfigError("seed: got -1\nsize: got 0"), full=False)
+    assert caught.value.code == 1
+    assert capsys.readouterr() == ("", "error: seed: got -1\nerror: size: got 0\n")
+    with pytest.raises(ConfigError):
+        fail(ConfigError("seed: got -1"), full=True)
+
+
+def sweep_of(tmp_path, results):
+    """A sweep of runs a-0, b-1, ... of which all but the first were trained by this command; their results on disk."""
+    names = [f"{letter}-{number}" for number, letter in enumerate("abcd"[: len(results)])]
+    for name, status in zip(names, results, strict=True):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        if status:
+            (tmp_path / "runs" / name / "result.json").write_text(json.dumps({"status": status}))
+    sweep = tmp_path / "sweeps" / "now"
+    sweep.mkdir(parents=True)
+    record = {"trained": names[1:], "runs": [{"folder": name} for name in names], "started": time.time() - 60}
+    (sweep / "sweep.json").write_text(json.dumps(record))
+    return sweep
+
+
+def test_the_line_of_a_job(tmp_path):
+    sweep = sweep_of(tmp_path, ["complete", "complete", None, None])
+    result = {
+        "status": "complete",
+        "metrics": {"train/loss": 1.0, "test/loss": 0.12345, "test/accuracy": 0.9},
+        "seconds": 61.2,
+    }
+    line = job_line(sweep, tmp_path / "runs" / "b-1", result)
+    assert line == "[2/4] b: test/loss 0.1235, test/accuracy 0.9000 in 1 min 01 s; about 2 min 00 s left"
+
+
+def test_the_line_of_a_failed_and_of_the_last_job(tmp_path):
+    sweep = sweep_of(tmp_path, ["complete", "failed", "complete"])
+    line = job_line(
+        sweep, tmp_path / "runs" / "b-1", {"status": "failed", "error": "the training loss is nan at step 3"}
+    )
+    assert line == "[3/3] b: FAILED: the training loss is nan at step 3"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.123, "0.12 s"), (9.4, "9.4 s"), (9.6, "10 s"), (59.7, "1 min 00 s"), (3599, "59 min 59 s")]
+)
+def test_durations(seconds, text, tmp_path):
+    sweep = sweep_of(tmp_path, ["complete"])
+    line = job_line(sweep, tmp_path / "runs" / "a-0", {"status": "complete", "metrics": {}, "seconds": seconds})
+    assert line.endswith(f" in {text}")

@@ -1,0 +1,273 @@
+import json
+import re
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from hw1.runs import Run, Sweep, find_run, is_complete, slug_of
+from hw1.training.identity import ConfigError, run_key
+from made_runs import make_run, make_sweep
+
+
+def theta(net):
+    return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
+
+
+def test_a_run_tells_its_settings(tmp_path):
+    folder, _ = make_run(tmp_path, 32, 5)
+    run = Run(str(folder))
+    assert isinstance(run.config, DictConfig) and run.config.dataset.batch_size == 32
+    assert type(run.settings) is dict and type(run.settings["dataset"]) is dict
+    assert run.key == run_key(run.settings) and run.slug == "batch_size=32_seed=5_lr=0.001"
+    assert run.value("dataset.batch_size") == 32 and run.value("seed") == 5 and run.value("no.such") is None
+    assert run.status == "complete" and run.result["parameters"] == sum(p.numel() for p in run.net().parameters())
+    assert repr(run) == f"Run({str(folder)!r})"
+
+
+def test_a_run_that_has_not_ended(tmp_path):
+    folder, _ = make_run(tmp_path)
+    (folder / "result.json").unlink()
+    assert Run(folder).result == {} and Run(folder).status == "unfinished"
+    assert Run(make_run(tmp_path, 32, status="failed")[0]).status == "failed"
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is not the folder of a run: it has no config\.yaml$"):
+        Run(tmp_path)
+
+
+def test_history(tmp_path):
+    folder, _ = make_run(tmp_path)
+    (folder / "metrics.csv").write_text("epoch,step,train_step/loss,test/loss\n0,0,1.5,\n0,1,1.25,0.5\n")
+    history = Run(folder).history()
+    assert history["train_step/loss"].tolist() == [1.5, 1.25] and history["test/loss"].isna().tolist() == [True, False]
+
+
+def test_weights_are_those_of_the_last_snapshot(tmp_path):
+    folder, nets = make_run(tmp_path, epochs=(0, 3, 12))
+    run = Run(folder)
+    assert run.weights_file.name == "epoch=000012.safetensors"
+    assert torch.equal(run.theta(), theta(nets[12]))
+    net = run.net()
+    assert not net.training and torch.equal(theta(net), theta(nets[12]))
+
+
+def test_epochs_are_ordered_as_numbers_and_other_files_are_not_read(tmp_path):
+    folder, nets = make_run(tmp_path, epochs=(9, 1_000_000, 999_999))
+    for name in ("epoch=2000000.safetensors.part", ".epoch=3000000.safetensors.1.part", "best.safetensors"):
+        (folder / "snapshots" / name).write_bytes(b"half")
+    run = Run(folder)
+    assert run.snapshots().epochs == [9, 999_999, 1_000_000]
+    assert torch.equal(run.theta(), theta(nets[1_000_000]))
+
+
+def checkpoint(folder, net):
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    state = {f"net.{name}": value for name, value in net.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 2}, folder / "checkpoints" / "last.ckpt")
+
+
+def test_without_snapshots_the_checkpoint_is_read(tmp_path):
+    folder, nets = make_run(tmp_path, epochs=(0, 3))
+    checkpoint(folder, nets[0])
+    assert Run(folder).weights_file.suffix == ".safetensors"  # a snapshot comes first
+    for file in (folder / "snapshots").iterdir():
+        file.unlink()
+    run = Run(folder)
+    assert run.weights_file == folder / "checkpoints" / "last.ckpt"
+    assert torch.equal(run.theta(), theta(nets[0]))
+    (folder / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no weights: .* delete the folder and run its command again$"):
+        Run(folder).theta()
+
+
+def test_the_digest_follows_the_weights(tmp_path):
+    folder, nets = make_run(tmp_path)
+    before = Run(folder).weights_digest()
+    assert len(before) == 64 and Run(folder).weights_digest() == before
+    checkpoint(folder, nets[0])
+    assert Run(folder).weights_digest() == before  # not what theta reads
+    file = Run(folder).weights_file
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    assert Run(folder).weights_digest() != before
+
+
+def test_snapshots_whole_and_by_layer(tmp_path):
+    folder, nets = make_run(tmp_path, epochs=(0, 2, 3))
+    run = Run(folder)
+    whole = run.snapshots()
+    assert whole.epochs == [0, 2, 3] and torch.equal(whole.values, torch.stack([theta(net) for net in nets.values()]))
+    for name, parameter in nets[0].named_parameters():
+        layer = run.snapshots(name)
+        assert layer.epochs == [0, 2, 3] and layer.values.shape == (3, *parameter.shape)
+        assert torch.equal(layer.values, torch.stack([net.get_parameter(name).detach() for net in nets.values()]))
+    with pytest.raises(KeyError, match=r"has no tensor '1\.wieght'; it has .*1\.weight"):
+        run.snapshots("1.wieght")
+
+
+def test_a_run_without_snapshots_says_how_to_take_them(tmp_path):
+    folder, _ = make_run(tmp_path, epochs=())
+    with pytest.raises(FileNotFoundError, match=r"has no snapshots: add callbacks=weight_snapshots$"):
+        Run(folder).snapshots()
+
+
+READERS = {
+    "net": lambda run: run.net(),
+    "theta": lambda run: run.theta(),
+    "snapshots": lambda run: run.snapshots(),
+    "one layer": lambda run: run.snapshots("1.weight"),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("damage", [lambda old: old[:100], lambda old: b"", lambda old: b"\xff" * len(old)])
+def test_a_damaged_snapshot_is_named_with_the_remedy(damage, reader, tmp_path):
+    folder, _ = make_run(tmp_path)
+    file = folder / "snapshots" / "epoch=000003.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ConfigError) as caught:
+        READERS[reader](Run(folder))
+    message = str(caught.value)
+    assert message.startswith(f"{file} cannot be read as this run's weights (") and "\n" not in message
+    assert message.endswith("delete the run's folder and train it again")
+
+
+def test_a_damaged_checkpoint_and_weights_of_another_network(tmp_path):
+    folder, nets = make_run(tmp_path)
+    for file in (folder / "snapshots").iterdir():
+        file.unlink()
+    checkpoint(folder, nets[0])
+    file = folder / "checkpoints" / "last.ckpt"
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(
+        ConfigError, match=rf"^{re.escape(str(file))} cannot be read as this run's weights .* delete the run's"
+    ):
+        Run(folder).net()
+    checkpoint(folder, nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match=r"cannot be read as this run's weights .* delete the run's folder"):
+        Run(folder).net()
+
+
+def test_the_data_of_a_run(tmp_path):
+    folder, _ = make_run(tmp_path)
+    data = Run(folder).datamodule()
+    assert data.sizes == {"train": 1437, "test": 360} and data.batch_size == 64
+
+
+def test_reading_a_sweep(tmp_path):
+    folders = [make_run(tmp_path, size, seed)[0] for size in (64, 16) for seed in (0, 1)]
+    older = make_sweep(tmp_path, folders[:1], [], time="2026-01-01_00-00-00")
+    latest = make_sweep(tmp_path, folders, ["dataset.batch_size", "seed"], time="2026-01-02_00-00-00")
+    for path in (latest, latest / "sweep.json", tmp_path / "hand", str(latest)):
+        sweep = Sweep.read(path)
+        assert sweep.path == latest and [run.path for run in sweep.runs] == folders  # in the command's order
+    assert len(Sweep.read(older).runs) == 1
+    assert sweep.swept == ["dataset.batch_size", "seed"]
+    with pytest.raises(FileNotFoundError, match=r"^no sweep\.json in "):
+        Sweep.read(tmp_path)
+
+
+def test_selecting_runs(tmp_path):
+    folders = [make_run(tmp_path, size, seed)[0] for size in (64, 16) for seed in (0, 1)]
+    sweep = Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size", "seed"]))
+    assert [run.path for run in sweep.select(seed=1).runs] == [folders[1], folders[3]]
+    assert [run.path for run in sweep.select(**{"dataset.batch_size": 16}, seed=0).runs] == [folders[2]]
+    assert sweep.select(seed=7).runs == [] and sweep.select().runs == sweep.runs
+    assert sweep.select(seed=1).record == sweep.record
+
+
+def test_runs_that_did_not_end_or_never_started(tmp_path):
+    good, bad, unfinished, gone = (
+        make_run(tmp_path, 64, s, status="failed" if s == 1 else "complete")[0] for s in range(4)
+    )
+    sweep_folder = make_sweep(tmp_path, [good, bad, unfinished, gone], ["seed"])
+    (unfinished / "result.json").unlink()
+    (gone / "config.yaml").unlink()
+    sweep = Sweep.read(sweep_folder)
+    assert [run.status for run in sweep.runs] == ["complete", "failed", "unfinished"]
+    assert [run.path for run in sweep.complete().runs] == [good]
+    table = sweep.table()
+    assert table["status"].tolist() == ["complete", "failed", "unfinished"]
+    assert table["test/loss"].isna().tolist() == [False, True, True]
+
+
+def test_the_table_of_a_sweep(tmp_path):
+    folders = [make_run(tmp_path, size, seed)[0] for size in (64, 16) for seed in (0, 1)]
+    sweep = Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size"]))
+    table = sweep.table("test/loss")
+    assert table["dataset.batch_size"].tolist() == [64, 64, 16, 16] and table["seed"].tolist() == [0, 1, 0, 1]
+    assert table["test/loss"].tolist() == [0.25, 1.25, 0.25, 1.25] and "test/accuracy" not in table
+    assert table["run"].tolist() == [folder.name for folder in folders]
+    assert set(table["parameters"]) == {65 * 4 + 50} and set(table["source"]) == {"scikit-learn"}
+    assert {"train/loss", "test/loss", "test/accuracy"} <= set(sweep.table())
+    assert sweep.table("no/such")["no/such"].isna().all()
+
+
+def test_finding_a_run_by_its_key(tmp_path):
+    folder, _ = make_run(tmp_path)
+    key = folder.name.rpartition("-")[2]
+    assert find_run(folder.parent, key) == folder
+    renamed = folder.rename(folder.with_name(f"another-slug-{key}"))
+    assert find_run(folder.parent, key) == renamed
+    assert find_run(folder.parent, key[1:]) is None and find_run(folder.parent, "0" * 10) is None
+    assert find_run(tmp_path / "nowhere", key) is None
+    (folder.parent / "file-abcdef0123").write_text("no folder")
+    assert find_run(folder.parent, "abcdef0123") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "complete"),
+    [
+        ('{"status": "complete"}', True),
+        ('{"status": "failed"}', False),
+        ('{"status": "comp', False),
+        ("", False),
+        ("{}", False),
+        ("[]", False),
+        ("null", False),
+        ("\x00\x00", False),
+        (None, False),
+    ],
+)
+def test_is_complete(text, complete, tmp_path):
+    if text is not None:
+        (tmp_path / "result.json").write_text(text)
+    assert is_complete(tmp_path) is complete
+
+
+def test_is_complete_where_the_bytes_are_no_text(tmp_path):
+    (tmp_path / "result.json").write_bytes(b"\xff\xfe{}")
+    assert is_complete(tmp_path) is False
+
+
+def test_a_broken_result_is_named(tmp_path):
+    folder, _ = make_run(tmp_path)
+    (folder / "result.json").write_text(json.dumps({"status": "complete"})[:-4])
+    with pytest.raises(ValueError, match=r"result\.json is not valid JSON .*; delete it and run the command again$"):
+        _ = Run(folder).result
+
+
+@pytest.mark.parametrize(
+    ("words", "slug"),
+    [
+        ([], "defaults"),
+        (["dataset.batch_size=64", "optimizer.lr=0.001"], "batch_size=64_lr=0.001"),
+        (["model=mlp", "dataset=digits", "optimizer=sgd"], "mlp_digits_sgd"),
+        (["+trainer.gradient_clip_val=1", "~logger"], "gradient_clip_val=1_logger="),
+        (["model.layers=[c3(10),p2,32]"], "layers=c3-10-p2-32"),
+        (["callbacks=[default,gradient_norm]"], "callbacks=default-gradient_norm"),
+        (["dataset.root='/a b/c:d'"], "root=a-b-c-d"),
+        (["dataset.domain=[-1,1]"], "domain=1-1"),
+    ],
+)
+def test_slugs(words, slug):
+    assert slug_of(words) == slug
+
+
+def test_slugs_are_safe_names_for_folders():
+    for words in (["x=../../etc"], ["x=" + "y" * 500], ["a/b=c,d:e\\f\n"], ["x=."], ["=-"], ["x=" + "ü" * 500]):
+        slug = slug_of(words)
+        assert slug and len(slug) <= 80 and not set(slug) & set(",:/\\ \n") and not slug.startswith((".", "-"))
+        assert len(f"{slug}-0123456789".encode()) <= 255
