@@ -29,7 +29,7 @@ def command():
 
     def run(*words, output, **more):
         process = start(*words, output=output, **more)
-        stdout, stderr = process.communicate(timeout=300)
+        stdout, stderr = process.communicate(timeout=1800)
         return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
 
     return run

@@ -1,6 +1,7 @@
 """Every option of every group composes; every experiment YAML runs for two steps and concludes."""
 
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from hw1.command import help_text
+from hw1.runs import Sweep
 from hw1.training import build
 from hw1.training.identity import ConfigError, run_key
 
@@ -21,6 +23,7 @@ OPTIONS = [
     for file in sorted((CONF / group).rglob("*.yaml"))
     if file.parent.name != "base"
 ]
+QUICK = ("dataset.source=bundled", "dataset.train_size=200", "trainer.max_epochs=1", "+trainer.limit_train_batches=2")
 EXPERIMENTS = sorted(
     file.relative_to(CONF / "experiment").with_suffix("").as_posix() for file in (CONF / "experiment").rglob("*.yaml")
 )
@@ -106,16 +109,25 @@ def test_the_yaml_says_question_command_and_expectation(name):
         assert word in text
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_runs_for_two_steps(name, command, tmp_path):
+def test_the_variant_in_contributing_works(command, tmp_path):
+    block = re.search(r"```yaml\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
+    file = tmp_path / "conf" / "experiment" / "flatness_interp" / "mlp.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(block)
     done = command(
-        f"experiment={name}",
-        "dataset.source=bundled",
-        "dataset.train_size=200",
-        "trainer.max_epochs=1",
-        "+trainer.limit_train_batches=2",
+        "--config-dir",
+        str(tmp_path / "conf"),
+        "experiment=flatness_interp/mlp",
+        *QUICK,
         output=tmp_path,
     )
+    assert done.returncode == 0, done.stderr
+    assert {run.result["parameters"] for run in Sweep.read(tmp_path / "flatness_interp_mlp").runs} == {16950}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs_for_two_steps(name, command, tmp_path):
+    done = command(f"experiment={name}", *QUICK, output=tmp_path)
     assert done.returncode == 0, done.stderr
     (sweep,) = (tmp_path / name.replace("/", "_") / "sweeps").iterdir()
     assert {"sweep.json", "runs.csv", "report.html"} <= {path.name for path in sweep.iterdir()}

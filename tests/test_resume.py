@@ -71,9 +71,8 @@ def test_five_kills_and_the_same_bits(uninterrupted, background, command, tmp_pa
 
 
 def test_the_same_seed_is_the_same_bits_and_another_is_not(uninterrupted, command, tmp_path):
-    assert command(*DROPOUT, "trainer.progress=false", output=tmp_path / "a").returncode == 0
-    assert command(*DROPOUT, "seed=1", output=tmp_path / "b").returncode == 0
-    same, other = (Sweep.read(tmp_path / name / "default").runs[0] for name in "ab")
+    assert command(*DROPOUT, "seed=1,0", "trainer.progress=false", output=tmp_path).returncode == 0
+    other, same = Sweep.read(tmp_path / "default").runs
     assert same.key == uninterrupted.key and torch.equal(same.theta(), uninterrupted.theta())
     assert not torch.equal(other.theta(), uninterrupted.theta())
 
