@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from hw1.runs import Sweep
 
@@ -82,6 +84,26 @@ def test_the_contract_of_a_run(small):
         last = history.dropna(subset=["test/loss"]).iloc[-1]
         assert last["test/loss"] == pytest.approx(result["metrics"]["test/loss"], abs=1e-6)
         assert history["step"].is_monotonic_increasing and history["train_step/loss"].notna().all()
+
+
+def test_tensorboard_shows_whole_curves_and_one_row_of_hyperparameters(small):
+    folder, _ = small
+    for run in Sweep.read(folder).runs:
+        events = EventAccumulator(str(run.path), purge_orphaned_data=True).Reload()
+        history = run.history()
+        for name in ("train/loss", "test/loss", "train/accuracy", "test/accuracy"):
+            logged = history.dropna(subset=[name])
+            points = {event.step: event.value for event in events.Scalars(name)}
+            assert points == pytest.approx(dict(zip(logged["step"], logged[name], strict=True)), abs=1e-6)
+        layout = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+        assert b"train/loss" in layout and b"test/loss" in layout
+        hparams = HParamsPluginData.FromString(
+            events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        ).session_start_info.hparams
+        assert hparams["dataset.batch_size"].number_value == run.value("dataset.batch_size")
+        assert hparams["optimizer.lr"].number_value == run.value("optimizer.lr")
+    (file,) = Sweep.read(folder).path.glob("events.out.tfevents.*")
+    assert EventAccumulator(str(file)).Reload().Tags()["images"] == ["figures/interpolation"]
 
 
 def test_the_ends_of_the_line_are_the_runs(small):

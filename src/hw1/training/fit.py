@@ -18,12 +18,13 @@ import lightning
 import torch
 import yaml
 from filelock import FileLock
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from hw1.callbacks import EpochCheckpoint, StepLoss, TrainingProgress
 from hw1.callbacks.epoch_checkpoint import AtomicCheckpointIO
 from hw1.files import read_json, write_json, write_text
 from hw1.training import build
-from hw1.training.identity import ConfigError, Settings, mixed, run_key, run_seed
+from hw1.training.identity import ConfigError, Settings, deciding, mixed, run_key, run_seed
 from hw1.training.metrics_csv import MetricsCsv
 from hw1.training.task import Task
 
@@ -113,10 +114,13 @@ def _train(settings: Settings, folder: Path) -> dict[str, Any]:
         seconds = clock.seconds_trained
         metrics = _test(trainer, task, data)
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    hyperparameters = _flat({name: settings[name] for name in ("seed", "init", "dataset", "model", "optimizer")})
+    hyperparameters = _flat(deciding(settings))
     for logger in loggers:
-        if hasattr(logger, "experiment"):  # TensorBoard and its like: one row a run beside its final metrics
-            logger.log_hyperparams(hyperparameters, metrics)
+        if isinstance(logger, TensorBoardLogger):
+            # At the last step: at step 0, the default, TensorBoard takes the whole curve for an abandoned attempt.
+            logger.log_hyperparams(hyperparameters, metrics, step=trainer.global_step - 1)
+        else:
+            logger.log_hyperparams(hyperparameters)
         logger.finalize("success")
     return {
         "parameters": parameters,
@@ -198,7 +202,7 @@ def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         elif isinstance(value, int | float | str | bool):
             flat[f"{prefix}{name}"] = value
         else:
-            flat[f"{prefix}{name}"] = str(value)
+            flat[f"{prefix}{name}"] = "null" if value is None else str(value)
     return flat
 
 

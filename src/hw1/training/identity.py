@@ -102,6 +102,12 @@ def run_seed(settings: Settings, member: int = 0) -> int:
     return mixed(seed + member, own)
 
 
+def deciding(settings: Settings) -> dict[str, Any]:
+    """The settings that tell runs apart for a reader: seed, init, and those that learning depends on."""
+    chosen = {name: settings[name] for name in ("seed", "init", *_LEARNING) if settings.get(name) is not None}
+    return _without(chosen, [*_WITHOUT_EFFECT, *_SEEDS, "dataset.eval_batch_size"])
+
+
 def mixed(*parts: Any) -> int:
     """A 32-bit seed that depends on all `parts` (anything that JSON can hold)."""
     return int(_digest(parts)[:8], 16)
