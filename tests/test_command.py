@@ -55,13 +55,13 @@ def test_the_help_lists_groups_and_three_commands():
 
 
 def test_options_of_a_made_up_folder(tmp_path):
-    for name in ("model/mlp", "model/deep/wide", "model/base/shared", "hydra/launcher/joblib", "experiment/first"):
+    for name in ("model/mlp", "model/deep/wide", "model/base/shared", "hydra/launcher/mine", "experiment/first"):
         file = tmp_path / f"{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("{}")
     lines = [line.split() for line in help_text(tmp_path).splitlines()]
     assert ["model=", "deep/wide,", "mlp"] in lines and ["experiment=", "first"] in lines
-    assert ["hydra/launcher=", "basic,", "joblib"] in lines
+    assert ["hydra/launcher=", "basic,", "joblib,", "mine"] in lines
 
 
 @pytest.fixture
@@ -135,6 +135,7 @@ def sweep_of(tmp_path, results):
     names = [f"{letter}-{number}" for number, letter in enumerate("abcd"[: len(results)])]
     for name, status in zip(names, results, strict=True):
         (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").write_text("{}")
         if status:
             (tmp_path / "runs" / name / "result.json").write_text(json.dumps({"status": status}))
     sweep = tmp_path / "sweeps" / "now"

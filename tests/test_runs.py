@@ -4,11 +4,12 @@ import re
 import pytest
 import torch
 from omegaconf import DictConfig
+from safetensors.torch import save_model
 from torch import nn
 
 from hw1.runs import Run, Sweep, find_run, is_complete, slug_of
 from hw1.training.identity import ConfigError, run_key
-from made_runs import make_run, make_sweep
+from made_runs import make_run, make_sweep, run_settings
 
 
 def theta(net):
@@ -46,21 +47,45 @@ def test_history(tmp_path):
 
 
 def test_weights_are_those_of_the_last_snapshot(tmp_path):
-    folder, nets = make_run(tmp_path, epochs=(0, 3, 12))
+    folder, nets = make_run(tmp_path, epochs=(0, 2, 3))
     run = Run(folder)
-    assert run.weights_file.name == "epoch=000012.safetensors"
-    assert torch.equal(run.theta(), theta(nets[12]))
+    assert run.weights_file.name == "epoch=000003.safetensors"
+    assert torch.equal(run.theta(), theta(nets[3]))
     net = run.net()
-    assert not net.training and torch.equal(theta(net), theta(nets[12]))
+    assert not net.training and torch.equal(theta(net), theta(nets[3]))
+    run.weights_file.unlink()  # an earlier snapshot is never taken for the end
+    with pytest.raises(FileNotFoundError, match="no snapshot of its end"):
+        run.theta()
+    checkpoint(folder, nets[3])
+    assert torch.equal(run.theta(), theta(nets[3]))
+
+
+def test_weights_in_double_precision_stay_so(tmp_path):
+    trainer = run_settings()["trainer"] | {"precision": "64-true"}
+    folder, nets = make_run(tmp_path, trainer=trainer)
+    exact = nets[3].double()
+    with torch.no_grad():
+        exact[1].weight += 1e-12
+    save_model(exact, str(Run(folder).weights_file))
+    assert Run(folder).theta().dtype == torch.float64 and torch.equal(Run(folder).theta(), theta(exact))
+
+
+def test_other_data_than_the_run_was_trained_on_are_refused(tmp_path):
+    folder, _ = make_run(tmp_path)
+    assert len(Run(folder).datamodule().train_tensors[0]) == 1437
+    result = json.loads((folder / "result.json").read_text())
+    result["dataset"]["sha256"] = "0" * 64
+    (folder / "result.json").write_text(json.dumps(result))
+    with pytest.raises(ConfigError, match="the data have changed since this run was trained"):
+        Run(folder).datamodule()
 
 
 def test_epochs_are_ordered_as_numbers_and_other_files_are_not_read(tmp_path):
-    folder, nets = make_run(tmp_path, epochs=(9, 1_000_000, 999_999))
+    folder, _ = make_run(tmp_path, epochs=(9, 1_000_000, 999_999))
     for name in ("epoch=2000000.safetensors.part", ".epoch=3000000.safetensors.1.part", "best.safetensors"):
         (folder / "snapshots" / name).write_bytes(b"half")
     run = Run(folder)
-    assert run.snapshots().epochs == [9, 999_999, 1_000_000]
-    assert torch.equal(run.theta(), theta(nets[1_000_000]))
+    assert run.snapshots("1.weight").epochs == [9, 999_999, 1_000_000]
 
 
 def checkpoint(folder, net):
@@ -202,7 +227,8 @@ def test_the_table_of_a_sweep(tmp_path):
     assert table["run"].tolist() == [folder.name for folder in folders]
     assert set(table["parameters"]) == {65 * 4 + 50} and set(table["source"]) == {"scikit-learn"}
     assert {"train/loss", "test/loss", "test/accuracy"} <= set(sweep.table())
-    assert sweep.table("no/such")["no/such"].isna().all()
+    with pytest.raises(ValueError, match=r"^metrics: got no/such, expected some of test/accuracy, test/loss"):
+        sweep.table("no/such")
 
 
 def test_finding_a_run_by_its_key(tmp_path):
@@ -232,6 +258,7 @@ def test_finding_a_run_by_its_key(tmp_path):
     ],
 )
 def test_is_complete(text, complete, tmp_path):
+    (tmp_path / "config.yaml").write_text("{}")
     if text is not None:
         (tmp_path / "result.json").write_text(text)
     assert is_complete(tmp_path) is complete
@@ -259,7 +286,7 @@ def test_a_broken_result_is_named(tmp_path):
         (["model.layers=[c3(10),p2,32]"], "layers=c3-10-p2-32"),
         (["callbacks=[default,gradient_norm]"], "callbacks=default-gradient_norm"),
         (["dataset.root='/a b/c:d'"], "root=a-b-c-d"),
-        (["dataset.domain=[-1,1]"], "domain=1-1"),
+        (["dataset.domain=[-1,1]"], "domain=-1-1"),
     ],
 )
 def test_slugs(words, slug):

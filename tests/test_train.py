@@ -51,7 +51,7 @@ def test_it_says_where_everything_is(small):
     sweep = Sweep.read(folder)
     table = pd.read_csv(sweep.path / "interpolation.csv")
     assert (table.groupby(["optimizer.lr", "split"]).size() == 7).all() and len(table) == 2 * 2 * 7
-    assert {"alpha", "split", "loss", "accuracy", "optimizer.lr", "dataset", "source"} <= set(table)
+    assert {"alpha", "split", "loss", "accuracy", "optimizer.lr", "data", "source"} <= set(table)
     assert set(table["source"]) == {"bundled"}
     for name in ("interpolation.png", "interpolation.csv", "barriers.csv", "report.html"):
         assert (sweep.path / name).stat().st_size > 0 and f"{sweep.path.name}/{name}" in done.stdout

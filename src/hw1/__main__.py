@@ -28,8 +28,11 @@ def main(words: list[str] | None = None) -> int:
             from hw1.report.conclude import conclude
 
             print("\n".join(conclude(sweep.path)))
-        else:
-            print(sweep.table(*chosen.metrics).to_string(index=False))
+            failed = Sweep.read(sweep.path).record["failed"]
+            for name, error in failed.items():
+                print(f"failed: {name}: {error}", file=sys.stderr)
+            return 1 if failed else 0
+        print(sweep.table(*chosen.metrics).to_string(index=False))
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:

@@ -31,7 +31,7 @@ def help_text(conf: Path) -> str:
     groups = []
     for folder in sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
         groups.append((folder.name, _options(folder)))
-    groups.append(("hydra/launcher", ["basic", *_options(conf / "hydra" / "launcher")]))
+    groups.append(("hydra/launcher", ["basic", "joblib", *_options(conf / "hydra" / "launcher")]))
     lines = [
         "usage: python train.py [experiment=NAME] [GROUP=OPTION ...] [KEY=VALUE[,VALUE...] ...]",
         "",

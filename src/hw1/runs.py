@@ -112,20 +112,19 @@ class Run:
 
     @property
     def weights_file(self) -> Path:
-        """The file that `theta` and `net` read: the last snapshot.
-
-        The last checkpoint where no snapshots were taken, and while the run has not ended.
+        """The file that `theta` and `net` read: the snapshot at the end, else the last checkpoint.
 
         Raises:
             FileNotFoundError: the run has neither.
         """
         files = self._snapshot_files()
         checkpoint = self.path / "checkpoints" / "last.ckpt"
-        if files and (self.status == "complete" or not checkpoint.is_file()):
-            return files[max(files)]
+        last = self.result.get("epochs", -1)
+        if last in files:  # never an earlier one: it is not what the run came to
+            return files[last]
         if not checkpoint.is_file():
             raise FileNotFoundError(
-                f"{self.path} has no weights: no snapshots/*.safetensors and no checkpoints/last.ckpt; "
+                f"{self.path} has no weights: no snapshot of its end and no checkpoints/last.ckpt; "
                 "delete the folder and run its command again"
             )
         return checkpoint
@@ -177,14 +176,23 @@ class Run:
         return Snapshots(epochs, torch.stack(values))
 
     def datamodule(self) -> DataModule:
-        """The run's data, loaded. The root is $HW1_DATA if that is set, else where the run found them."""
+        """The run's data, loaded, from the root that its settings name; $HW1_DATA where that is gone.
+
+        Raises:
+            ConfigError: the data are not those that the run was trained on.
+        """
         from hw1.training import build
 
         dataset = dict(self.settings["dataset"])
-        if "root" in dataset and os.environ.get("HW1_DATA"):
+        if dataset.get("root") and not Path(dataset["root"]).exists():
             dataset["root"] = None
         data = build.datamodule({**self.settings, "dataset": dataset})
         data.prepare_data()
+        trained_on = self.result.get("dataset", {}).get("sha256")
+        if trained_on not in (None, data.identity()):
+            raise ConfigError(
+                f"{self.path}: the data have changed since this run was trained; restore them, or delete it"
+            )
         data.setup()
         return data
 
@@ -194,6 +202,8 @@ class Run:
 
         # Shapes are known without the files of the data.
         net = build.network(self.settings, build.datamodule(self.settings))
+        if self.value("trainer.precision") in ("64", "64-true"):
+            net = net.double()
         _load(net, self.weights_file)
         return net.eval()
 
@@ -266,6 +276,8 @@ class Sweep:
                 raise FileNotFoundError(f"no sweep.json in {folder}, nor in {folder}/sweeps/*")
             folder = sweeps[-1].parent
         record = read_json(folder / "sweep.json")
+        if not isinstance(record, dict) or not {"name", "runs", "swept", "study", "command"} <= set(record):
+            raise ValueError(f"{folder / 'sweep.json'} is not the record of a sweep; delete its folder")
         runs = folder.parent.parent / "runs"
         folders = [runs / entry["folder"] for entry in record["runs"]]
         return cls(folder, record, [Run(run) for run in folders if (run / "config.yaml").is_file()])
@@ -290,7 +302,11 @@ class Sweep:
 
     def select(self, **values: Any) -> Sweep:
         """The runs with these settings: `sweep.select(**{"optimizer.lr": 1e-3}, seed=1)`."""
-        runs = [run for run in self.runs if all(run.value(key) == value for key, value in values.items())]
+        runs = [
+            run
+            for run in self.runs
+            if all(value in (run.value(key), self.cell(run, key)) for key, value in values.items())
+        ]
         return Sweep(self.path, self.record, runs)
 
     def complete(self) -> Sweep:
@@ -298,9 +314,16 @@ class Sweep:
         return Sweep(self.path, self.record, [run for run in self.runs if run.status == "complete"])
 
     def table(self, *metrics: str) -> pd.DataFrame:
-        """One row a run: the swept keys, status, and the named metrics (all of them if none is named)."""
+        """One row a run: the swept keys, status, and the named metrics (all of them if none is named).
+
+        Raises:
+            ValueError: no run has a metric of that name.
+        """
         import pandas as pd
 
+        known = {name for run in self.runs for name in run.result.get("metrics", {})}
+        if unknown := [name for name in metrics if known and name not in known]:
+            raise ValueError(f"metrics: got {', '.join(unknown)}, expected some of {', '.join(sorted(known))}")
         rows = []
         for run in self.runs:
             result = run.result
@@ -328,7 +351,7 @@ def find_run(runs: Path, key: str) -> Path | None:
 def is_complete(folder: Path) -> bool:
     """Whether a run's folder holds a complete result. An unreadable one is not: the run is finished again."""
     try:
-        return bool(read_json(folder / "result.json")["status"] == "complete")
+        return (folder / "config.yaml").is_file() and bool(read_json(folder / "result.json")["status"] == "complete")
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -343,7 +366,8 @@ def slug_of(overrides: Sequence[str]) -> str:
     parts = []
     for word in overrides:
         key, _, value = word.lstrip("+~").partition("=")
-        value = re.sub(r"[^\w.+-]+", "-", value).strip("-")
+        value = re.sub(r"[\[\](){}'\"]", " ", value).strip()
+        value = re.sub(r"^-(?!\d)|-$", "", re.sub(r"[^\w.+-]+", "-", value))  # a minus stays
         # A group's option says enough by itself; a setting needs its name.
         parts.append(value if key in ("model", "dataset", "optimizer") else f"{key.rpartition('.')[2]}={value}")
     slug = re.sub(r"[^\w.=+-]+", "-", "_".join(part for part in parts if part))

@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 
 from hw1.report.conclude import conclude, digest, earlier
+from hw1.runs import Sweep
+from hw1.studies import FlatnessInterp
 from made_runs import make_run, make_sweep
 
 STUDY = {
@@ -13,7 +15,7 @@ STUDY = {
     "pair_by": "dataset.batch_size",
     "start": -1.0,
     "stop": 2.0,
-    "points": 4,
+    "points": 7,
 }
 
 
@@ -56,7 +58,7 @@ def test_the_same_sweep_again_is_known(sweep, tmp_path):
     assert earlier(base, digest(base, asked)) == []
     lines = conclude(folder)
     assert earlier(base, digest(base, asked)) == lines
-    assert earlier(base, digest(base, {**asked, "study": {**STUDY, "points": 7}})) == []
+    assert earlier(base, digest(base, {**asked, "study": {**STUDY, "points": 13}})) == []
     (folder / "barriers.csv").rename(folder / "mine.csv")
     assert earlier(base, digest(base, asked)) == []
     (folder / "mine.csv").rename(folder / "barriers.csv")
@@ -85,8 +87,10 @@ def test_too_few_runs_and_no_study(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     good, _ = make_run(tmp_path, 16)
     bad, _ = make_run(tmp_path, 64, status="failed")
-    lines = conclude(make_sweep(tmp_path, [good, bad], ["dataset.batch_size"], study=STUDY, time="2026-01-01_00-00-01"))
-    assert lines[0] == "study: too few complete runs to answer its question"
+    folder = make_sweep(tmp_path, [good, bad], ["dataset.batch_size"], study=STUDY, time="2026-01-01_00-00-01")
+    conclude(folder)
+    assert record(folder)["failed"]["study"] == "too few complete runs to answer its question"
+    assert record(folder)["status"] == "failed" and list(record(folder)["failed"])[1:] == [bad.name]
     folder = make_sweep(tmp_path, [good], [], time="2026-01-01_00-00-02")
     lines = conclude(folder)
     assert not any(line.startswith(("barrier", "study", "figure")) for line in lines)
@@ -103,3 +107,30 @@ def test_the_page_shows_text_as_text(tmp_path, monkeypatch):
     conclude(folder)
     page = (folder / "report.html").read_text()
     assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
+
+
+def test_a_study_that_raises_leaves_a_page(tmp_path, monkeypatch):
+    folders = [make_run(tmp_path, size)[0] for size in (16, 64)]
+    folder = make_sweep(tmp_path, folders, ["dataset.batch_size"], study=STUDY)
+
+    def broken(*arguments):
+        raise RuntimeError("no ink\nleft")
+
+    monkeypatch.setattr(FlatnessInterp, "draw", broken)
+    conclude(folder)
+    assert record(folder)["failed"] == {"study": "RuntimeError: no ink left"} and record(folder)["status"] == "failed"
+    assert "in broken" in record(folder)["traceback"]
+    assert "no ink left" in (folder / "report.html").read_text() and len(pd.read_csv(folder / "runs.csv")) == 2
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"runs": ['])
+def test_a_damaged_record_is_no_earlier_result(text, tmp_path):
+    folders = [make_run(tmp_path, size)[0] for size in (16, 64)]
+    folder = make_sweep(tmp_path, folders, ["dataset.batch_size"], study=STUDY)
+    conclude(folder)
+    damaged = folder.parent / "2026-12-31_00-00-00"
+    damaged.mkdir()
+    (damaged / "sweep.json").write_text(text)
+    assert earlier(folder.parent.parent, record(folder)["digest"])
+    with pytest.raises(ValueError, match=r"sweep\.json is not"):
+        Sweep.read(damaged)

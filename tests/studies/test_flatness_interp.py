@@ -92,7 +92,7 @@ def test_the_tables(whole):
     assert (sizes == POINTS).all() and len(sizes) == 2 * 2 * 2
     assert set(zip(table["theta_1"], table["theta_2"], strict=True)) == {(16, 64), (16, 256)}  # the smallest with each
     assert sorted(set(table["alpha"])) == [-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0]
-    assert {"loss", "accuracy", "seed", "init", "dataset", "source", "n_train"} <= set(table)
+    assert {"loss", "accuracy", "seed", "init", "data", "source", "n_train"} <= set(table)
     assert set(table["source"]) == {"scikit-learn"} and set(table["n_train"]) == {1437}
     assert len(barriers) == 2 * 2 * 2
     for _, row in barriers.iterrows():
@@ -149,7 +149,16 @@ def test_measured_once_until_the_weights_change(sweep, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("start", "stop", "points"),
-    [(-1.0, 2.0, 20), (-1.0, 2.0, 30), (0.0, 0.5, 6), (0.5, 1.0, 6), (0.1, 2.0, 20), (0.0, 1.0, 1), (2.0, -1.0, 31)],
+    [
+        (-1.0, 2.0, 20),
+        (-1.0, 2.0, 30),
+        (0.0, 0.5, 6),
+        (0.5, 1.0, 6),
+        (0.1, 2.0, 20),
+        (0.0, 1.0, 1),
+        (2.0, -1.0, 31),
+        (-1.0, 2.0, 4),
+    ],
 )
 def test_grids_without_the_trained_networks_are_refused(start, stop, points):
     with pytest.raises(ValueError, match=rf"^points: got {points}"):
@@ -157,7 +166,7 @@ def test_grids_without_the_trained_networks_are_refused(start, stop, points):
 
 
 @pytest.mark.parametrize(
-    ("start", "stop", "points"), [(-1.0, 2.0, 31), (-1.0, 2.0, 61), (0.0, 1.0, 2), (-0.7, 1.3, 21)]
+    ("start", "stop", "points"), [(-1.0, 2.0, 31), (-1.0, 2.0, 61), (0.0, 1.0, 3), (-0.7, 1.3, 21)]
 )
 def test_grids_hold_zero_and_one_exactly(start, stop, points):
     alphas = study(start=start, stop=stop, points=points).alphas
@@ -176,6 +185,33 @@ def test_one_value_is_nothing_to_interpolate_between():
         study(pair_by="optimizer.lr").check([run_settings(64), run_settings(1024)], ["dataset.batch_size"])
 
 
+@pytest.mark.parametrize(
+    ("pair_by", "first", "second", "message"),
+    [
+        ("dataset.train_size", {}, {"train_size": 100}, "different data"),
+        ("dataset.corruption", {}, {"corruption": 0.5}, "different data"),
+        ("seed", {"train_size": 100}, {"train_size": 100}, "different data"),
+        ("model.width", {}, {}, "different architectures"),
+        ("optimizer.lrr", {}, {}, "which is no setting of these runs"),
+    ],
+)
+def test_pairs_of_unlike_networks_or_data_are_refused(pair_by, first, second, message):
+    runs = [run_settings(seed=seed) for seed in (0, 1)]
+    for run, changes in zip(runs, (first, second), strict=True):
+        run["dataset"] |= changes
+    with pytest.raises(ConfigError, match=rf"^study\.pair_by: got {pair_by}, .*{message}"):
+        study(pair_by=pair_by).check(runs, [pair_by])
+
+
+def test_two_seeds_on_the_same_data_are_a_pair(tmp_path):
+    runs = [run_settings(seed=seed) for seed in (0, 1)]
+    study(pair_by="seed").check(runs, ["seed"])
+    folders = [make_run(tmp_path, seed=seed)[0] for seed in (0, 1)]
+    tables = measured(Sweep.read(make_sweep(tmp_path, folders, ["seed"])), tmp_path, pair_by="seed")
+    assert set(zip(tables["interpolation"]["theta_1"], tables["interpolation"]["theta_2"], strict=True)) == {(0, 1)}
+    assert len(study(pair_by="seed").draw(tables)) == 1
+
+
 def test_any_setting_can_tell_the_pair_apart(tmp_path):
     folders = [make_run(tmp_path, lr=lr)[0] for lr in (1e-2, 1e-3)]
     sweep = Sweep.read(make_sweep(tmp_path, folders, ["optimizer.lr"]))
@@ -186,10 +222,10 @@ def test_any_setting_can_tell_the_pair_apart(tmp_path):
 
 def test_the_full_batch_is_the_largest(tmp_path):
     """dataset.batch_size=64,null: null is all examples."""
-    folders = [make_run(tmp_path, batch_size)[0] for batch_size in (None, 64)]
+    folders = [make_run(tmp_path, batch_size)[0] for batch_size in (None, 64, 32)]
     sweep = Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size"]))
     tables = measured(sweep, tmp_path)
-    assert set(tables["interpolation"]["theta_1"]) == {64} and len(study().headlines(tables)) == 1
+    assert set(tables["interpolation"]["theta_1"]) == {32} and len(study().headlines(tables)) == 2
     assert len(study().draw(tables)) == 1
 
 
@@ -240,7 +276,7 @@ def made_tables(seeds=(0,), lrs=(1e-3, 1e-2), inits=("independent",), pairs=((64
             "init": init,
             "theta_1": one,
             "theta_2": two,
-            "dataset": "digits",
+            "data": "digits",
             "source": "scikit-learn",
             "n_train": 1437,
         }

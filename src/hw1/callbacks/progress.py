@@ -36,9 +36,9 @@ class TrainingProgress(Callback):
             self._bar.update()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Show the metrics of the whole sets."""
+        """Show the metrics of the whole test set."""
         if self._bar is not None:
-            metrics = {k: f"{float(v):.4g}" for k, v in trainer.callback_metrics.items() if k.partition("/")[2]}
+            metrics = {k: f"{float(v):.4g}" for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
             self._bar.set_postfix(metrics, refresh=False)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

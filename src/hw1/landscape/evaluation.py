@@ -17,8 +17,8 @@ class WholeSet:
     """theta [P] -> the mean loss over all examples and, for classes, the accuracy: a tensor of `columns`, float64.
 
     The network is evaluated in evaluation mode, on its own copy: the caller's module is left alone. Means weigh every
-    example equally, also in a ragged last batch. Weights take the module's dtype. A network with batch-norm gets its
-    statistics recomputed on `statistics_inputs` at every theta, since no trained statistics belong to it.
+    example equally, also in a ragged last batch. Weights and inputs take the module's dtype. A network with batch-norm
+    gets its statistics recomputed on `statistics_inputs` at every theta, since no trained statistics belong to it.
 
     Args:
         module: the network.
@@ -57,6 +57,11 @@ class WholeSet:
         self._module = copy.deepcopy(module).eval().requires_grad_(False)
         self._space = ParamSpace.of(self._module)
         self._loss = loss
+        dtype = next((p.dtype for p in self._module.parameters()), inputs.dtype)
+        if inputs.is_floating_point():
+            inputs = inputs.to(dtype)
+        if targets.is_floating_point():
+            targets = targets.to(dtype)
         self._batches = list(zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True))
         self._statistics: tuple[Tensor, ...] = ()
         if has_batch_norm(self._module):

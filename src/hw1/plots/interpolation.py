@@ -13,13 +13,13 @@ def draw_interpolation(table: pd.DataFrame, across: str | None, pair_by: str, ti
     Lines are means over seeds, bands their range.
 
     Args:
-        table: columns alpha, split, loss, accuracy (absent without classes), theta_1, theta_2, seed, dataset, source,
+        table: columns alpha, split, loss, accuracy (absent without classes), theta_1, theta_2, seed, data, source,
             n_train, and `across`.
         across: the column whose values stand side by side; None for one column.
         pair_by: name of the setting that tells theta_1 and theta_2 apart.
         title: what this figure holds fixed; may be empty.
     """
-    columns = [(None, table)] if across is None else list(table.groupby(across, sort=True))
+    columns = [(None, table)] if across is None else list(table.groupby(across, sort=False))
     rows = [name for name in ("loss", "accuracy") if name in table]
     unit = "nats, " if "accuracy" in rows else ""  # cross-entropy; any other loss has the unit of its targets
     name = pair_by.rpartition(".")[2].replace("_", " ")
@@ -33,14 +33,14 @@ def draw_interpolation(table: pd.DataFrame, across: str | None, pair_by: str, ti
             axes[-1, j].set_xlabel(r"$\alpha$ in $(1-\alpha)\,\theta_1+\alpha\,\theta_2$")
         for i, quantity in enumerate(rows):
             axes[i, 0].set_ylabel(quantity if quantity == "accuracy" else f"loss ({unit}log scale)")
-        ends = sorted({(one, two) for one, two in zip(table["theta_1"], table["theta_2"], strict=True)})
+        ends = list(table[["theta_1", "theta_2"]].drop_duplicates().itertuples(index=False))
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
         n = table["seed"].nunique()
         spread = "line: mean, band: range" if n > 1 else "one seed: no spread"
         second = ", ".join(str(two) for _, two in ends)
         figure.suptitle(
-            f"{table['dataset'].iloc[0]} ({table['source'].iloc[0]}, {table['n_train'].iloc[0]:,} training examples): "
+            f"{table['data'].iloc[0]} ({table['source'].iloc[0]}, {table['n_train'].iloc[0]:,} training examples): "
             f"{name} {ends[0][0]} (α = 0) to {second} (α = 1)"
             f"\nn = {n} ({spread})" + (f", {title}" if title else ""),
             fontsize=11,
@@ -49,7 +49,7 @@ def draw_interpolation(table: pd.DataFrame, across: str | None, pair_by: str, ti
 
 
 def _curves(ax: Axes, part: pd.DataFrame, quantity: str) -> None:
-    pairs = list(part.groupby(["theta_1", "theta_2"], sort=True))
+    pairs = list(part.groupby(["theta_1", "theta_2"], sort=False))
     for k, ((one, two), pair) in enumerate(pairs):
         for s, (split, curve) in enumerate(pair.groupby("split", sort=False)):
             over_seeds = curve.groupby("alpha")[quantity]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hw1
-from hw1.files import read_json, replacing, write_json, write_text
+from hw1.files import replacing, write_json, write_text
 from hw1.runs import Run, Sweep
 from hw1.studies.protocol import MEASUREMENT_FORMAT, Measurements, make
+from hw1.training.identity import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 def digest(base: Path, record: Mapping[str, Any]) -> str:
     """Hash of all that a sweep's results depend on: its runs and their weights, the study's settings, the version."""
-    runs = [[entry["key"], Run(base / "runs" / entry["folder"]).weights_digest()] for entry in record["runs"]]
+    runs: list[Any] = [entry["key"] for entry in record["runs"]]
+    if record["study"]:  # without one, nothing looks at weights
+        runs += [Run(base / "runs" / entry["folder"]).weights_digest() for entry in record["runs"]]
     parts = [runs, record["study"], record["swept"], MEASUREMENT_FORMAT, hw1.__version__]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -28,7 +32,10 @@ def digest(base: Path, record: Mapping[str, Any]) -> str:
 def earlier(base: Path, wanted: str) -> list[str]:
     """What an earlier sweep with this digest said at its end, if its files are all still there; else []."""
     for file in sorted(base.glob("sweeps/*/sweep.json"), reverse=True):
-        record = read_json(file)
+        try:
+            record = Sweep.read(file).record
+        except ValueError:  # a damaged record is no earlier result
+            continue
         if record.get("digest") == wanted and all((file.parent / name).exists() for name in record["files"]):
             return _lines(file.parent, record)
     return []
@@ -49,14 +56,22 @@ def conclude(folder: Path) -> list[str]:
     tables: dict[str, pd.DataFrame] = {}
     headlines: list[str] = []
     figures: list[str] = []
-    if study is not None and sweep.complete().runs:
-        tables = study.measure(sweep, Measurements(folder.parent.parent / "measurements"))
-    if study is not None and tables:
-        from hw1.plots.style import save
+    problem = ""
+    if study is not None:
+        try:
+            tables = study.measure(sweep, Measurements(folder.parent.parent / "measurements"))
+            if tables:
+                from hw1.plots.style import save
 
-        headlines = [str(number) for number in study.headlines(tables)]
-        for name, figure in study.draw(tables).items():
-            figures += [path.name for path in save(figure, folder / name)]
+                headlines = [str(number) for number in study.headlines(tables)]
+                for name, figure in study.draw(tables).items():
+                    figures += [path.name for path in save(figure, folder / name)]
+            else:
+                problem = "too few complete runs to answer its question"
+        except Exception as error:  # the runs and their table are worth a page all the same
+            kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+            problem = kind + " ".join(str(error).split())
+            record["traceback"] = traceback.format_exc()
     tables["runs"] = sweep.table()
     for name, table in tables.items():
         with replacing(folder / f"{name}.csv") as temporary:
@@ -71,10 +86,13 @@ def conclude(folder: Path) -> list[str]:
 
     from hw1.report.page import page
 
+    if problem:
+        failed = {"study": problem, **failed}
     write_text(folder / "report.html", page(sweep, tables, figures, headlines, failed))
     _to_tensorboard(folder, [name for name in figures if name.endswith(".png")])
     record |= {
         "status": "failed" if failed else "complete",
+        "failed": failed,
         "headlines": headlines,
         "files": [*(f"{name}.csv" for name in tables), *figures, "report.html"],
     }
@@ -86,8 +104,6 @@ def conclude(folder: Path) -> list[str]:
 
 def _lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
     lines = list(record["headlines"])
-    if record["study"] and not lines:
-        lines.append("study: too few complete runs to answer its question")
     kinds = {"figure": ".png", "table": ".csv", "report": ".html"}
     for kind, suffix in kinds.items():
         lines += [f"{kind}: {_shown(folder / name)}" for name in record["files"] if name.endswith(suffix)]

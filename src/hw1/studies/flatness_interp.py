@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hw1.runs import Run, Sweep
 
 SPLITS = ("train", "test")
+_PICKED_BY_SEED = ("train_size", "corruption", "val_fraction", "noise")
 
 
 class FlatnessInterp:
@@ -33,7 +34,8 @@ class FlatnessInterp:
         points: number of alphas, evenly spaced, 0 and 1 among them.
 
     Raises:
-        ValueError: the grid of alphas misses 0 or 1, so that the trained networks themselves would not be drawn.
+        ValueError: the grid of alphas misses 0 or 1, so that the trained networks themselves would not be drawn, or has
+            nothing between them.
     """
 
     def __init__(self, pair_by: str, start: float, stop: float, points: int) -> None:
@@ -46,14 +48,31 @@ class FlatnessInterp:
                 f"points: got {points} alphas from {start} to {stop}, which miss 0 or 1, the trained networks; "
                 "expected a grid with both, as 31 from -1 to 2"
             )
+        if not any(0 < alpha < 1 for alpha in self.alphas):
+            raise ValueError(
+                f"points: got {points} alphas from {start} to {stop}, expected some between 0 and 1 as well"
+            )
         self.pair_by = pair_by
 
     def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
-        """Two values of `pair_by` at least.
+        """Two values of `pair_by` at least, of networks of one shape on the same data.
 
         Raises:
             ConfigError: there is nothing to interpolate between.
         """
+        group = self.pair_by.partition(".")[0]
+        of_data = group == "dataset" and self.pair_by not in ("dataset.batch_size", "dataset.workers")
+        if self.pair_by == "seed":  # which also picks the examples, wherever it is not all of them
+            of_data = any(run["dataset"].get(key) for run in runs for key in _PICKED_BY_SEED)
+        if of_data or (group == "model" and self.pair_by not in ("model.activation", "model.dropout")):
+            differ = "data" if of_data else "architectures"
+            raise ConfigError(
+                f"study.pair_by: got {self.pair_by}, which gives the two networks of a pair different {differ}; "
+                "expected a setting of their training, as dataset.batch_size, optimizer.lr or init"
+            )
+        missing = object()
+        if any(select(run, self.pair_by, missing) is missing for run in runs):
+            raise ConfigError(f"study.pair_by: got {self.pair_by}, which is no setting of these runs")
         values = {str(select(run, self.pair_by)) for run in runs}
         if len(values) < 2:
             raise ConfigError(
@@ -71,16 +90,17 @@ class FlatnessInterp:
                 "measurement": "interpolation",
                 "runs": [first.key, second.key],
                 "weights": [first.weights_digest(), second.weights_digest()],
+                "data": first.result["dataset"]["sha256"],
                 "alphas": self.alphas,
             }
             table = measurements.table(identity, lambda one=first, two=second: self._interpolate(one, two))
             dataset = first.result["dataset"]
             frames.append(
                 table.assign(
-                    **keys,
+                    **{"seed": sweep.cell(first, "seed"), **keys},
                     theta_1=sweep.cell(first, self.pair_by),
                     theta_2=sweep.cell(second, self.pair_by),
-                    dataset=dataset["name"],
+                    data=dataset["name"],
                     source=dataset["source"],
                     n_train=dataset["train"],
                 )
@@ -123,7 +143,7 @@ class FlatnessInterp:
         keys = [key for key in dict.fromkeys([*sweep.swept, "seed", "init"]) if key != self.pair_by]
         groups: dict[tuple[str, ...], list[Run]] = {}
         for run in sweep.complete().runs:
-            groups.setdefault(tuple(str(run.value(key)) for key in keys), []).append(run)
+            groups.setdefault(tuple(str(sweep.cell(run, key)) for key in keys), []).append(run)
         pairs = []
         smallest = min((_order(run.value(self.pair_by)) for run in sweep.runs), default=None)
         for runs in groups.values():
@@ -142,7 +162,8 @@ class FlatnessInterp:
         data, one, two = first.datamodule(), first.net(), second.net()
         frames = []
         for split, (x, y) in zip(SPLITS, (data.train_tensors, data.test_tensors), strict=True):
-            risk = WholeSet(one, data.loss, x, y, statistics_inputs=data.train_tensors[0])
+            inputs = data.train_tensors[0]
+            risk = WholeSet(one, data.loss, x, y, batch_size=data.eval_batch_size, statistics_inputs=inputs)
             values = evaluate(risk, segment(one, two, self.alphas))  # [K, 2]; [K, 1] without classes
             columns = dict(zip(risk.columns, values.T.tolist(), strict=True))
             frames.append(pd.DataFrame({"alpha": self.alphas, "split": split, **columns}))
@@ -153,7 +174,7 @@ class FlatnessInterp:
 
         from hw1.landscape.paths import barrier
 
-        keys = [*self._group_keys(table), "theta_1", "theta_2", "split", "dataset", "source"]
+        keys = [*self._group_keys(table), "theta_1", "theta_2", "split", "data", "source"]
         rows = []
         for values, part in table.groupby(keys, sort=False):
             curve = part.set_index("alpha")
@@ -166,7 +187,7 @@ class FlatnessInterp:
 
     def _group_keys(self, table: pd.DataFrame) -> list[str]:
         """The swept keys among a table's columns, seed and init included."""
-        own = ("alpha", "split", "loss", "accuracy", "theta_1", "theta_2", "dataset", "source", "n_train", "barrier")
+        own = ("alpha", "split", "loss", "accuracy", "theta_1", "theta_2", "data", "source", "n_train", "barrier")
         return [name for name in table if name not in own and "_at_" not in name]
 
 

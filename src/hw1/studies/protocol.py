@@ -82,11 +82,16 @@ class Measurements:
         import pandas as pd
 
         text = json.dumps({**identity, "format": MEASUREMENT_FORMAT}, sort_keys=True)
-        file = self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.csv"
-        if file.exists():
-            return pd.read_csv(file)
+        name = hashlib.sha256(text.encode()).hexdigest()[:16]
+        for file in self._folder.glob(f"{name}-*.csv"):  # the number of rows stands in the name: a damaged file shows
+            try:
+                table = pd.read_csv(file)
+            except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError):
+                continue
+            if len(table) == int(file.stem.partition("-")[2]) and not table.isna().all(axis=None):
+                return table
         table = compute()
-        with replacing(file) as temporary:
+        with replacing(self._folder / f"{name}-{len(table)}.csv") as temporary:
             table.to_csv(temporary, index=False)
         return table
 

@@ -1,6 +1,7 @@
 """Settings -> the objects of one run."""
 
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from hw1.data import DataModule
 from hw1.training.construct import call, check_setting, naming, target_of
 from hw1.training.identity import ConfigError, Settings, run_seed
 from hw1.training.task import Task
+
+# No hardware banners and tips; importing lightning has just set the level to INFO.
+for _name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 # Settings of conf/trainer that are hw1's, not lightning.Trainer's.
 _OWN_TRAINER_SETTINGS = {"threads": int, "checkpoint_seconds": float, "progress": bool}

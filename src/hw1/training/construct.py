@@ -63,7 +63,10 @@ class naming:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if error is None or isinstance(error, ConfigError) or not isinstance(error, (ValueError, TypeError, OSError)):
+        if error is None or isinstance(error, ConfigError):
+            return
+        refused = isinstance(error, ValueError | TypeError | OSError)
+        if not refused and type(error).__name__ != "MisconfigurationException":  # Lightning's
             return
         message = " ".join(str(error).split())
         argument = message.partition(":")[0]

@@ -17,8 +17,9 @@ from typing import Any
 import lightning
 import torch
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.seed import isolate_rng
 
 from hw1.callbacks import EpochCheckpoint, StepLoss, TrainingProgress
 from hw1.callbacks.epoch_checkpoint import AtomicCheckpointIO
@@ -59,7 +60,7 @@ def fit(settings: Settings, folder: Path, overrides: Sequence[str] = ()) -> dict
     if not folder.name.endswith(f"-{key}"):
         raise ConfigError(f"{folder} is not the folder of run {key}: start runs through train.py, which picks it")
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with _locked(folder), isolate_rng():
         file = folder / "result.json"
         if file.exists() and read_json(file)["status"] == "complete":
             return read_json(file)
@@ -155,6 +156,21 @@ def _resume_step(checkpoint: Path) -> int:
         state["global_step"],
     )
     return int(state["global_step"])
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The run's own lock; says so if another process has it."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: another process is at it; waiting for its result", folder.name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 Settings = Mapping[str, Any]
 
 # Settings that cannot change a run's result, as dotted paths.
-_WITHOUT_EFFECT = (
+WITHOUT_EFFECT = (
     "study",
     "name",
     "output",
@@ -17,6 +17,7 @@ _WITHOUT_EFFECT = (
     "hydra",
     "dataset.root",
     "dataset.workers",
+    "dataset.eval_batch_size",
     "trainer.progress",
     "trainer.checkpoint_seconds",
 )
@@ -78,7 +79,7 @@ def run_key(settings: Settings) -> str:
     """The run's key: 10 hexadecimal digits that change with every setting that can change its result."""
     missing = object()
     at_old_value = [path for path, value in _ADDED.items() if select(settings, path, missing) == value]
-    return _digest(_without(settings, [*_WITHOUT_EFFECT, *at_old_value]))[:10]
+    return _digest(_without(settings, [*WITHOUT_EFFECT, *at_old_value]))[:10]
 
 
 def run_seed(settings: Settings, member: int = 0) -> int:
@@ -98,14 +99,14 @@ def run_seed(settings: Settings, member: int = 0) -> int:
     if init == "independent":
         learning = {group: settings.get(group) for group in _LEARNING}
         at_old_value = [path for path, value in _ADDED.items() if select(settings, path) == value]
-        own = _without(learning, [*_WITHOUT_EFFECT, *_SEEDS, *at_old_value])
+        own = _without(learning, [*WITHOUT_EFFECT, *_SEEDS, *at_old_value])
     return mixed(seed + member, own)
 
 
 def deciding(settings: Settings) -> dict[str, Any]:
     """The settings that tell runs apart for a reader: seed, init, and those that learning depends on."""
     chosen = {name: settings[name] for name in ("seed", "init", *_LEARNING) if settings.get(name) is not None}
-    return _without(chosen, [*_WITHOUT_EFFECT, *_SEEDS, "dataset.eval_batch_size"])
+    return _without(chosen, [*WITHOUT_EFFECT, *_SEEDS])
 
 
 def mixed(*parts: Any) -> int:

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from hw1.command import explain
 from hw1.files import read_json, write_json
 from hw1.runs import find_run, is_complete, slug_of
-from hw1.training.identity import ConfigError, run_key, select
+from hw1.training.identity import WITHOUT_EFFECT, ConfigError, run_key, select
 
 # Keys that say where results go or what is asked of them: sweeping one would tear a sweep apart.
 _UNSWEEPABLE = ("experiment", "name", "output", "study", "sweep", "hydra", "logger", "dataset.root")
@@ -69,7 +69,8 @@ class Hw1Sweeper(BasicSweeper):
         base = Path(str(self.config.hydra.sweep.dir)).absolute()
         _check_name(str(self.config.name))
         swept, jobs = self._plan(arguments, base)
-        study = OmegaConf.to_container(self.config.study, resolve=True) if self.config.study else None
+        node = self.config.study
+        study = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
         if study:
             from hw1.studies.protocol import make
 
@@ -77,7 +78,7 @@ class Hw1Sweeper(BasicSweeper):
         todo = [job for job in jobs if not is_complete(job.folder)]
         if todo:
             _validate(todo)
-            _allot(base, todo)
+            todo = _allot(base, todo)
 
         from hw1.report.conclude import conclude, digest, earlier
 
@@ -101,7 +102,6 @@ class Hw1Sweeper(BasicSweeper):
         print(f"{self.config.name}: {_count(len(jobs), 'run')}, {len(todo)} to train, in {base}", flush=True)
         try:
             self._launch(todo, folder)
-            failed = [job for job in jobs if not is_complete(job.folder)]
             lines = conclude(folder)
         except KeyboardInterrupt:
             write_json(folder / "sweep.json", {**record, "status": "interrupted"})
@@ -110,9 +110,10 @@ class Hw1Sweeper(BasicSweeper):
             )
             sys.exit(130)
         print("\n".join(lines))
-        for job in failed:
-            print(f"failed: {job.folder.name}: {_failure(job)}", file=sys.stderr)
-        if failed:
+        concluded = read_json(folder / "sweep.json")
+        for name, error in concluded["failed"].items():
+            print(f"failed: {name}: {error}", file=sys.stderr)
+        if concluded["status"] != "complete":
             sys.exit(1)
 
     # Planning
@@ -121,14 +122,20 @@ class Hw1Sweeper(BasicSweeper):
         """Compose every job of the sweep before any folder is made."""
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        words = parser.parse_overrides([*self._parse_config(), *arguments])
-        last = {word.get_key_element(): word for word in words}  # the command line replaces what is swept by default
-        swept = [word.key_or_group for word in last.values() if word.is_sweep_override()]
+        typed = parser.parse_overrides(arguments)
+        named = {word.key_or_group for word in typed}
+        # The command line replaces what is swept by default.
+        words = [
+            word for word in parser.parse_overrides(self._parse_config()) if word.key_or_group not in named
+        ] + typed
+        swept = list(dict.fromkeys(word.key_or_group for word in words if word.is_sweep_override()))
         for key in swept:
             if any(key == name or key.startswith(f"{name}.") for name in _UNSWEEPABLE):
-                hint = "give one experiment a command" if key == "experiment" else "give one value a command"
-                raise ConfigError(f"{key}: cannot be swept: {hint}")
-        combinations = self.split_arguments(list(last.values()), None)[0]
+                hint = "experiment" if key == "experiment" else "value"
+                raise ConfigError(
+                    f"{key}: cannot be swept: give one {hint} a command (quote a comma that is part of it)"
+                )
+        combinations = self.split_arguments(words, None)[0]
         problems: dict[str, None] = {}
         composed = []
         compose = _Composer(self.hydra_context.config_loader, self.config, parser)
@@ -141,19 +148,13 @@ class Hw1Sweeper(BasicSweeper):
             raise ConfigError("\n".join(problems))
         pins = _Pins()
         jobs = []
-        in_slug = [key for key in last if key not in ("experiment", "name", "output") and not key.startswith("hydra.")]
+        readable = [*swept, *(word.key_or_group for word in words)]
         for overrides, settings in composed:
             pinned = pins(settings)
             key = run_key(settings)
-            readable = [
-                f"{name}={_short(select(settings, name, value))}"
-                if name in swept and "." in name
-                else f"{name}={value}"
-                for name, _, value in (word.partition("=") for word in overrides)
-                if name in in_slug and not name.startswith(("study.", "+study."))
-            ]
-            slug = slug_of(readable)
-            jobs.append(Job(overrides, settings, key, base / "runs" / f"{slug}-{key}", pinned))
+            jobs.append(
+                Job(overrides, settings, key, base / "runs" / f"{_slug(readable, overrides, settings)}-{key}", pinned)
+            )
         twice = [one for one, two in itertools.combinations(jobs, 2) if one.key == two.key]
         if twice:
             raise ConfigError(f"{' '.join(twice[0].overrides)}: the sweep names this run twice; remove one of them")
@@ -169,23 +170,25 @@ class Hw1Sweeper(BasicSweeper):
         batches = [jobs] if jobs else []
         while batches:
             batch = batches.pop(0)
-            error: Exception | None = None
+            begun = time.time()
             try:
                 results = self.launcher.launch([self._words(job, sweep) for job in batch], initial_job_idx=0)
-                errors = [result._return_value for result in results if isinstance(result._return_value, Exception)]
-                error = errors[0] if errors else None
-            except Exception as raised:  # a launcher's own: a killed worker, a lost node
-                error = raised
-            left = [job for job in batch if not (job.folder / "result.json").exists()]
-            if error is None or not left:
+            except Exception as error:  # a launcher's own: a killed worker, a lost node
+                lost = [job for job in batch if not (job.folder / "result.json").exists()]
+                started = [job for job in lost if _written_since(job.folder / "config.yaml", begun)]
+                waiting = [job for job in lost if job not in started]
+                if len(batch) == 1 or not lost:
+                    for job in lost:
+                        _record_failure(job, error)
+                    continue
+                print(f"launcher: {explain(error)}; going on with {_count(len(lost), 'run')}", file=sys.stderr)
+                alone = lost if waiting == batch else started  # no run started: not even a smaller batch will
+                batches += ([waiting] if waiting and waiting != batch else []) + [[job] for job in alone]
                 continue
-            if len(batch) == 1:
-                _record_failure(batch[0], error)
-                continue
-            started = [job for job in left if (job.folder / "config.yaml").exists()]
-            waiting = [job for job in left if job not in started]
-            print(f"a worker was lost ({explain(error)}); going on with {_count(len(left), 'run')}", file=sys.stderr)
-            batches += ([waiting] if waiting else []) + [[job] for job in started]
+            for job, result in zip(batch, results, strict=True):
+                error = result._return_value
+                if isinstance(error, Exception) and not (job.folder / "result.json").exists():
+                    _record_failure(job, error)
 
     def _words(self, job: Job, sweep: Path) -> list[str]:
         subdir = str(job.folder.relative_to(job.folder.parent.parent))
@@ -202,6 +205,8 @@ class _Composer:
     def __call__(self, overrides: list[str]) -> dict[str, Any]:
         parsed = [self._parser.parse_override(word) for word in overrides]
         plain = [word for word in parsed if self._is_plain(word)]
+        if any(word.is_add() or word.is_force_add() or word.is_delete() for word in parsed):
+            plain = []  # what is added and removed depends on the order: left to Hydra as a whole
         structural = tuple(word.input_line for word in parsed if word not in plain)
         if structural not in self._bases:
             config = self._loader.load_sweep_config(self._master, list(structural))
@@ -216,13 +221,7 @@ class _Composer:
 
     def _is_plain(self, word: Override) -> bool:
         key = word.key_or_group
-        return not (
-            word.is_add()
-            or word.is_force_add()
-            or word.is_delete()
-            or key.startswith("hydra")
-            or self._loader.get_group_options(key)
-        )
+        return not (key.startswith("hydra") or self._loader.get_group_options(key))
 
 
 class _Pins:
@@ -232,7 +231,7 @@ class _Pins:
         self._decided: dict[tuple[str, Any], str] = {}
 
     def __call__(self, settings: dict[str, Any]) -> list[str]:
-        if select(settings, "dataset.source") != "auto":
+        if select(settings, "dataset.source") != "auto" or select(settings, "dataset._target_") != "hw1.data.Mnist":
             return []
         from hw1.data.source import choose_mnist_source
 
@@ -279,15 +278,22 @@ class _folder_errors:
             ) from error
 
 
-def _allot(base: Path, jobs: Iterable[Job]) -> None:
-    """Make the folders of runs under one lock. A run is found by its key; the slug is the first command's."""
+def _allot(base: Path, jobs: Iterable[Job]) -> list[Job]:
+    """Make the folders of runs under one lock; returns those that are still to train.
+
+    A run is found by its key; the slug is the first command's. Another command may have finished some by now.
+    """
+    todo = []
     with _folder_errors():
         base.mkdir(parents=True, exist_ok=True)
         with FileLock(base / ".lock"):
             for job in jobs:
                 job.folder = find_run(base / "runs", job.key) or job.folder
-                job.folder.mkdir(parents=True, exist_ok=True)
-                (job.folder / "result.json").unlink(missing_ok=True)  # of a failed attempt: it is tried again
+                if not is_complete(job.folder):
+                    job.folder.mkdir(parents=True, exist_ok=True)
+                    (job.folder / "result.json").unlink(missing_ok=True)  # of a failed attempt: it is tried again
+                    todo.append(job)
+    return todo
 
 
 def _new_sweep_folder(base: Path) -> Path:
@@ -302,21 +308,30 @@ def _new_sweep_folder(base: Path) -> Path:
     return folder
 
 
+def _written_since(file: Path, moment: float) -> bool:
+    return file.exists() and file.stat().st_mtime >= moment - 1  # some file systems count whole seconds
+
+
 def _record_failure(job: Job, error: Exception) -> None:
-    """A run that took its worker with it says so in its own folder."""
-    write_json(
-        job.folder / "result.json",
-        {"format": 1, "status": "failed", "key": job.key, "overrides": job.overrides, "error": explain(error)},
-    )
+    """A run that never came to fit, or took its worker with it, says so in its own folder."""
+    result = {"format": 1, "status": "failed", "key": job.key, "name": job.settings["name"], "overrides": job.overrides}
+    write_json(job.folder / "result.json", {**result, "seed": job.settings["seed"], "error": explain(error)})
 
 
-def _failure(job: Job) -> str:
-    file = job.folder / "result.json"
-    return str(read_json(file).get("error", "unknown error")) if file.exists() else "it never started"
+def _slug(names: Iterable[str], overrides: Iterable[str], settings: dict[str, Any]) -> str:
+    """A readable folder name: swept settings first, then the command's others that can change the result."""
+    typed = {word.lstrip("+").partition("=")[0]: word.partition("=")[2] for word in overrides}
+    parts = []
+    for name in dict.fromkeys(names):
+        silent = any(name == path or name.startswith(f"{path}.") for path in (*WITHOUT_EFFECT, "experiment"))
+        if name in typed and not silent:
+            value = select(settings, name, typed[name])
+            parts.append(f"{name}={typed[name] if isinstance(value, dict) else _short(value)}")
+    return slug_of(parts)
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
 
 
 def _quoted(text: str) -> str:

@@ -1,0 +1,125 @@
+"""The sweeper's own parts: composing as Hydra does, allotting folders, launching after a launcher's error."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from hw1.training.identity import run_key
+from hydra_plugins.hw1_sweeper.sweeper import Hw1Sweeper, Job, _allot, _Composer
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+@pytest.fixture
+def loader(monkeypatch):
+    monkeypatch.setenv("HW1_CHECKOUT", "checkout")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["model=mlp", "dataset=digits", "optimizer.lr=0.1", "seed=3"],
+        ["dataset.batch_size=32", "++optimizer.lr=0.1", "optimizer.lr=1e-3"],
+        ["optimizer.lr=1e-3", "++optimizer.lr=0.1"],
+        ["+trainer.gradient_clip_val=1", "trainer.max_epochs=2"],
+        ["~callbacks.weight_snapshots", "experiment=flatness_interp", "trainer.max_epochs=3"],
+        ["optimizer.lr=0.5", "optimizer=sgd"],
+        ["model=mlp", "model.hidden=[3,4]", "dataset.root='/a b/c,d'"],
+    ],
+)
+def test_composed_as_hydra_composes(loader, words):
+    master = loader.load_configuration("train", [], RunMode.MULTIRUN)
+    compose = _Composer(loader, master, OverridesParser.create(config_loader=loader))
+    expected = OmegaConf.to_container(loader.load_configuration("train", words, RunMode.RUN))
+    del expected["hydra"]
+    expected = OmegaConf.to_container(OmegaConf.create(expected), resolve=True)
+    for _ in range(2):  # the second time from the copy that is kept
+        assert compose(words) == expected
+
+
+def job(base, number):
+    settings = {"seed": number, "name": "made", "init": "shared"}
+    key = run_key(settings)
+    return Job([f"seed={number}"], settings, key, base / "runs" / f"seed={number}-{key}")
+
+
+def finish(folder, status="complete"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text("{}")
+    (folder / "result.json").write_text(json.dumps({"status": status}))
+
+
+def test_what_another_command_has_finished_is_not_trained_again(tmp_path):
+    jobs = [job(tmp_path, number) for number in range(3)]
+    finish(jobs[0].folder)
+    finish(jobs[1].folder, "failed")
+    renamed = jobs[2].folder.with_name(f"another-slug-{jobs[2].key}")
+    renamed.mkdir(parents=True)
+    left = _allot(tmp_path, jobs)
+    assert left == jobs[1:] and jobs[2].folder == renamed
+    assert (jobs[0].folder / "result.json").exists() and not (jobs[1].folder / "result.json").exists()
+
+
+class Launcher:
+    """Runs jobs as a script says: by call, what happens to which seed."""
+
+    def __init__(self, folders, behave):
+        self.folders, self.behave, self.calls = folders, behave, []
+
+    def launch(self, batch, initial_job_idx):
+        seeds = [int(words[0].partition("=")[2]) for words in batch]
+        self.calls.append(seeds)
+        results = []
+        for seed in seeds:
+            outcome = self.behave(seed, seeds)
+            if outcome in ("started", "killer"):
+                self.folders[seed].mkdir(parents=True, exist_ok=True)
+                (self.folders[seed] / "config.yaml").write_text("{}")
+            if outcome == "done":
+                finish(self.folders[seed])
+            if outcome in ("killer", "broken"):
+                raise RuntimeError("a worker was killed")
+            results.append(SimpleNamespace(_return_value=OSError("no space") if outcome == "error" else None))
+        return results
+
+
+def launch(tmp_path, number, behave):
+    jobs = [job(tmp_path, seed) for seed in range(number)]
+    _allot(tmp_path, jobs)
+    sweeper = object.__new__(Hw1Sweeper)  # Hydra reloads its plugins, and with them the class below this one
+    sweeper.launcher = Launcher([one.folder for one in jobs], behave)
+    sweeper._launch(jobs, tmp_path / "sweeps" / "now")
+    results = [json.loads((one.folder / "result.json").read_text()) for one in jobs]
+    return sweeper.launcher.calls, [result["status"] for result in results], results
+
+
+def test_a_run_that_kills_its_worker_is_lost_alone(tmp_path, capsys):
+    def behave(seed, together):
+        return "killer" if seed == 2 else "started" if seed == 1 and len(together) > 1 else "done"
+
+    calls, statuses, results = launch(tmp_path, 5, behave)
+    assert statuses == ["complete", "complete", "failed", "complete", "complete"]
+    assert calls == [[0, 1, 2, 3, 4], [3, 4], [1], [2]]
+    assert results[2]["error"] == "RuntimeError: a worker was killed" and results[2]["seed"] == 2
+    assert "going on with 4 runs" in capsys.readouterr().err
+
+
+def test_a_launcher_that_starts_nothing_ends(tmp_path):
+    calls, statuses, _ = launch(tmp_path, 3, lambda seed, together: "broken")
+    assert statuses == ["failed"] * 3 and calls == [[0, 1, 2], [0], [1], [2]]
+
+
+def test_an_error_of_a_job_is_the_job_s(tmp_path):
+    calls, statuses, results = launch(tmp_path, 2, lambda seed, together: "error" if seed else "done")
+    assert calls == [[0, 1]] and statuses == ["complete", "failed"] and "no space" in results[1]["error"]
