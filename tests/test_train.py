@@ -152,7 +152,7 @@ def test_a_wider_sweep_trains_only_what_is_new(small, command):
 
 
 def test_the_table_is_computed_from_the_saved_weights(small, command, tmp_path):
-    shutil.copytree(small[0], tmp_path / "flatness_interp")
+    shutil.copytree(small[0], tmp_path / "flatness_interp", ignore=lambda *_: ["sweeps"])
     assert command(*SMALL, output=tmp_path).returncode == 0
     sweep = Sweep.read(tmp_path / "flatness_interp")
     before = pd.read_csv(sweep.path / "interpolation.csv")
@@ -203,6 +203,17 @@ def test_a_loss_that_is_no_number_is_contained(command, tmp_path):
     assert bad.path.name in line and "at step " in line and "(epoch 0)" in line
     again = command(*words, output=tmp_path)
     assert again.returncode == 1 and "2 runs, 1 to train" in again.stdout
+
+
+def test_two_equal_commands_at_once_train_every_run_once(background, tmp_path):
+    words = ("model=mlp", "dataset=digits", "trainer.max_epochs=40", "seed=1,2,3", "logger=none")
+    both = [background(*words, output=tmp_path) for _ in range(2)]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    for run in Sweep.read(tmp_path / "default").runs:
+        history = run.history()
+        assert run.status == "complete" and history["step"].tolist() == list(range(40 * 23))
+        assert "resuming" not in (run.path / "run.log").read_text()
 
 
 def test_sigterm_interrupts_and_the_command_goes_on(background, command, tmp_path):
