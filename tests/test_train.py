@@ -252,8 +252,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_in_one_line_before_anything_trains(case, command, tmp_path):
     words, parts = REFUSED[case]
-    source = [] if "unknown experiment" in case or "experiment" in words[0] else ["dataset.source=bundled"]
-    done = command(*words, *source, output=tmp_path / "out")
+    done = command(*words, "dataset.source=bundled", output=tmp_path / "out")
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 1 and len(lines) == 1, done.stderr
     assert all(part in lines[0] for part in parts), lines[0]
