@@ -64,10 +64,11 @@ class Task(lightning.LightningModule):
         classes = None if data.test_tensors[1].is_floating_point() else data.out_features
         self._names = data.eval_names
         self._metrics = []
+        precise = torch.float32 if self.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         for _ in self._names:
             # NaN stands for itself: a MeanMetric's "warn" leaves NaN out of the mean, its "disable" ignores weights.
             # float64 keeps the digits of float32 terms.
-            metrics: dict[str, Metric] = {"loss": MeanMetric(nan_strategy=math.nan).set_dtype(torch.float64)}
+            metrics: dict[str, Metric] = {"loss": MeanMetric(nan_strategy=math.nan).set_dtype(precise)}
             if classes is not None:
                 metrics["accuracy"] = MulticlassAccuracy(classes, average="micro", validate_args=False)
             self._metrics.append({name: metric.to(self.device) for name, metric in metrics.items()})
