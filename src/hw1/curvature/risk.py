@@ -15,8 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hw1.vectors import ParamSpace
 
-# A block of vectors goes through vmap where a network is so small that the overhead of an operation rules; in larger ones
-# it saves nothing and multiplies the memory of a chunk's activations.
+# A block of vectors goes through vmap where a network is so small that the overhead of operations rules; in a larger
+# one it saves nothing and multiplies the memory of a chunk's activations.
 BATCHED_PARAMETERS = 10_000
 BATCHED_COLUMNS = 32
 
@@ -90,7 +90,7 @@ class EmpiricalRisk:
         # What is kept of the last theta: its value, and for each kind of product one closure a chunk.
         self._at: Tensor | None = None
         self._kept: dict[str, list[_Product]] = {}
-        if iter(batches) is batches:
+        if isinstance(batches, Iterator):
             raise ValueError(
                 "batches: got an iterator, which can be read only once, expected a list(...) or DataLoader"
             )
