@@ -26,10 +26,12 @@ class Recomputed:
         self.count = sum(len(y) for _, y in batches)
         self.products = 0
 
-    def matvec(self, v: torch.Tensor) -> torch.Tensor:  # [P] -> [P]
+    def matvec(self, v: torch.Tensor) -> torch.Tensor:
+        """H v, [P] -> [P]."""
         self.products += 1
         total = torch.zeros_like(v)
-        parts = [part.view_as(p) for part, p in zip(v.split([p.numel() for p in self.parameters]), self.parameters)]
+        sizes = [p.numel() for p in self.parameters]
+        parts = [part.view_as(p) for part, p in zip(v.split(sizes), self.parameters, strict=True)]
         for x, y in self.batches:
             loss = F.cross_entropy(self.net(x), y) * (len(y) / self.count)
             gradients = torch.autograd.grad(loss, self.parameters, create_graph=True)

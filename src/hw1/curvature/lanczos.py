@@ -14,7 +14,7 @@ from hw1.curvature.estimate import Estimate, check_probes
 from hw1.curvature.operators import Operator
 
 Which = Literal["largest", "smallest", "both"]
-BASIS_BYTES = 2**30  # the basis may take 1 GiB; more vectors mean fewer restarts
+BASIS_BYTES = 2**29  # the basis may take 512 MiB; more vectors mean fewer restarts
 SLICE = 2**20  # columns of the basis rotated at a time
 
 
@@ -99,7 +99,7 @@ def extreme_eigenpairs(
         tol: stop when every residual is at most tol * max|lambda|. A value's error is of the order of the residual's
             square over the gap to the next one.
         generator: for the start vector.
-        basis_size: vectors kept before a restart; unless said, as many as fit 1 GiB, between 2 k + 10 and 300.
+        basis_size: vectors kept before a restart; unless said, as many as fit 512 MiB, between 2 k + 10 and 300.
         max_products: give up after so many; unless said, 1,000 + 20 k.
 
     Returns:
@@ -168,8 +168,12 @@ def extreme_eigenpairs(
     if which == "smallest":
         wanted = wanted.flip(0)
     found = values[wanted]
-    basis = search.basis[: search.count].T @ vectors[:, wanted].to(search.basis)  # [P, k]
-    residuals = (op.matvec(basis) - basis * found.to(basis)).double().norm(dim=0).cpu()
+    search.restart(vectors[:, wanted], found, fresh=False)
+    basis = search.basis[: len(wanted)].clone()  # [k, P]; the other directions are not needed any more
+    search.basis = basis
+    residuals = torch.tensor(
+        [(op.matvec(v) - value * v).norm().item() for v, value in zip(basis, found.tolist(), strict=True)]
+    ).double()
     scale = values.abs().max().item()
     if residuals.max().item() > tol * scale:
         warnings.warn(
@@ -178,7 +182,7 @@ def extreme_eigenpairs(
             "take theta in float64",
             stacklevel=2,
         )
-    return Eigenpairs(found, basis, residuals, search.products + k)
+    return Eigenpairs(found, basis.T, residuals, search.products + k)
 
 
 def _ends(count: int, top: int, bottom: int) -> Tensor:
@@ -293,7 +297,7 @@ def _gaussian(op: Operator, generator: torch.Generator) -> Tensor:
 
 def rademacher(op: Operator, count: int, generator: torch.Generator) -> Tensor:
     """Random signs, [P, count], in the operator's dtype and on its device."""
-    signs = torch.randint(0, 2, (op.size, count), generator=generator, device=generator.device)
+    signs = torch.randint(0, 2, (op.size, count), generator=generator, device=generator.device, dtype=torch.int8)
     return (2 * signs - 1).to(op.device, op.dtype)
 
 

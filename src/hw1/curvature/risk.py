@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hw1.curvature.examples import Examples, cast, close
+from hw1.curvature.products import GaussNewtonProduct, HessianProduct, Product
 from hw1.vectors import ParamSpace
 
 # A block of vectors goes through vmap where a network is so small that the overhead of operations rules; in a larger
@@ -72,8 +72,6 @@ class EmpiricalRisk:
         chunk_size: int = 256,
         keep_graph: bool = True,
     ) -> None:
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size: got {chunk_size}, expected a positive number of examples")
         everything = ParamSpace.of(module)
         self.space = everything if space is None else space
         if unknown := [name for name in self.space.names if name not in everything.names]:
@@ -83,23 +81,15 @@ class EmpiricalRisk:
         self._module = copy.deepcopy(module).eval().requires_grad_(False)
         self._cast: dict[tuple[torch.dtype, torch.device], nn.Module] = {}
         self._loss = loss
-        self._chunk_size = chunk_size
         self._keep_graph = keep_graph
         self._warned = False
         self._batched = self.space.size <= BATCHED_PARAMETERS
         # What is kept of the last theta: its value, and for each kind of product one closure a chunk.
         self._at: Tensor | None = None
-        self._kept: dict[str, list[_Product]] = {}
-        if isinstance(batches, Iterator):
-            raise ValueError(
-                "batches: got an iterator, which can be read only once, expected a list(...) or DataLoader"
-            )
-        self._batches = batches
-        self._in_memory = isinstance(batches, list | tuple)
-        with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed at every pass
-            self.size, self._fingerprint = _count(batches)
-            first = next(iter(batches))
-        self._check_loss(*first)
+        self._kept: dict[str, list[Product]] = {}
+        self._examples = Examples(batches, chunk_size)
+        self.size = self._examples.size
+        self._check_loss(*self._examples.first)
 
     @property
     def theta(self) -> Tensor:
@@ -112,7 +102,7 @@ class EmpiricalRisk:
         parameters = self._parameters(theta)
         total = torch.zeros((), dtype=theta.dtype, device=theta.device)
         with self._undisturbed(theta.device), torch.no_grad():
-            for inputs, targets in self._chunks(theta):
+            for inputs, targets in self._examples.chunks(theta):
                 total += self._loss(self._outputs(parameters, inputs), targets) * (len(inputs) / self.size)
         return total
 
@@ -122,7 +112,7 @@ class EmpiricalRisk:
         total = torch.zeros_like(theta)
         used: set[str] = set()
         with self._undisturbed(theta.device):
-            for inputs, targets in self._chunks(theta):
+            for inputs, targets in self._examples.chunks(theta):
                 gradients = self._chunk_gradient(parameters, inputs, targets, create_graph=False)
                 self._add(total, gradients)
                 used.update(name for name, g in zip(self.space.names, gradients, strict=True) if g is not None)
@@ -200,22 +190,6 @@ class EmpiricalRisk:
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             yield
 
-    def _chunks(self, theta: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs [b, ...], targets [b, ...]) in theta's dtype and on its device, b <= chunk_size."""
-        seen, fingerprint = 0, torch.zeros(3, dtype=torch.float64)
-        for inputs, targets in self._batches:
-            seen += len(inputs)
-            if not self._in_memory:
-                fingerprint += _features(inputs, targets)
-            for x, y in zip(torch.split(inputs, self._chunk_size), torch.split(targets, self._chunk_size), strict=True):
-                yield _to(x, theta), _to(y, theta)
-        changed = not self._in_memory and not _close(fingerprint[:2], self._fingerprint[:2], self._fingerprint[2])
-        if seen != self.size or changed:
-            raise ValueError(
-                f"batches: got other examples on another pass ({seen} after {self.size}), expected the same: "
-                "switch off random augmentation, and shuffling together with drop_last"
-            )
-
     # --- derivatives
 
     def _chunk_gradient(
@@ -226,19 +200,19 @@ class EmpiricalRisk:
             return (None,) * len(parameters)
         return torch.autograd.grad(value, tuple(parameters.values()), create_graph=create_graph, allow_unused=True)
 
-    def _hessian_chunk(self, parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> _Product:
+    def _hessian_chunk(self, parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Product:
         leaves = tuple(parameters.values())
         gradients = self._chunk_gradient(parameters, inputs, targets, create_graph=True)
-        return _HessianProduct(leaves, gradients)
+        return HessianProduct(leaves, gradients)
 
-    def _gauss_newton_chunk(self, parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> _Product:
+    def _gauss_newton_chunk(self, parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Product:
         outputs = self._outputs(parameters, inputs)
         cut = outputs.detach().requires_grad_()
         value = self._loss(cut, targets) * (len(inputs) / self.size)
         (slope,) = torch.autograd.grad(value, cut, create_graph=True)
-        return _GaussNewtonProduct(tuple(parameters.values()), outputs, cut, slope)
+        return GaussNewtonProduct(tuple(parameters.values()), outputs, cut, slope)
 
-    def _products(self, kind: str, theta: Tensor) -> Iterator[_Product]:
+    def _products(self, kind: str, theta: Tensor) -> Iterator[Product]:
         """One product a chunk: those kept if theta is that of the last call, else new ones."""
         kept_at = self._at
         same_kind = kept_at is not None and (kept_at.dtype, kept_at.device) == (theta.dtype, theta.device)
@@ -249,9 +223,9 @@ class EmpiricalRisk:
             return
         make = {"hessian": self._hessian_chunk, "gauss_newton": self._gauss_newton_chunk}[kind]
         parameters = self._parameters(theta)
-        kept: list[_Product] = []
+        kept: list[Product] = []
         used: set[str] = set()
-        for inputs, targets in self._chunks(theta):
+        for inputs, targets in self._examples.chunks(theta):
             product = make(parameters, inputs, targets)
             used.update(name for name, is_used in zip(self.space.names, product.used, strict=True) if is_used)
             if self._keep_graph:
@@ -277,7 +251,7 @@ class EmpiricalRisk:
                 self._add_product(result, product, parts)
         return result.T.reshape(v.shape)
 
-    def _add_product(self, result: Tensor, product: _Product, parts: Sequence[Tensor]) -> None:
+    def _add_product(self, result: Tensor, product: Product, parts: Sequence[Tensor]) -> None:
         """Add the product with each of the k vectors, parts [k, *shape], to result [k, P]."""
         done = 0
         if len(result) > 1 and self._batched:
@@ -319,7 +293,7 @@ class EmpiricalRisk:
         theta = self.theta
         if theta.dtype not in (torch.float32, torch.float64):
             theta = theta.float()
-        inputs, targets = _to(inputs, theta), _to(targets, theta)
+        inputs, targets = cast(inputs, theta), cast(targets, theta)
         if len(inputs) == 1:  # a mean stays the same when its only example is doubled
             inputs, targets = torch.cat([inputs, inputs]), torch.cat([targets, targets])
         parameters = {name: tensor.detach() for name, tensor in self._parameters(theta).items()}
@@ -341,14 +315,14 @@ class EmpiricalRisk:
                 raise ValueError(f"loss: got {got}, expected a tensor of shape []: the mean over examples")
             if not value.isfinite():
                 raise ValueError(f"loss: got {value.item()} at the module's parameters, expected a finite number")
-            if not _close(outputs, again):
+            if not close(outputs, again):
                 raise ValueError(
                     "module: got other outputs for the same inputs, expected a deterministic function: use nn.Dropout, "
                     "which evaluation mode switches off, in place of random calls in forward"
                 )
             self._check_mean(outputs, targets, value)
             half = (len(inputs) + 1) // 2
-            if not _close(self._outputs(parameters, inputs[:half]), outputs[:half]):
+            if not close(self._outputs(parameters, inputs[:half]), outputs[:half]):
                 raise ValueError(
                     "module: got other outputs for an example when others left its batch, expected independent "
                     "examples: give batch-norm running statistics (track_running_stats=True)"
@@ -359,63 +333,11 @@ class EmpiricalRisk:
         weight = half / len(outputs)
         parts = torch.stack([self._loss(outputs[:half], targets[:half]), self._loss(outputs[half:], targets[half:])])
         halves = weight * parts[0] + (1 - weight) * parts[1]
-        if not _close(value, halves, parts.abs().max()):
+        if not close(value, halves, parts.abs().max()):
             raise ValueError(
                 f"loss: got {value.item():.6g} on a batch and {halves.item():.6g} as the weighted mean of its halves, "
                 "expected a mean over examples: use reduction='mean', and no class weights or ignored targets"
             )
-
-
-class _Product(Protocol):
-    """A symmetric linear map on the parameters: one chunk's share of a curvature matrix."""
-
-    @property
-    def used(self) -> Sequence[bool]:
-        """Whether the chunk's outputs or loss depend on a parameter, one entry each."""
-
-    def times(self, parts: Sequence[Tensor], *, batched: bool) -> Sequence[Tensor | None]:
-        """The product, one tensor a parameter, None being zero; of k vectors [k, *shape] at once if batched."""
-
-
-class _HessianProduct:
-    """d(g . v)/d theta for the kept gradient g (Pearlmutter 1994)."""
-
-    def __init__(self, leaves: tuple[Tensor, ...], gradients: tuple[Tensor | None, ...]) -> None:
-        self.leaves, self.gradients = leaves, gradients
-        self.used = [gradient is not None for gradient in gradients]
-
-    def times(self, parts: Sequence[Tensor], *, batched: bool) -> Sequence[Tensor | None]:
-        pairs = [(g, v) for g, v in zip(self.gradients, parts, strict=True) if g is not None and g.requires_grad]
-        if not pairs:
-            return [None] * len(self.leaves)
-        gradients, vectors = zip(*pairs, strict=True)
-        return torch.autograd.grad(
-            gradients, self.leaves, vectors, retain_graph=True, allow_unused=True, is_grads_batched=batched
-        )
-
-
-class _GaussNewtonProduct:
-    """J^T L'' J v, with J v as the derivative of J^T u by u (the double-backward trick, any differentiable layer)."""
-
-    def __init__(self, leaves: tuple[Tensor, ...], outputs: Tensor, cut: Tensor, slope: Tensor) -> None:
-        self.leaves, self.outputs, self.cut, self.slope = leaves, outputs, cut, slope
-        self.u = torch.zeros_like(outputs, requires_grad=True)
-        self.pulled: tuple[Tensor | None, ...] = (None,) * len(leaves)
-        if outputs.requires_grad:
-            self.pulled = torch.autograd.grad(outputs, leaves, self.u, create_graph=True, allow_unused=True)
-        self.used = [pulled is not None for pulled in self.pulled]
-
-    def times(self, parts: Sequence[Tensor], *, batched: bool) -> Sequence[Tensor | None]:
-        pairs = [(g, v) for g, v in zip(self.pulled, parts, strict=True) if g is not None]
-        if not pairs or not self.slope.requires_grad:
-            return [None] * len(self.leaves)
-        pulled, vectors = zip(*pairs, strict=True)
-        # J v, in the shape of the outputs; then L'' J v; then J^T L'' J v.
-        (pushed,) = torch.autograd.grad(pulled, self.u, vectors, retain_graph=True, is_grads_batched=batched)
-        (curved,) = torch.autograd.grad(self.slope, self.cut, pushed, retain_graph=True, is_grads_batched=batched)
-        return torch.autograd.grad(
-            self.outputs, self.leaves, curved, retain_graph=True, allow_unused=True, is_grads_batched=batched
-        )
 
 
 def _check_parameters(module: nn.Module) -> None:
@@ -431,42 +353,3 @@ def _check_parameters(module: nn.Module) -> None:
             raise ValueError(
                 f"module: got values in {name} that are not finite, expected finite ones: did training diverge?"
             )
-
-
-def _count(batches: Iterable[Sequence[Tensor]]) -> tuple[int, Tensor]:
-    """Number of examples, and their fingerprint."""
-    count, fingerprint = 0, torch.zeros(3, dtype=torch.float64)
-    for batch in batches:
-        if len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
-            raise ValueError(f"batches: got a batch of {len(batch)} {type(batch).__name__}, expected (inputs, targets)")
-        inputs, targets = batch
-        if len(inputs) != len(targets) or len(inputs) == 0:
-            raise ValueError(
-                f"batches: got {len(inputs)} inputs and {len(targets)} targets in a batch, expected as many, > 0"
-            )
-        count += len(inputs)
-        fingerprint += _features(inputs, targets)
-    if count == 0:
-        raise ValueError("batches: got no examples, expected at least one: is the loader empty (drop_last)?")
-    return count, fingerprint
-
-
-def _features(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Sums over the batch of a feature of each example, its square and its magnitude: whatever their order, [3]."""
-    x = inputs.detach().reshape(len(inputs), -1).double()
-    y = targets.detach().reshape(len(targets), -1).double()
-    feature = x @ torch.arange(1, x.shape[1] + 1, device=x.device).double().cos()
-    feature = feature + y @ torch.arange(1, y.shape[1] + 1, device=y.device).double().sin()
-    return torch.stack([feature.sum(), feature.square().sum(), feature.abs().sum() + feature.square().sum()]).cpu()
-
-
-def _to(tensor: Tensor, theta: Tensor) -> Tensor:
-    """On theta's device; in its dtype unless it holds integers (classes, tokens)."""
-    return tensor.to(theta.device, theta.dtype) if tensor.is_floating_point() else tensor.to(theta.device)
-
-
-def _close(a: Tensor, b: Tensor, scale: Tensor | None = None) -> bool:
-    """Equal but for rounding: within sqrt(eps) of the largest magnitude (kernels may change with the batch's size)."""
-    tolerance = math.sqrt(torch.finfo(a.dtype).eps)
-    largest = b.abs().max() if scale is None else scale
-    return bool(((a - b).abs() <= tolerance * largest + torch.finfo(a.dtype).tiny).all())

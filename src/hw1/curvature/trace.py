@@ -8,7 +8,8 @@ from hw1.curvature.estimate import Estimate, check_probes
 from hw1.curvature.lanczos import rademacher
 from hw1.curvature.operators import Operator
 
-BLOCK = 16  # probes at a time
+BLOCK = 16  # probes at a time, at most
+BLOCK_NUMBERS = 2**22  # and numbers in a block: what a block saves, it saves in small networks
 
 
 def hutchinson_trace(op: Operator, *, probes: int = 100, generator: torch.Generator) -> Estimate:
@@ -32,7 +33,7 @@ def hutchinson_trace(op: Operator, *, probes: int = 100, generator: torch.Genera
     """
     check_probes(probes)
     samples = []
-    for count in _blocks(probes):
+    for count in _blocks(probes, op):
         z = rademacher(op, count, generator)  # [P, count]
         samples.append((z * op.matvec(z)).double().sum(0))
     return Estimate.of(torch.cat(samples))
@@ -64,11 +65,11 @@ def hutchpp_trace(op: Operator, *, products: int = 99, generator: torch.Generato
     if products < 6:
         raise ValueError(f"products: got {products}, expected at least 6: a third of them are samples")
     third = min(products // 3, op.size)
-    sketch = torch.cat([op.matvec(rademacher(op, count, generator)) for count in _blocks(third)], 1)
+    sketch = torch.cat([op.matvec(rademacher(op, count, generator)) for count in _blocks(third, op)], 1)
     q, _ = torch.linalg.qr(sketch)  # [P, third]
-    exact = sum((part * op.matvec(part)).double().sum().item() for part in q.split(BLOCK, dim=1))
+    exact = sum((part * op.matvec(part)).double().sum().item() for part in torch.split(q, _blocks(third, op), dim=1))
     samples = []
-    for count in _blocks(products - 2 * third):
+    for count in _blocks(products - 2 * third, op):
         z = rademacher(op, count, generator)
         z = z - q @ (q.T @ z)
         samples.append((z * op.matvec(z)).double().sum(0))
@@ -76,6 +77,7 @@ def hutchpp_trace(op: Operator, *, products: int = 99, generator: torch.Generato
     return Estimate(exact + rest.value, rest.standard_error)
 
 
-def _blocks(count: int) -> list[int]:
-    """`count` in parts of at most BLOCK."""
-    return [min(BLOCK, count - first) for first in range(0, count, BLOCK)]
+def _blocks(count: int, op: Operator) -> list[int]:
+    """`count` in parts that fit a block."""
+    most = max(1, min(BLOCK, BLOCK_NUMBERS // op.size))
+    return [min(most, count - first) for first in range(0, count, most)]
