@@ -108,7 +108,6 @@ def test_quadrature_agrees_with_the_exact_shares():
         exact = [(values > tau), (values.abs() <= tau), (values < -tau)]
         assert found.tolerance == pytest.approx(tau.item(), rel=1e-6)
         for share, mask in zip((found.positive, found.zero, found.negative), exact, strict=True):
-            print(step, share, mask.double().mean().item())
             assert abs(share.value - mask.double().mean().item()) <= 2 * share.standard_error + 2e-3
 
 

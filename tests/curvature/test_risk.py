@@ -411,3 +411,12 @@ def test_other_examples_on_another_pass_are_refused(loader):
     with pytest.raises(ValueError, match=r"^batches: got other examples on another pass \(\d after \d\), expected the"):
         for _ in range(3):  # the one example that drop_last leaves out may be the same by chance
             risk.gradient(risk.theta)
+
+
+def test_an_operator_stays_at_its_point():
+    risk = EmpiricalRisk(NET, F.mse_loss, [(X, Y)])
+    theta = risk.theta
+    operator = Hessian(risk, theta)
+    expected = operator.matvec(theta)
+    theta += 1  # the caller trains on
+    torch.testing.assert_close(operator.matvec(operator.theta), expected)
