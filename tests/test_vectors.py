@@ -97,3 +97,23 @@ def test_require_same_names_the_first_difference():
         one.require_same(ParamSpace.of(nn.Linear(3, 2, bias=False)))
     with pytest.raises(ValueError, match=r"one has no bias, the other bias \[2\]$"):
         ParamSpace.of(nn.Linear(3, 2, bias=False)).require_same(one)
+
+
+def test_a_subset_by_names_and_prefixes_keeps_the_order():
+    net = nn.ModuleDict({"1": nn.Linear(2, 3), "10": nn.Linear(3, 1)})
+    space = ParamSpace.of(net)
+    assert space.subset("10", "1.bias").names == ("1.bias", "10.weight", "10.bias")
+    assert space.subset("1").shapes == (torch.Size([3, 2]), torch.Size([3]))  # not 10
+    assert space.subset(*space.names) == space
+    with pytest.raises(ValueError, match=r"^names: got 'head', expected a name or a prefix of 1\.weight, 1\.bias,"):
+        space.subset("1", "head")
+
+
+def test_positions_of_a_subset():
+    space = ParamSpace.of(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)))
+    part = space.subset("0.bias", "1.bias")
+    assert space.positions(part).tolist() == [6, 7, 8, 12]
+    theta = torch.randn(13)
+    assert torch.equal(theta[space.positions(part)], part.flatten(space.unflatten(theta)))
+    with pytest.raises(ValueError, match=r"^no tensor named 0\.weight: got 0\.bias, 1\.bias$"):
+        part.positions(space)

@@ -44,6 +44,34 @@ class ParamSpace:
         """P, the number of scalars."""
         return sum(math.prod(shape) for shape in self.shapes)
 
+    def subset(self, *names: str) -> ParamSpace:
+        """The space of some parameters: by name (`0.weight`), or all of a module by its prefix (`0`).
+
+        Raises:
+            ValueError: a name is neither a parameter nor the prefix of one.
+
+        Example:
+            >>> net = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1))
+            >>> ParamSpace.of(net).subset("0.bias", "2").names
+            ('0.bias', '2.weight', '2.bias')
+        """
+        for name in names:
+            if not any(own == name or own.startswith(f"{name}.") for own in self.names):
+                raise ValueError(f"names: got {name!r}, expected a name or a prefix of {', '.join(self.names)}")
+        kept = [any(own == name or own.startswith(f"{name}.") for name in names) for own in self.names]
+        return ParamSpace(
+            tuple(name for name, keep in zip(self.names, kept, strict=True) if keep),
+            tuple(shape for shape, keep in zip(self.shapes, kept, strict=True) if keep),
+        )
+
+    def positions(self, part: ParamSpace) -> Tensor:
+        """Where the entries of a subset's theta [p] stand in this space's theta [P]: indices [p].
+
+        Raises:
+            ValueError: `part` has a parameter that this space has not, or with another shape.
+        """
+        return part.flatten(self.unflatten(torch.arange(self.size)))
+
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Named tensors -> theta [P]. Other names in `tensors` are ignored.
 
