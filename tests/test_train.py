@@ -243,6 +243,10 @@ REFUSED = {
     "grid without ends": (["experiment=flatness_interp", "study.points=20"], ["study.points: got 20", "0 or 1"]),
     "same run twice": (["seed=1,1"], ["seed=1", "twice"]),
     "negative batch": (["dataset.batch_size=-1"], ["dataset.batch_size: got -1", "positive"]),
+    "negative batch of an experiment": (
+        ["experiment=flatness_interp", "dataset.batch_size=-1"],
+        ["dataset.batch_size: got -1, expected a positive integer"],
+    ),
     "rate in words": (["optimizer.lr=fast"], ["optimizer.lr: got 'fast'", "a number"]),
     "one width of two": (["model.width=1,0"], ["model.width: got 0", "above 0"]),
     "RUN mode": (["hydra.mode=RUN"], ["hydra.mode: got RUN", "MULTIRUN"]),

@@ -71,13 +71,17 @@ class Hw1Sweeper(BasicSweeper):
         swept, jobs = self._plan(arguments, base)
         node = self.config.study
         study = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        question = None
         if study:
             from hw1.studies.protocol import make
 
-            make(study).check([job.settings for job in jobs], swept)
+            question = make(study)
         todo = [job for job in jobs if not is_complete(job.folder)]
         if todo:
-            _validate(todo)
+            _validate(todo)  # before the study's check: a value that no run can take is the better thing to name
+        if question is not None:
+            question.check([job.settings for job in jobs], swept)
+        if todo:
             todo = _allot(base, todo)
 
         from hw1.report.conclude import conclude, digest, earlier
