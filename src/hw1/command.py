@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -136,11 +137,21 @@ def job_line(sweep: Path, folder: Path, result: dict[str, Any]) -> str:
     seconds = (time.time() - record["started"]) / max(1, len(ended)) * left
     text = f"[{done + failed}/{len(record['runs'])}] {folder.name.rpartition('-')[0]}: "
     if result["status"] == "complete":
-        metrics = [f"{name} {value:.4f}" for name, value in result["metrics"].items() if name.startswith("test/")]
+        metrics = [f"{name} {_value(value)}" for name, value in result["metrics"].items() if name.startswith("test/")]
         text += ", ".join(metrics) + f" in {_duration(result['seconds'])}"
     else:
         text += f"FAILED: {result['error']}"
     return text + (f"; about {_duration(seconds)} left" if left else "")
+
+
+def _value(value: float | list[float]) -> str:
+    """A metric; of several members the median and the range."""
+    if not isinstance(value, list):
+        return f"{value:.4f}"
+    ordered = sorted(number for number in value if number == number)
+    if not ordered:
+        return "nan"
+    return f"{statistics.median(ordered):.4f} ({ordered[0]:.4f} to {ordered[-1]:.4f}, n = {len(value)})"
 
 
 def _duration(seconds: float) -> str:

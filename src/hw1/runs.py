@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from hw1.files import read_json
-from hw1.training.identity import ConfigError, select
+from hw1.training.identity import ConfigError, added, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ class Snapshots:
 
     Attributes:
         epochs: completed epochs at each of T snapshots, the initialisation (0) first.
-        values: [T, P], or [T, *shape] of one layer's tensor.
+        values: [T, P], or [T, *shape] of one layer's tensor; of a run with R members [T, R, P] or [T, R, *shape].
     """
 
     epochs: list[int]
@@ -134,12 +134,22 @@ class Run:
         with self.weights_file.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
+    @property
+    def members(self) -> int:
+        """R, the number of networks that the run trains side by side."""
+        return int(added(self.settings, "replicas"))
+
     def theta(self) -> Tensor:
-        """The final weights as one vector [P]."""
+        """The final weights as one vector [P]; [R, P] of a run with several members."""
+        import torch
+
         from hw1.vectors import ParamSpace
 
-        net = self.net()
-        return ParamSpace.of(net).flatten({name: value.detach() for name, value in net.named_parameters()})
+        thetas = []
+        for net in self.nets():
+            parameters = {name: value.detach() for name, value in net.named_parameters()}
+            thetas.append(ParamSpace.of(net).flatten(parameters))
+        return thetas[0] if self.members == 1 else torch.stack(thetas)
 
     def snapshots(self, layer: str | None = None) -> Snapshots:
         """All weight snapshots of the run.
@@ -161,11 +171,14 @@ class Run:
             raise FileNotFoundError(f"{self.path} has no snapshots: add callbacks=weight_snapshots")
         epochs = sorted(files)
         if layer is None:
-            space, net = ParamSpace.of(self.net()), self.net()
+            nets = self.nets()
+            space = ParamSpace.of(nets[0])
             rows = []
             for epoch in epochs:
-                _load(net, files[epoch])
-                rows.append(space.flatten({name: value.detach().clone() for name, value in net.named_parameters()}))
+                _load(nets, files[epoch])
+                named = [{name: value.detach().clone() for name, value in net.named_parameters()} for net in nets]
+                thetas = torch.stack([space.flatten(parameters) for parameters in named])
+                rows.append(thetas[0] if self.members == 1 else thetas)
             return Snapshots(epochs, torch.stack(rows))
         values = []
         for epoch in epochs:
@@ -196,16 +209,29 @@ class Run:
         data.setup()
         return data
 
-    def net(self) -> nn.Module:
-        """The network with its final weights, in evaluation mode, on the CPU."""
+    def net(self, member: int = 0) -> nn.Module:
+        """The network (one of the members) with its final weights, in evaluation mode, on the CPU.
+
+        Raises:
+            IndexError: the run has no such member.
+        """
+        if not 0 <= member < self.members:
+            raise IndexError(f"member: got {member}, expected 0 to {self.members - 1} of {self.path.name}")
+        return self.nets()[member]
+
+    def nets(self) -> list[nn.Module]:
+        """The networks of all members, as `net` gives them."""
+        import torch
+
         from hw1.training import build
 
-        # Shapes are known without the files of the data.
-        net = build.network(self.settings, build.datamodule(self.settings))
+        data = build.datamodule(self.settings)  # shapes are known without the files of the data
+        with torch.random.fork_rng():
+            nets = [build.single_network(self.settings, data) for _ in range(self.members)]
         if self.value("trainer.precision") in ("64", "64-true"):
-            net = net.double()
-        _load(net, self.weights_file)
-        return net.eval()
+            nets = [net.double() for net in nets]
+        _load(nets, self.weights_file)
+        return [net.eval() for net in nets]
 
     def _snapshot_files(self) -> dict[int, Path]:
         found = {}
@@ -215,21 +241,30 @@ class Run:
         return found
 
 
-def _load(net: nn.Module, file: Path) -> None:
-    """Read weights into `net` in place, from a snapshot or a checkpoint.
+def _load(nets: list[nn.Module], file: Path) -> None:
+    """Read the members' weights into `nets` in place, from a snapshot or a checkpoint.
 
     Raises:
         ConfigError: the file is damaged or belongs to another network.
     """
     import torch
-    from safetensors.torch import load_model
+    from safetensors.torch import load_file, load_model
+
+    from hw1.models import Replicated, replicate
 
     with _readable(file):
-        if file.suffix == ".safetensors":
-            load_model(net, str(file))
-        else:
+        together = replicate(nets) if len(nets) > 1 else nets[0]
+        if file.suffix != ".safetensors":
             state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-            net.load_state_dict({name.removeprefix("net."): value for name, value in state.items()})
+            together.load_state_dict({name.removeprefix("net."): value for name, value in state.items()})
+        elif isinstance(together, Replicated):
+            together.load_stacked(load_file(file))
+        else:
+            load_model(together, str(file))
+        if isinstance(together, Replicated):
+            tensors = together.stacked()
+            for member, net in enumerate(nets):
+                net.load_state_dict({name: value[member] for name, value in tensors.items()})
 
 
 @contextmanager
@@ -314,7 +349,7 @@ class Sweep:
         return Sweep(self.path, self.record, [run for run in self.runs if run.status == "complete"])
 
     def table(self, *metrics: str) -> pd.DataFrame:
-        """One row a run: the swept keys, status, and the named metrics (all of them if none is named).
+        """One row a run, or a member: the swept keys, seed, status, and the named metrics (all if none is named).
 
         Raises:
             ValueError: no run has a metric of that name.
@@ -327,19 +362,25 @@ class Sweep:
         rows = []
         for run in self.runs:
             result = run.result
-            values = result.get("metrics", {})
-            rows.append(
-                {
-                    "run": run.path.name,
-                    **{key: self.cell(run, key) for key in self.swept},
-                    "seed": run.value("seed"),
-                    "status": run.status,
-                    **{name: values.get(name) for name in metrics or values},
-                    "parameters": result.get("parameters"),
-                    "seconds": result.get("seconds"),
-                    "source": result.get("dataset", {}).get("source"),
+            several = run.members > 1
+            for member in range(run.members):
+                values = {
+                    name: value[member] if isinstance(value, list) and several else value
+                    for name, value in result.get("metrics", {}).items()
                 }
-            )
+                rows.append(
+                    {
+                        "run": run.path.name,
+                        **({"member": member} if several else {}),
+                        **{key: self.cell(run, key) for key in self.swept},
+                        "seed": run.value("seed") + member,
+                        "status": run.status,
+                        **{name: values.get(name) for name in metrics or values},
+                        "parameters": result.get("parameters"),
+                        "seconds": result.get("seconds"),
+                        "source": result.get("dataset", {}).get("source"),
+                    }
+                )
         return pd.DataFrame(rows)
 
 

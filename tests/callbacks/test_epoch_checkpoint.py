@@ -63,7 +63,7 @@ def test_at_least_so_long_between_two_and_always_the_last(seconds, stop_after, w
         assert held == (epochs[-1] if epochs else None)
         epochs.append(clock.epoch)
 
-    keep = EpochCheckpoint(seconds, lambda epoch: 7000 + epoch, before)
+    keep = EpochCheckpoint(seconds, lambda epoch, member: 7000 + epoch, before)
     net = Seeded()
     tiny_fit(net, function(), tmp_path, [keep, clock], epochs=7)
     assert epochs == written
@@ -76,7 +76,7 @@ def test_at_least_so_long_between_two_and_always_the_last(seconds, stop_after, w
 def test_seconds_are_counted_over_interruptions(monkeypatch):
     now = 0.0
     monkeypatch.setattr("hw1.callbacks.epoch_checkpoint.time", SimpleNamespace(monotonic=lambda: now))
-    first, second = (EpochCheckpoint(1, lambda epoch: 0, lambda: None) for _ in range(2))
+    first, second = (EpochCheckpoint(1, lambda epoch, member: 0, lambda: None) for _ in range(2))
     first.on_train_start(None, None)
     now = 30.0
     state = first.state_dict()

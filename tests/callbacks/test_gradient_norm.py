@@ -101,14 +101,14 @@ def test_frozen_and_unused_parameters(tmp_path):
     net = nn.ModuleDict({"used": nn.Linear(2, 1), "frozen": nn.Linear(2, 1), "idle": nn.Linear(2, 1)})
     net["frozen"].requires_grad_(False)
     net["used"](torch.tensor([[3.0, 4.0]])).sum().backward()
-    assert squared_norms(net).tolist() == [25.0, 1.0, 0.0, 0.0]
+    assert squared_norms(net).tolist() == [[25.0, 1.0, 0.0, 0.0]]
 
 
 def test_a_parameter_that_is_one_number_and_got_no_gradient():
     net = nn.Module()
     net.scale, net.weight = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor([3.0, 4.0]))
     net.weight.square().sum().backward()
-    assert squared_norms(net).tolist() == [0.0, 100.0]
+    assert squared_norms(net).tolist() == [[0.0, 100.0]]
 
 
 def test_a_scaled_loss_does_not_scale_the_norm(tmp_path):
@@ -140,7 +140,7 @@ def test_one_row_a_step_in_a_long_epoch(tmp_path):
         gradient.on_before_optimizer_step(trainer, module, None)
         trainer.global_step = step + 1
         for callback in (gradient, loss):
-            callback.on_train_batch_end(trainer, module, {"loss": torch.tensor(1.0)}, None, step)
+            callback.on_train_batch_end(trainer, module, {"losses": torch.ones(1)}, None, step)
     for callback in (gradient, loss):
         callback.on_train_epoch_end(trainer, module)
     csv.write()

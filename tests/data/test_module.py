@@ -72,7 +72,7 @@ def test_the_full_batch_is_the_tensors_themselves():
 
 def test_order_depends_on_seed_and_epoch_alone():
     def drawn(seed, epoch):
-        return torch.cat(list(EpochBatches(50, 8, seed, lambda: epoch))).tolist()
+        return torch.cat(list(EpochBatches(50, 8, [seed], lambda: epoch))).tolist()
 
     # Written down once: a change here changes every recorded run.
     assert drawn(0, 0)[:6] == [9, 21, 43, 26, 24, 41]
@@ -91,10 +91,10 @@ def test_streams_of_neighbouring_seeds_and_purposes_differ():
 
 def test_order_seed_is_the_seed_until_it_is_set():
     data, other = module(seed=5), module(seed=6)
-    assert data.order_seed == 5
+    assert data.order_seeds == [5]
     expected = order(other.train_dataloader())
     assert order(data.train_dataloader()) != expected
-    data.order_seed = 6
+    data.order_seeds = [6]
     assert order(data.train_dataloader()) == expected
 
 

@@ -97,7 +97,7 @@ def test_the_same_number_in_other_digits_is_the_same_run():
 @pytest.mark.parametrize("value", [None, 0.0, {"a": [1]}])
 def test_a_setting_of_a_later_version_keeps_old_keys_at_its_old_value(monkeypatch, value):
     key, seed = run_key(BASE), run_seed(BASE)
-    monkeypatch.setattr(identity, "_ADDED", {"optimizer.new": value, "trainer.deep.new": 3})
+    monkeypatch.setattr(identity, "ADDED", {"optimizer.new": value, "trainer.deep.new": 3})
     assert run_key(BASE) == key and run_seed(BASE) == seed
     assert run_key(changed("optimizer.new", value)) == key and run_seed(changed("optimizer.new", value)) == seed
     assert run_key(changed("optimizer.new", 7)) != key and run_seed(changed("optimizer.new", 7)) != seed

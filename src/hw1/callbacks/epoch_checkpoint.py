@@ -11,6 +11,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from hw1.files import replacing
+from hw1.models import Replicated
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -26,15 +27,16 @@ class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last:
     """Writes `<run>/checkpoints/last.ckpt` at the end of an epoch.
 
     Randomness needs no state: before the first step of every epoch all generators are seeded from the run's seed and
-    the epoch, so an epoch sees the same dropout whether or not training was interrupted before it.
+    the epoch, so an epoch sees the same dropout whether or not training was interrupted before it, and a
+    member sees the same as the single run with its seed.
 
     Args:
         seconds: at least so long between two checkpoints; the last epoch always writes one.
-        epoch_seed: epoch -> 32-bit seed.
+        epoch_seed: (epoch, member) -> 32-bit seed.
         before: called before a checkpoint is written, so that no log falls behind it.
     """
 
-    def __init__(self, seconds: float, epoch_seed: Callable[[int], int], before: Callable[[], None]) -> None:
+    def __init__(self, seconds: float, epoch_seed: Callable[[int, int], int], before: Callable[[], None]) -> None:
         self._seconds = seconds
         self._epoch_seed = epoch_seed
         self._before = before
@@ -67,7 +69,10 @@ class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last:
         DataLoader's iterator after it draws from torch's generator.
         """
         if batch_idx == 0:
-            lightning.seed_everything(self._epoch_seed(trainer.current_epoch), verbose=False)
+            epoch = trainer.current_epoch
+            if isinstance(pl_module.net, Replicated):
+                pl_module.net.seed(lambda member: self._epoch_seed(epoch, member))
+            lightning.seed_everything(self._epoch_seed(epoch, 0), verbose=False)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write a checkpoint if it is time, or the last epoch."""

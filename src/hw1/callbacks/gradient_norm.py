@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from hw1.callbacks.step_buffer import FETCH_EVERY, StepBuffer, log_rows
+from hw1.callbacks.step_buffer import FETCH_EVERY, StepBuffer, log_members
+from hw1.models import Replicated
 
 
 def layer_of(parameter: str) -> str:
@@ -17,18 +18,19 @@ def layer_of(parameter: str) -> str:
 
 
 def squared_norms(net: nn.Module) -> Tensor:
-    """Squared l2 norm of the gradient of each parameter, [number of parameters], without a host synchronisation."""
-    norms = torch._foreach_norm(
-        [p.new_zeros(1) if p.grad is None else p.grad for p in net.parameters() if p.requires_grad]
-    )
-    return torch.stack(norms).square()
+    """Squared l2 norm of the gradient of each parameter of each member, [R, tensors]; no host synchronisation."""
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters() if p.requires_grad]
+    if isinstance(net, Replicated):
+        return net.squares(gradients)
+    return torch.stack(torch._foreach_norm(gradients)).square()[None]
 
 
 class GradientNorm(Callback):
     """Logs `gradient_norm`, and `gradient_norm/<layer>`, of the mini-batch loss every N steps.
 
-    It is the l2 norm over all parameters (or those of one layer) before clipping and without weight decay. Values are
-    fetched every 100 steps, so a step never waits for the device.
+    It is the l2 norm over all parameters (or those of one layer) of the mini-batch loss's gradient before clipping and
+    without weight decay, one a member; also while the squared gradient norm is minimised. Values are fetched every 100
+    steps, so a step never waits for the device.
 
     Args:
         every_n_steps: distance between two measurements, in optimizer steps.
@@ -44,6 +46,7 @@ class GradientNorm(Callback):
         self._every = every_n_steps
         self._per_layer = per_layer
         self._buffer = StepBuffer()
+        self._pending: tuple[int, Tensor] | None = None
 
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
@@ -54,12 +57,17 @@ class GradientNorm(Callback):
             scaler = getattr(trainer.precision_plugin, "scaler", None)
             if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
                 squares = squares / scaler.scale(torch.ones_like(squares)).square()  # a fused step unscales by itself
-            self._buffer.add(trainer.global_step, squares)
+            self._pending = trainer.global_step, squares
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Fetch every 100 steps."""
+        """Keep this step's values, and fetch every 100 steps."""
+        if self._pending is not None:
+            step, squares = self._pending
+            # With another objective p.grad is the gradient of that; the task hands on those of the loss.
+            self._buffer.add(step, outputs.get("squares", squares))
+            self._pending = None
         if trainer.global_step % FETCH_EVERY == 0:
             self._flush(trainer, pl_module.net)
 
@@ -68,14 +76,24 @@ class GradientNorm(Callback):
         self._flush(trainer, pl_module.net)
 
     def _flush(self, trainer: lightning.Trainer, net: nn.Module) -> None:
-        members = defaultdict(list)  # layer -> positions of its parameters
-        trained = (name for name, parameter in net.named_parameters() if parameter.requires_grad)
-        for position, name in enumerate(trained):
-            members[layer_of(name)].append(position)
-        layers = members if self._per_layer else {}
-        names = ["gradient_norm", *(f"gradient_norm/{layer}" for layer in layers)]
-        rows = [
-            (step, [sum(squares) ** 0.5, *(sum(squares[i] for i in at) ** 0.5 for at in layers.values())])
-            for step, squares in self._buffer.fetch()
-        ]
-        log_rows(trainer, names, rows)
+        rows = self._buffer.fetch()
+        if not rows:
+            return
+        own = (
+            net.member_names()
+            if isinstance(net, Replicated)
+            else [n for n, p in net.named_parameters() if p.requires_grad]
+        )
+        layers = defaultdict(list)  # layer -> positions of its parameters
+        for position, name in enumerate(own):
+            layers[layer_of(name)].append(position)
+        groups = {"gradient_norm": list(range(len(own)))}
+        if self._per_layer:
+            groups |= {f"gradient_norm/{layer}": at for layer, at in layers.items()}
+
+        def norms(squares: list[list[float]], at: list[int]) -> list[float]:
+            return [sum(member) ** 0.5 for member in zip(*(squares[i] for i in at), strict=True)]
+
+        log_members(
+            trainer, [(step, {name: norms(squares, at) for name, at in groups.items()}) for step, squares in rows]
+        )

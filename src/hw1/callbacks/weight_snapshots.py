@@ -4,16 +4,18 @@ from pathlib import Path
 
 import lightning
 from lightning.pytorch.callbacks import Callback
-from safetensors.torch import save_model
+from safetensors.torch import save_file, save_model
 
 from hw1.files import replacing
+from hw1.models import Replicated
 
 
 class WeightSnapshots(Callback):
     """Writes `<run>/snapshots/epoch=<completed epochs>.safetensors`.
 
     Each file holds the network's parameters and buffers by name, so that one layer can be read over all snapshots
-    without the rest (see `Run.snapshots`). Tied weights are stored once.
+    without the rest (see `Run.snapshots`). Tied weights are stored once. Of several members, each tensor is stacked:
+    [R, *shape].
 
     Args:
         every_n_epochs: distance between two snapshots; null for the first and the last only.
@@ -47,4 +49,8 @@ class WeightSnapshots(Callback):
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "snapshots" / f"epoch={epoch:06d}.safetensors"
             with replacing(path) as temporary:
-                save_model(pl_module.net, str(temporary))
+                if isinstance(pl_module.net, Replicated):
+                    tensors = {name: value.contiguous() for name, value in pl_module.net.stacked().items()}
+                    save_file(tensors, str(temporary))
+                else:
+                    save_model(pl_module.net, str(temporary))

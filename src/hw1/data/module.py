@@ -27,12 +27,13 @@ class DataModule(lightning.LightningDataModule):
         train_size: number of training examples; None for all.
         corruption: fraction in [0, 1] of the training labels that is shuffled; classification only.
         val_fraction: fraction in [0, 1) of the training set that becomes the validation set.
-        seed: of these choices, and of the order of the training batches unless `order_seed` is set.
+        seed: of these choices, and of the order of the training batches unless `order_seeds` are set.
         workers: processes that load batches; 0 (in this process) is fastest for examples in memory.
         eval_batch_size: examples a batch where whole sets are evaluated; it changes memory and speed, not results.
 
     Attributes:
-        order_seed: seed of the order of training batches; set it before training begins.
+        order_seeds: seeds of the order of training batches, one a member; set them before training begins. With several
+            of them every batch has a leading dimension: [R, B, ...], or [1, B, ...] where all members share it.
         eval_names: names of the sets that `val_dataloader` and `test_dataloader` evaluate, in their order.
         in_shape, out_features, loss, name, source: of `examples`; known before any example is read.
 
@@ -74,7 +75,7 @@ class DataModule(lightning.LightningDataModule):
         self.examples = examples
         self.batch_size, self.train_size, self.eval_batch_size = batch_size, train_size, eval_batch_size
         self.corruption, self.val_fraction = corruption, val_fraction
-        self.seed = self.order_seed = seed
+        self.seed, self.order_seeds = seed, [seed]
         self.workers = workers
         self.name = examples.name
         self.in_shape, self.out_features, self.loss = examples.in_shape, examples.out_features, examples.loss
@@ -148,8 +149,8 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches [x, y] of `batch_size`, reordered each epoch; the last one may be smaller."""
-        batches = EpochBatches(self.sizes["train"], self.batch_size, self.order_seed, self._epoch)
-        return loader(self.train_tensors, batches, self.workers)
+        batches = EpochBatches(self.sizes["train"], self.batch_size, self.order_seeds, self._epoch)
+        return loader(self.train_tensors, batches, self.workers, len(self.order_seeds) > 1)
 
     def _epoch(self) -> int:
         # Not trainer.current_epoch: Lightning builds the resumed epoch's iterator (whose workers read ahead at once)
@@ -166,7 +167,9 @@ class DataModule(lightning.LightningDataModule):
 
     def _evaluation(self) -> list[DataLoader[Batch]]:
         return [
-            loader(self._tensors(name), OrderedBatches(size, self.eval_batch_size), self.workers)
+            loader(
+                self._tensors(name), OrderedBatches(size, self.eval_batch_size), self.workers, len(self.order_seeds) > 1
+            )
             for name, size in self.sizes.items()
         ]
 

@@ -13,8 +13,10 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from hw1.data import DataModule
+from hw1.models import replicate
 from hw1.training.construct import call, check_setting, naming, target_of
-from hw1.training.identity import ConfigError, Settings, run_seed
+from hw1.training.identity import ConfigError, Settings, added, run_seed
+from hw1.training.objectives import check_objective
 from hw1.training.task import Task
 
 # No hardware banners and tips; importing lightning has just set the level to INFO.
@@ -37,13 +39,53 @@ def validate(settings: Settings, folder: Path) -> None:
         data.prepare_data()
         data.setup()
     with torch.device("meta"):
-        network(settings, data)
+        net = single_network(settings, data)
+    check_objective(added(settings, "objective"))
+    if replicas(settings) > 1:
+        try:
+            replicate([net])
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     optimizer, scheduler = optimization(settings)
     made = optimizer([nn.Parameter(torch.zeros(1))])
     if scheduler is not None:
         scheduler(made)
+    if replicas(settings) > 1:
+        _refuse_coupling(settings, made)
     callbacks(settings)
     trainer(settings, folder, callbacks=[], loggers=[])
+
+
+def replicas(settings: Settings) -> int:
+    """The number of members of the run.
+
+    Raises:
+        ConfigError: it is not a positive integer.
+    """
+    number = added(settings, "replicas")
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ConfigError(f"replicas: got {number!r}, expected a positive integer")
+    return number
+
+
+# Optimizers that treat every weight by itself, so that stacked members do not meet.
+_ELEMENTWISE = ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "Adagrad", "Adadelta", "ASGD")
+
+
+def _refuse_coupling(settings: Settings, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse what would make one member's training depend on another's."""
+    instead = "or single runs (replicas=1 seed=0,1,2)"
+    if type(optimizer) not in [getattr(torch.optim, name) for name in _ELEMENTWISE]:
+        raise ConfigError(
+            f"optimizer: got {type(optimizer).__name__} with replicas={settings['replicas']}, which may tie members "
+            f"together; expected one of {', '.join(_ELEMENTWISE)}, {instead}"
+        )
+    node = settings["trainer"]
+    if node.get("gradient_clip_val") and node.get("gradient_clip_algorithm", "norm") == "norm":
+        raise ConfigError(
+            f"trainer.gradient_clip_val: got {node['gradient_clip_val']} with replicas={settings['replicas']}, which "
+            f"clips the norm over all members; expected +trainer.gradient_clip_algorithm=value, {instead}"
+        )
 
 
 def datamodule(settings: Settings) -> DataModule:
@@ -58,8 +100,17 @@ def datamodule(settings: Settings) -> DataModule:
     )
 
 
-def network(settings: Settings, data: DataModule) -> nn.Module:
-    """The network for the data's shapes; convolutions are laid out channels_last, which trains faster."""
+def network(settings: Settings, data: DataModule, seeds: Sequence[int] = (0,)) -> nn.Module:
+    """The network of a run, initialised from a seed; a `Replicated` of several seeds."""
+    nets = []
+    for seed in seeds:
+        lightning.seed_everything(seed, verbose=False)
+        nets.append(single_network(settings, data))
+    return replicate(nets) if len(nets) > 1 else nets[0]
+
+
+def single_network(settings: Settings, data: DataModule) -> nn.Module:
+    """One network for the data's shapes; convolutions are laid out channels_last, which trains faster."""
     net = call(settings["model"], "model", in_shape=data.in_shape, out_features=data.out_features)
     if any(isinstance(layer, nn.Conv2d) for layer in net.modules()):
         net = net.to(memory_format=torch.channels_last)
@@ -81,7 +132,7 @@ def optimization(settings: Settings) -> tuple[Callable[..., Any], Callable[..., 
 def task(net: nn.Module, settings: Settings, data: DataModule) -> Task:
     """The LightningModule."""
     optimizer, scheduler = optimization(settings)
-    return Task(net, data.loss, optimizer, scheduler)
+    return Task(net, data.loss, optimizer, scheduler, *check_objective(added(settings, "objective")))
 
 
 def callbacks(settings: Settings) -> list[lightning.Callback]:

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from hw1.callbacks import EpochCheckpoint, StepLoss, TrainingProgress
 from hw1.callbacks.epoch_checkpoint import AtomicCheckpointIO
+from hw1.callbacks.step_buffer import median
 from hw1.files import read_json, write_json, write_text
 from hw1.training import build
 from hw1.training.identity import ConfigError, Settings, deciding, mixed, run_key, run_seed
@@ -92,18 +93,19 @@ def fit(settings: Settings, folder: Path, overrides: Sequence[str] = ()) -> dict
 
 def _train(settings: Settings, folder: Path) -> dict[str, Any]:
     own = build.own_trainer_settings(settings)
-    seed = run_seed(settings)
+    seeds = [run_seed(settings, member) for member in range(build.replicas(settings))]
     data = build.datamodule(settings)
-    data.order_seed = mixed(seed, "order")
-    lightning.seed_everything(seed, verbose=False)
-    net = build.network(settings, data)
+    data.order_seeds = [mixed(seed, "order") for seed in seeds]
+    net = build.network(settings, data, seeds)
     task = build.task(net, settings, data)
     checkpoint = folder / "checkpoints" / "last.ckpt"
     first_step = _resume_step(checkpoint)
 
-    csv = MetricsCsv(folder, first_step)
+    csv = MetricsCsv(folder, first_step, members=len(seeds))
     loggers = [csv, *build.loggers(settings, folder, first_step)]
-    clock = EpochCheckpoint(own["checkpoint_seconds"], lambda epoch: mixed(seed, "epoch", epoch), csv.write)
+    clock = EpochCheckpoint(
+        own["checkpoint_seconds"], lambda epoch, member: mixed(seeds[member], "epoch", epoch), csv.write
+    )
     callbacks = [StepLoss(), *build.callbacks(settings), clock]
     if own["progress"]:
         callbacks.append(TrainingProgress(folder.name.rpartition("-")[0]))
@@ -114,29 +116,34 @@ def _train(settings: Settings, folder: Path) -> dict[str, Any]:
             trainer.fit(task, datamodule=data, ckpt_path=checkpoint if first_step else None, weights_only=True)
         seconds = clock.seconds_trained
         metrics = _test(trainer, task, data)
-    parameters = sum(parameter.numel() for parameter in net.parameters())
+    parameters = sum(parameter.numel() for parameter in net.parameters()) // len(seeds)
+    single = len(seeds) == 1
+    middle = {name: values[0] if single else median(values) for name, values in metrics.items()}
     hyperparameters = _flat(deciding(settings))
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             # At the last step: at step 0, the default, TensorBoard takes the whole curve for an abandoned attempt.
-            logger.log_hyperparams(hyperparameters, metrics, step=trainer.global_step - 1)
+            logger.log_hyperparams(hyperparameters, middle, step=trainer.global_step - 1)
         else:
             logger.log_hyperparams(hyperparameters)
         logger.finalize("success")
     return {
         "parameters": parameters,
-        "metrics": metrics,
+        "replicas": len(seeds),
+        "metrics": middle if single else metrics,
         "epochs": trainer.current_epoch,
         "seconds": round(seconds, 3),
         "dataset": {"name": data.name, "source": data.source, **data.sizes, "sha256": data.identity()},
     }
 
 
-def _test(trainer: lightning.Trainer, task: Task, data: build.DataModule) -> dict[str, float]:
+def _test(trainer: lightning.Trainer, task: Task, data: build.DataModule) -> dict[str, list[float]]:
     # The weights in memory are those of the last checkpoint and snapshot; exact whole-set means, as in every epoch.
     with _interruptible():
         trainer.test(task, datamodule=data, verbose=False, weights_only=True)
-    return {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+    # A callback may have measured more than the task, one value a member or a single one for all.
+    measured = {name: [float(value)] for name, value in trainer.callback_metrics.items() if "/" in name}
+    return {**measured, **task.member_metrics}
 
 
 def _resume_step(checkpoint: Path) -> int:

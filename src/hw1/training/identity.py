@@ -24,7 +24,7 @@ WITHOUT_EFFECT = (
 
 # Settings added since the first release, with the value under which older runs were made: at that value they are
 # left out of the key, so that old keys stay what they are.
-_ADDED: dict[str, Any] = {}
+ADDED: dict[str, Any] = {"replicas": 1, "objective": {"minimise": "loss", "after": 0}}
 
 # What a run with `init: independent` derives its weights and data order from, besides the seed. Training longer or
 # measuring more does not change the start.
@@ -61,6 +61,11 @@ def select(settings: Settings, path: str, default: Any = None) -> Any:
     return node
 
 
+def added(settings: Settings, path: str) -> Any:
+    """A setting that runs of an earlier version do not have."""
+    return select(settings, path, ADDED[path])
+
+
 def _digest(value: Any) -> str:
     # Sorted, so that the order of the defaults list does not matter.
     return hashlib.sha256(json.dumps(_plain(value), sort_keys=True, default=str).encode()).hexdigest()
@@ -78,7 +83,7 @@ def _plain(value: Any) -> Any:
 def run_key(settings: Settings) -> str:
     """The run's key: 10 hexadecimal digits that change with every setting that can change its result."""
     missing = object()
-    at_old_value = [path for path, value in _ADDED.items() if select(settings, path, missing) == value]
+    at_old_value = [path for path, value in ADDED.items() if select(settings, path, missing) == value]
     return _digest(_without(settings, [*WITHOUT_EFFECT, *at_old_value]))[:10]
 
 
@@ -98,7 +103,7 @@ def run_seed(settings: Settings, member: int = 0) -> int:
     own = None
     if init == "independent":
         learning = {group: settings.get(group) for group in _LEARNING}
-        at_old_value = [path for path, value in _ADDED.items() if select(settings, path) == value]
+        at_old_value = [path for path, value in ADDED.items() if select(settings, path) == value]
         own = _without(learning, [*WITHOUT_EFFECT, *_SEEDS, *at_old_value])
     return mixed(seed + member, own)
 

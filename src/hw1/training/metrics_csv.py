@@ -15,17 +15,22 @@ class MetricsCsv(Logger):
     """Lightning logger that appends to `<folder>/metrics.csv`.
 
     Columns are `epoch`, `step` and the metrics in the order of their first appearance; a cell is empty where a metric
-    has no value at that step. Lightning's CSVLogger deletes the file of an interrupted run; this one goes on with it.
+    has no value at that step. A value that is a list over members becomes one row a member, numbered in a column
+    `member`. Lightning's CSVLogger deletes the file of an interrupted run; this one goes on with it.
 
     Args:
         folder: the run's folder.
         first_step: rows at or after this step, left by a killed process, are dropped.
+        members: number of members of the run.
     """
 
-    def __init__(self, folder: Path, first_step: int = 0) -> None:
+    takes_members = True
+
+    def __init__(self, folder: Path, first_step: int = 0, members: int = 1) -> None:
         super().__init__()
         self._path = folder / "metrics.csv"
-        self._columns = ["epoch", "step"]
+        self._members = members
+        self._columns = ["epoch", "step"] if members == 1 else ["epoch", "step", "member"]
         self._pending: dict[int, dict[str, Any]] = {}
         kept = []
         if self._path.exists():
@@ -50,7 +55,7 @@ class MetricsCsv(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: config.yaml holds the settings."""
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add values to the row of `step`."""
         self._pending.setdefault(0 if step is None else step, {}).update(metrics)
         if len(self._pending) >= 2000:  # the newest may still get values that are fetched late
@@ -66,7 +71,7 @@ class MetricsCsv(Logger):
     def _append(self, steps: list[int]) -> None:
         if not steps:
             return
-        rows = [{"step": step, **self._pending.pop(step)} for step in steps]
+        rows = [row for step in steps for row in self._rows({"step": step, **self._pending.pop(step)})]
         new = [name for row in rows for name in row if name not in self._columns]
         if new:  # a column's first values have the whole file written again, atomically
             with self._path.open(newline="", encoding="utf-8") as file:
@@ -76,6 +81,15 @@ class MetricsCsv(Logger):
         else:
             with self._path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self._columns, lineterminator="\n").writerows(rows)
+
+    def _rows(self, values: dict[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {
+                **({"member": r} if self._members > 1 else {}),
+                **{name: value[r] if isinstance(value, list) else value for name, value in values.items()},
+            }
+            for r in range(self._members)
+        ]
 
     def finalize(self, status: str) -> None:
         """Write what is pending."""

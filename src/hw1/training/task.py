@@ -1,30 +1,70 @@
 """The one LightningModule."""
 
-import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import Metric
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+from hw1.callbacks.step_buffer import log_members, median
+from hw1.models import Replicated
+from hw1.training.objectives import LOSS, OBJECTIVES, SQUARED_GRADIENT_NORM, Loss, member_losses, squared_gradient_norms
+
 Batch = tuple[Tensor, Tensor]
 
 
+class WholeSetMeans(Metric):
+    """Example-weighted means of several values over all batches, float64: K values of R members, [R, K].
+
+    NaN stands for itself; torchmetrics' MeanMetric can leave it out or ignore weights, and is one object a value.
+
+    Args:
+        members: R.
+        values: K.
+        dtype: of the sums; float64 keeps the digits of float32 terms.
+    """
+
+    full_state_update = False
+
+    def __init__(self, members: int, values: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(members, values, dtype=dtype), dist_reduce_fx="sum")
+        self.add_state("examples", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
+
+    def update(self, means: Tensor, examples: int) -> None:
+        """Add the means [R, K] over a batch of `examples`."""
+        self.sums += means.to(self.sums.dtype) * examples
+        self.examples += examples
+
+    def compute(self) -> Tensor:
+        """The means over everything so far, [R, K]."""
+        return self.sums / self.examples
+
+
 class Task(lightning.LightningModule):
-    """Minimises a loss, and reports exact means over whole sets in evaluation mode.
+    """Minimises a loss (or its squared gradient norm), and reports exact means over whole sets in evaluation mode.
 
     Each evaluation logs `<set>/loss` (the unit of the loss; nats for cross-entropy) and, for classes, `<set>/accuracy`
     for every set in the datamodule's `eval_names`: example-weighted over the whole set, also with a ragged last batch.
+    With a `Replicated` network every value is one a member; Lightning and its loggers see the median over members.
 
     Args:
-        net: the network, [B, ...] -> [B, out_features].
-        loss: (outputs, targets) -> mean over the batch [].
+        net: the network, [B, ...] -> [B, out_features], or a `Replicated`.
+        loss: a loss of torch.nn.functional: (outputs, targets) -> mean over the batch [], with a `reduction`.
         optimizer: parameters -> optimizer.
         scheduler: optimizer -> learning-rate scheduler, stepped every epoch; None for none.
+        objective: "loss", or "squared_gradient_norm" of the mini-batch loss (double backward).
+        objective_after: epochs on the loss before the squared gradient norm is minimised; the optimizer then starts
+            afresh.
+
+    Attributes:
+        member_metrics: {name: [R]} of the last evaluation.
+
+    Raises:
+        ValueError: an unknown objective.
     """
 
     def __init__(
@@ -33,15 +73,23 @@ class Task(lightning.LightningModule):
         loss: Loss,
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
+        objective: str = LOSS,
+        objective_after: int = 0,
     ) -> None:
         super().__init__()
+        if objective not in OBJECTIVES:
+            raise ValueError(f"objective: got {objective!r}, expected {' or '.join(OBJECTIVES)}")
         self.net = net
         self.loss = loss
+        self.objective, self.objective_after = objective, objective_after
+        self.members = net.replicas if isinstance(net, Replicated) else 1
+        self.member_metrics: dict[str, list[float]] = {}
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
         # Plain containers, so that the state_dict holds the network and nothing else.
-        self._metrics: list[dict[str, Metric]] = []
+        self._metrics: list[WholeSetMeans] = []
         self._names: tuple[str, ...] = ()
+        self._values: tuple[str, ...] = ("loss",)
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's outputs."""
@@ -54,38 +102,58 @@ class Task(lightning.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self._make_scheduler(optimizer)}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean loss of a mini-batch, []."""
+    @property
+    def minimises(self) -> str:
+        """The objective of the current epoch."""
+        return self.objective if self.current_epoch >= self.objective_after else LOSS
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Forget what the optimizer has gathered on the loss when the objective changes.
+
+        Not in on_train_epoch_start, which Lightning leaves out in the epoch that it resumes at.
+        """
+        if batch_idx == 0 and self.current_epoch == self.objective_after > 0:
+            self.trainer.optimizers[0].state = defaultdict(dict)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """What is minimised [], and for logging the members' mini-batch losses [R].
+
+        Where the squared gradient norm is minimised, also `squares` [R, tensors], those of the loss's gradient.
+        """
         x, y = batch
-        return self.loss(self.net(x), y)
+        losses = member_losses(self.net, self.loss, self.net(x), y)
+        if self.minimises == SQUARED_GRADIENT_NORM:
+            squares = squared_gradient_norms(self.net, losses)
+            return {"loss": squares.sum(), "losses": losses.detach(), "squares": squares.detach()}
+        return {"loss": losses.sum(), "losses": losses.detach()}
 
     def _start_evaluation(self) -> None:
         data = self.trainer.datamodule
-        classes = None if data.test_tensors[1].is_floating_point() else data.out_features
+        self._values = ("loss",) if data.test_tensors[1].is_floating_point() else ("loss", "accuracy")
         self._names = data.eval_names
-        self._metrics = []
         precise = torch.float32 if self.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-        for _ in self._names:
-            # NaN stands for itself: a MeanMetric's "warn" leaves NaN out of the mean, its "disable" ignores weights.
-            # float64 keeps the digits of float32 terms.
-            metrics: dict[str, Metric] = {"loss": MeanMetric(nan_strategy=math.nan).set_dtype(precise)}
-            if classes is not None:
-                metrics["accuracy"] = MulticlassAccuracy(classes, average="micro", validate_args=False)
-            self._metrics.append({name: metric.to(self.device) for name, metric in metrics.items()})
+        self._metrics = [WholeSetMeans(self.members, len(self._values), precise).to(self.device) for _ in self._names]
 
     def _evaluate(self, batch: Batch, dataloader_idx: int) -> None:
         x, y = batch
         outputs = self.net(x)
-        for name, metric in self._metrics[dataloader_idx].items():
-            if name == "loss":
-                metric.update(self.loss(outputs, y), weight=len(x))
-            else:
-                metric.update(outputs, y)
+        values = [member_losses(self.net, self.loss, outputs, y)]
+        if "accuracy" in self._values:
+            hits = outputs.argmax(-1) == y  # [B], or [R, B]
+            values.append(hits.reshape(self.members, -1).to(values[0].dtype).mean(1))
+        self._metrics[dataloader_idx].update(torch.stack(values, dim=1), outputs.shape[-2])
 
-    def _finish_evaluation(self, **log: Any) -> None:
-        for name, metrics in zip(self._names, self._metrics, strict=True):
-            values = {f"{name}/{metric}": value.compute() for metric, value in metrics.items()}
-            self.log_dict(values, add_dataloader_idx=False, **log)
+    def _finish_evaluation(self, log: bool) -> None:
+        self.member_metrics = {
+            f"{name}/{value}": members
+            for name, metric in zip(self._names, self._metrics, strict=True)
+            for value, members in zip(self._values, metric.compute().reshape(self.members, -1).T.tolist(), strict=True)
+        }
+        # Lightning knows single float32 values only: what it hands to callbacks is the middle member.
+        middle = {name: median(members) for name, members in self.member_metrics.items()}
+        self.log_dict(middle, add_dataloader_idx=False, logger=False)
+        if log and not self.trainer.sanity_checking:
+            log_members(self.trainer, [(self.global_step - 1, {"epoch": self.current_epoch, **self.member_metrics})])
 
     def on_validation_epoch_start(self) -> None:
         """Fresh metrics."""
@@ -97,7 +165,7 @@ class Task(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of every set."""
-        self._finish_evaluation()
+        self._finish_evaluation(log=True)
 
     def on_test_epoch_start(self) -> None:
         """Fresh metrics."""
@@ -109,4 +177,4 @@ class Task(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Return the metrics through trainer.test; the loggers have them from the last epoch already."""
-        self._finish_evaluation(logger=False)
+        self._finish_evaluation(log=False)
