@@ -14,6 +14,7 @@ from hw1.curvature.lanczos import spectral_density
 from hw1.curvature.operators import GaussNewton, Operator
 
 LADDER = (1e-12, 1e-9, 1e-6, 1e-3, 1e-2)
+NEIGHBOURS_AT_A_TIME = 100
 CRITICAL = 1e-6  # |g| from which on a point is not critical
 
 
@@ -141,7 +142,7 @@ def sampled_ratio(
     for the dtype, so prefer float64.
 
     Args:
-        risk: theta [P] -> loss [].
+        risk: thetas [k, P] -> losses [k]; `many_points(risk)` of an `EmpiricalRisk`.
         theta: [P].
         radius: distance of the neighbours, > 0.
         samples: number of neighbours, at least 1.
@@ -155,7 +156,7 @@ def sampled_ratio(
         ValueError: the radius or the number of samples is not positive.
 
     Example:
-        >>> saddle = lambda x: x[0] ** 2 + x[1] ** 2 - x[2] ** 2
+        >>> saddle = lambda x: x[:, 0] ** 2 + x[:, 1] ** 2 - x[:, 2] ** 2
         >>> share = sampled_ratio(saddle, torch.zeros(3), 0.1, 2000, torch.Generator().manual_seed(0))
         >>> abs(share.value - 0.5**0.5) < 3 * share.standard_error
         True
@@ -164,12 +165,13 @@ def sampled_ratio(
         raise ValueError(f"radius: got {radius}, expected a positive number")
     if samples < 1:
         raise ValueError(f"samples: got {samples}, expected at least 1")
-    center = risk(theta)
+    center = risk(theta[None])
     higher = 0
-    for _ in range(samples):
-        direction = torch.randn(len(theta), dtype=torch.float64, generator=generator, device=generator.device)
-        step = (direction * (radius / direction.norm())).to(theta)
-        higher += int(risk(theta + step) > center)
+    for done in range(0, samples, NEIGHBOURS_AT_A_TIME):
+        shape = min(NEIGHBOURS_AT_A_TIME, samples - done), len(theta)
+        directions = torch.randn(shape, dtype=torch.float64, generator=generator, device=generator.device)
+        steps = directions * (radius / directions.norm(dim=1, keepdim=True))
+        higher += int((risk(theta + steps.to(theta)) > center).sum())
     likely = (higher + 1) / (samples + 2)
     return Estimate(higher / samples, math.sqrt(likely * (1 - likely) / samples))
 

@@ -143,7 +143,7 @@ def _test(trainer: lightning.Trainer, task: Task, data: build.DataModule) -> dic
         trainer.test(task, datamodule=data, verbose=False, weights_only=True)
     # A callback may have measured more than the task, one value a member or a single one for all.
     measured = {name: [float(value)] for name, value in trainer.callback_metrics.items() if "/" in name}
-    return {**measured, **task.member_metrics}
+    return {**measured, **task.member_metrics, **task.measured}
 
 
 def _resume_step(checkpoint: Path) -> int:

@@ -62,6 +62,7 @@ class Task(lightning.LightningModule):
 
     Attributes:
         member_metrics: {name: [R]} of the last evaluation.
+        measured: {name: [R]} that callbacks add to the run's result.
 
     Raises:
         ValueError: an unknown objective.
@@ -84,6 +85,7 @@ class Task(lightning.LightningModule):
         self.objective, self.objective_after = objective, objective_after
         self.members = net.replicas if isinstance(net, Replicated) else 1
         self.member_metrics: dict[str, list[float]] = {}
+        self.measured: dict[str, list[float]] = {}
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
         # Plain containers, so that the state_dict holds the network and nothing else.
