@@ -18,8 +18,8 @@ from hw1.vectors import ParamSpace
 # P: hidden sizes, target, share of the repeats
 NETS = {
     571: ([5, 10, 10, 10, 10, 10, 5], "20x", 1.0),
-    1756: ([20, 25, 25, 20], "12x", 0.6),
-    5406: ([35, 45, 45, 35], "10x", 0.2),
+    1756: ([20, 25, 25, 20], "15x", 0.6),
+    5406: ([35, 45, 45, 35], "12x", 0.2),
 }
 BASELINE = "torch.autograd.functional.hessian"
 MEMBERS, LOOPED, TOGETHER = 100, 5, 20
