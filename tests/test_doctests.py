@@ -8,6 +8,7 @@ MODULES = [
     "hw1.curvature.estimate",
     "hw1.curvature.exact",
     "hw1.curvature.lanczos",
+    "hw1.curvature.layerwise",
     "hw1.curvature.minimal_ratio",
     "hw1.curvature.operators",
     "hw1.curvature.risk",

@@ -98,9 +98,26 @@ def test_a_dense_operator_and_its_blocks():
         Dense(matrix, ParamSpace.of(nn.Linear(2, 1)))
 
 
+def test_several_members_and_several_matrices():
+    torch.manual_seed(0)
+    net, x, y = Cnn((1, 6, 6), 3, layers=["c3(2)", "p2"]), torch.randn(9, 1, 6, 6), torch.randint(0, 3, (9,))
+    risk = EmpiricalRisk(net, F.cross_entropy, [(x, y)])
+    members = torch.stack([risk.theta, risk.theta + 0.1])
+    hessians = dense_hessian(risk, members)  # not fully connected: one after another
+    assert torch.equal(hessians, torch.stack([dense_hessian(risk, member) for member in members]))
+    expected = [scipy.linalg.eigvalsh(hessian.numpy()).tolist() for hessian in hessians]
+    assert spectrum(hessians).tolist() == [pytest.approx(values, abs=1e-12) for values in expected]
+    with pytest.raises(ValueError, match=rf"^theta: got shape \[7\], expected \[{len(risk.theta)}\] or \[R, "):
+        dense_hessian(risk, torch.zeros(7))
+    with pytest.raises(ValueError, match=r"^matrix: got an asymmetry"):
+        spectrum(torch.stack([torch.eye(2), torch.tensor([[0.0, 1.0], [0.0, 0.0]])]))
+
+
 def test_bad_matrices_are_refused():
     with pytest.raises(ValueError, match=r"^matrix: got shape \[2, 3\], expected \[P, P\]$"):
         spectrum(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"^matrix: got shape \[4, 2, 2\], expected \[P, P\]$"):
+        Dense(torch.zeros(4, 2, 2))
     with pytest.raises(ValueError, match=r"^matrix: got values that are not finite"):
         spectrum(torch.full((2, 2), torch.nan))
     with pytest.raises(ValueError, match=r"^matrix: got an asymmetry of 1\.0e\+00 .* symmetrise it with"):

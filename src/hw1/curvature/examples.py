@@ -54,6 +54,12 @@ class Examples:
                 "switch off random augmentation, and shuffling together with drop_last"
             )
 
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """All inputs [N, ...] and targets [N, ...], copied into memory, in the dtype they come in."""
+        with torch.random.fork_rng(devices=[]):
+            inputs, targets = zip(*self._batches, strict=True)
+        return torch.cat(inputs), torch.cat(targets)
+
 
 def _count(batches: Iterable[Sequence[Tensor]]) -> tuple[int, Tensor]:
     """Number of examples, and their fingerprint."""

@@ -119,6 +119,8 @@ class Dense:
     """
 
     def __init__(self, matrix: Tensor, space: ParamSpace | None = None) -> None:
+        if matrix.ndim != 2:
+            raise ValueError(f"matrix: got shape {list(matrix.shape)}, expected [P, P]")
         require_symmetric(matrix)
         if space is not None and space.size != len(matrix):
             raise ValueError(f"space: got {space.size} parameters, expected {len(matrix)}, the size of the matrix")
@@ -154,13 +156,18 @@ class Dense:
 
 
 def require_symmetric(matrix: Tensor) -> None:
-    """Refuse what is not a finite symmetric matrix [P, P].
+    """Refuse what is not a finite symmetric matrix [P, P], or several of them [..., P, P].
 
     Raises:
         ValueError: another shape, values that are not finite, or an asymmetry above rounding.
     """
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+    if matrix.ndim < 2 or matrix.shape[-2] != matrix.shape[-1]:
         raise ValueError(f"matrix: got shape {list(matrix.shape)}, expected [P, P]")
+    for one in matrix.reshape(-1, *matrix.shape[-2:]):
+        _require_symmetric(one)
+
+
+def _require_symmetric(matrix: Tensor) -> None:
     if not matrix.isfinite().all():
         raise ValueError("matrix: got values that are not finite, expected finite ones")
     if matrix.numel() == 0:

@@ -47,6 +47,9 @@ class EmpiricalRisk:
     Attributes:
         space: the parameters that theta consists of.
         size: N, the number of examples.
+        module: a copy of the network, in evaluation mode.
+        loss: as given.
+        examples: the batches, read again at every pass.
 
     Raises:
         ValueError: no examples, shapes that do not fit, a loss that is not a scalar mean over examples, parameters
@@ -78,23 +81,23 @@ class EmpiricalRisk:
             raise ValueError(f"space: got {', '.join(unknown)}, expected names among {', '.join(everything.names)}")
         everything.subset(*self.space.names).require_same(self.space)
         _check_parameters(module)
-        self._module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self._cast: dict[tuple[torch.dtype, torch.device], nn.Module] = {}
-        self._loss = loss
+        self.loss = loss
         self._keep_graph = keep_graph
         self._warned = False
         self._batched = self.space.size <= BATCHED_PARAMETERS
         # What is kept of the last theta: its value, and for each kind of product one closure a chunk.
         self._at: Tensor | None = None
         self._kept: dict[str, list[Product]] = {}
-        self._examples = Examples(batches, chunk_size)
-        self.size = self._examples.size
-        self._check_loss(*self._examples.first)
+        self.examples = Examples(batches, chunk_size)
+        self.size = self.examples.size
+        self._check_loss(*self.examples.first)
 
     @property
     def theta(self) -> Tensor:
         """The module's own parameters as it was given, theta [P]."""
-        named = dict(self._module.named_parameters())
+        named = dict(self.module.named_parameters())
         return self.space.flatten(named).clone()
 
     def __call__(self, theta: Tensor) -> Tensor:
@@ -102,8 +105,8 @@ class EmpiricalRisk:
         parameters = self._parameters(theta)
         total = torch.zeros((), dtype=theta.dtype, device=theta.device)
         with self._undisturbed(theta.device), torch.no_grad():
-            for inputs, targets in self._examples.chunks(theta):
-                total += self._loss(self._outputs(parameters, inputs), targets) * (len(inputs) / self.size)
+            for inputs, targets in self.examples.chunks(theta):
+                total += self.loss(self._outputs(parameters, inputs), targets) * (len(inputs) / self.size)
         return total
 
     def gradient(self, theta: Tensor) -> Tensor:
@@ -112,7 +115,7 @@ class EmpiricalRisk:
         total = torch.zeros_like(theta)
         used: set[str] = set()
         with self._undisturbed(theta.device):
-            for inputs, targets in self._examples.chunks(theta):
+            for inputs, targets in self.examples.chunks(theta):
                 gradients = self._chunk_gradient(parameters, inputs, targets, create_graph=False)
                 self._add(total, gradients)
                 used.update(name for name, g in zip(self.space.names, gradients, strict=True) if g is not None)
@@ -145,8 +148,8 @@ class EmpiricalRisk:
         tensors = {name: tensor.detach() for name, tensor in self._parameters(theta).items()}
         risk = copy.copy(self)
         risk.space, risk._cast, risk._at, risk._kept = part, {}, None, {}
-        risk._module = copy.deepcopy(self._network(theta))
-        risk._module.load_state_dict(tensors, strict=False)
+        risk.module = copy.deepcopy(self._network(theta))
+        risk.module.load_state_dict(tensors, strict=False)
         return risk, part.flatten(tensors)
 
     # --- evaluation
@@ -168,7 +171,7 @@ class EmpiricalRisk:
     def _network(self, theta: Tensor) -> nn.Module:
         key = (theta.dtype, theta.device)
         if key not in self._cast:
-            self._cast[key] = copy.deepcopy(self._module).to(dtype=theta.dtype, device=theta.device)
+            self._cast[key] = copy.deepcopy(self.module).to(dtype=theta.dtype, device=theta.device)
         return self._cast[key]
 
     def _outputs(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
@@ -179,7 +182,7 @@ class EmpiricalRisk:
     @contextlib.contextmanager
     def _undisturbed(self, device: torch.device) -> Iterator[None]:
         """Gradients on, autocast off, kernels that can be differentiated twice; random state restored at the end."""
-        recurrent = any(isinstance(part, nn.RNNBase) for part in self._module.modules())
+        recurrent = any(isinstance(part, nn.RNNBase) for part in self.module.modules())
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
             stack.enter_context(torch.inference_mode(False))
@@ -195,7 +198,7 @@ class EmpiricalRisk:
     def _chunk_gradient(
         self, parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor, create_graph: bool
     ) -> tuple[Tensor | None, ...]:
-        value = self._loss(self._outputs(parameters, inputs), targets) * (len(inputs) / self.size)
+        value = self.loss(self._outputs(parameters, inputs), targets) * (len(inputs) / self.size)
         if not value.requires_grad:
             return (None,) * len(parameters)
         return torch.autograd.grad(value, tuple(parameters.values()), create_graph=create_graph, allow_unused=True)
@@ -208,7 +211,7 @@ class EmpiricalRisk:
     def _gauss_newton_chunk(self, parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Product:
         outputs = self._outputs(parameters, inputs)
         cut = outputs.detach().requires_grad_()
-        value = self._loss(cut, targets) * (len(inputs) / self.size)
+        value = self.loss(cut, targets) * (len(inputs) / self.size)
         (slope,) = torch.autograd.grad(value, cut, create_graph=True)
         return GaussNewtonProduct(tuple(parameters.values()), outputs, cut, slope)
 
@@ -225,7 +228,7 @@ class EmpiricalRisk:
         parameters = self._parameters(theta)
         kept: list[Product] = []
         used: set[str] = set()
-        for inputs, targets in self._examples.chunks(theta):
+        for inputs, targets in self.examples.chunks(theta):
             product = make(parameters, inputs, targets)
             used.update(name for name, is_used in zip(self.space.names, product.used, strict=True) if is_used)
             if self._keep_graph:
@@ -305,7 +308,7 @@ class EmpiricalRisk:
                 outputs = self._outputs(parameters, inputs)
                 again = self._outputs(parameters, inputs)
                 shapes += f", outputs {list(outputs.shape)}"
-                value = self._loss(outputs, targets)
+                value = self.loss(outputs, targets)
             except (RuntimeError, ValueError, IndexError, TypeError, UserWarning) as error:
                 raise ValueError(
                     f"batches: got {shapes}, expected shapes and dtypes that the module and the loss take: {error}"
@@ -331,7 +334,7 @@ class EmpiricalRisk:
     def _check_mean(self, outputs: Tensor, targets: Tensor, value: Tensor) -> None:
         half = (len(outputs) + 1) // 2
         weight = half / len(outputs)
-        parts = torch.stack([self._loss(outputs[:half], targets[:half]), self._loss(outputs[half:], targets[half:])])
+        parts = torch.stack([self.loss(outputs[:half], targets[:half]), self.loss(outputs[half:], targets[half:])])
         halves = weight * parts[0] + (1 - weight) * parts[1]
         if not close(value, halves, parts.abs().max()):
             raise ValueError(
