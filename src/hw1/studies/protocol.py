@@ -62,6 +62,57 @@ def headline(name: str, values: Sequence[float]) -> Headline:
     return Headline(name, mean, mean - half, mean + half, n)
 
 
+def median_headline(name: str, values: Sequence[float]) -> Headline:
+    """Median of `values` with the exact 95% interval of order statistics, NaN where there are too few (below 6).
+
+    Example:
+        >>> str(median_headline("final_loss", [1.0, 2.0, 3.0, 4.0, 5.0, 9.0]))
+        'final_loss = 3.5 [1, 9], n = 6'
+    """
+    import numpy as np
+    from scipy.stats import quantile_test
+
+    found = quantile_test(list(values), p=0.5).confidence_interval(0.95)
+    return Headline(name, float(np.median(values)), float(found.low), float(found.high), len(values))
+
+
+def share_headline(name: str, hits: int, n: int) -> Headline:
+    """Share of `hits` in `n` with Wilson's 95% interval.
+
+    Example:
+        >>> str(share_headline("constant_predictors", 7, 8))
+        'constant_predictors = 0.875 [0.5291, 0.9776], n = 8'
+    """
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, n).proportion_ci(0.95, "wilson")
+    return Headline(name, hits / n, float(found.low), float(found.high), n)
+
+
+def correlation_headline(name: str, x: Sequence[float], y: Sequence[float], resamples: int = 2000) -> Headline:
+    """Spearman's rank correlation with its 95% percentile bootstrap interval over pairs; NaN below 5 pairs.
+
+    Example:
+        >>> str(correlation_headline("rho", list(range(9)), [0, 2, 1, 3, 5, 4, 6, 8, 7])).split("[")[0]
+        'rho = 0.95 '
+    """
+    import numpy as np
+    from scipy.stats import rankdata
+
+    a, b, n = np.asarray(x, dtype=float), np.asarray(y, dtype=float), len(x)
+    if n < 5 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return Headline(name, math.nan, math.nan, math.nan, n)
+    picked = np.random.default_rng(0).integers(0, n, (resamples, n))
+    picked[0] = np.arange(n)  # the first resample is the sample itself
+    ranks = [rankdata(values[picked], axis=1) for values in (a, b)]
+    one, two = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    scale = np.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
+    with np.errstate(invalid="ignore"):
+        rho = (one * two).sum(axis=1) / scale
+    low, high = np.nanquantile(rho[1:], [0.025, 0.975])
+    return Headline(name, float(rho[0]), float(low), float(high), n)
+
+
 class Measurements:
     """A study's tables on disk, by hash of what they were measured on: nothing is measured twice.
 

@@ -1,0 +1,58 @@
+"""Loss and gradient norm against iterations, on one axis."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hw1.plots.style import COLORS, DASHES, style
+
+LOSS, NORM = "train_step/loss", "gradient_norm"
+
+
+def draw_gradient_norm(curves: pd.DataFrame, ends: pd.DataFrame, across: str | None, title: str) -> Figure:
+    """Three panels below each other with a common x axis: loss, gradient norm, gradient norm of each layer.
+
+    Args:
+        curves: columns quantity, iteration, median, low, high, n; data, source, n_train; and `across`.
+        ends: one row a member; columns constant and `across`.
+        across: the column that gives the figure's columns; None for one column.
+        title: what all of the figure has in common.
+    """
+    columns = list(curves[across].unique()) if across else [None]
+    with style():
+        figure, axes = plt.subplots(
+            3, len(columns), figsize=(max(6.0, 3.4 * len(columns)), 7.5), sharex="col", sharey="row", squeeze=False
+        )
+        for column, value in enumerate(columns):
+            part = curves[curves[across] == value] if across else curves
+            own = ends[ends[across] == value] if across else ends
+            loss, norm, layers = axes[:, column]
+            _band(loss, part[part["quantity"] == LOSS], COLORS[0], "-")
+            _band(norm, part[part["quantity"] == NORM], COLORS[1], "-")
+            names = [name for name in part["quantity"].unique() if name.startswith(f"{NORM}/")]
+            for i, name in enumerate(names):
+                curve = part[part["quantity"] == name].sort_values("iteration")
+                label = name.partition("/")[2]
+                color, dash = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]
+                layers.plot(curve["iteration"], curve["median"], dash, color=color, linewidth=1.2, label=label)
+            n, constant = int(part["n"].max()), int(own["constant"].sum())
+            heading = f"{across} = {value}\n" if across else ""
+            loss.set_title(f"{heading}n = {n}" + (f", {constant} constant predictors" if constant else ""))
+            for ax in (loss, norm, layers):
+                ax.set(xscale="log", yscale="log")
+            layers.set_xlabel("iteration")
+            if names and column == len(columns) - 1:
+                layers.legend(title="layer", fontsize=7, title_fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        for ax, label in zip(axes[:, 0], ("training loss", "gradient norm", "gradient norm\nof each layer"), strict=True):
+            ax.set_ylabel(label)
+        first = curves.iloc[0]
+        text = f"{first['data']} ({first['source']}, {first['n_train']} examples); line: median, band: range over seeds"
+        figure.suptitle("\n".join(part for part in (title, text) if part), fontsize=10)
+    return figure
+
+
+def _band(ax: Axes, curve: pd.DataFrame, color: str, dash: str) -> None:
+    curve = curve.sort_values("iteration")
+    ax.plot(curve["iteration"], curve["median"], dash, color=color)
+    ax.fill_between(curve["iteration"], curve["low"], curve["high"], color=color, alpha=0.25, linewidth=0)
