@@ -26,7 +26,7 @@ class MlpRisk:
     """An `EmpiricalRisk` of a fully connected network as a function of many parameter vectors, in float64.
 
     The block of the Hessian for layers l <= m, with h a layer's inputs, z its outputs before the activation, delta =
-    dR/dz and H = d2R/dz2, both carried backwards example by example (Botev et al. 2017, eq. 6):
+    dR/dz and H = d2R/dz2, both carried backwards example by example (the recursion of Botev et al. 2017):
 
         H[(l; a, b), (m; o, i)] = sum_n h_b (dz_m/dz_l^T H_m)[a, o] h_i + sum_n h_b (dh_(m-1)/dz_l)[i, a] delta_o
 
