@@ -23,15 +23,18 @@ DATA = {
 }
 
 
-def tiny_fit(net, examples, folder, callbacks=(), *, logger=False, epochs=1, optimizer=None, data=None, **trainer):
+def tiny_fit(
+    net, examples, folder, callbacks=(), *, logger=False, epochs=1, optimizer=None, data=None, task=None, **trainer
+):
     """The trainer after `epochs` epochs."""
     module = DataModule(examples, **DATA | (data or {}))
-    task = Task(net, module.loss, optimizer or (lambda parameters: torch.optim.Adam(parameters, 1e-2)))
+    adam = lambda parameters: torch.optim.Adam(parameters, 1e-2)  # noqa: E731
+    made = Task(net, module.loss, optimizer or adam, **(task or {}))
     with warnings.catch_warnings():
         # The examples lie in memory; Lightning 2.6 asks torch 2.15's pytrees in a deprecated way.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-        made = lightning.Trainer(
+        fitting = lightning.Trainer(
             max_epochs=epochs,
             accelerator="cpu",
             default_root_dir=folder,
@@ -44,8 +47,8 @@ def tiny_fit(net, examples, folder, callbacks=(), *, logger=False, epochs=1, opt
             log_every_n_steps=1,
             **trainer,
         )
-        made.fit(task, datamodule=module)
-    return made
+        fitting.fit(made, datamodule=module)
+    return fitting
 
 
 class Lines(Logger):

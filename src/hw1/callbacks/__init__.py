@@ -2,8 +2,17 @@
 
 from hw1.callbacks.epoch_checkpoint import EpochCheckpoint
 from hw1.callbacks.gradient_norm import GradientNorm
+from hw1.callbacks.minimal_ratio import MinimalRatio
 from hw1.callbacks.progress import TrainingProgress
 from hw1.callbacks.step_loss import NonFiniteLossError, StepLoss
 from hw1.callbacks.weight_snapshots import WeightSnapshots
 
-__all__ = ["EpochCheckpoint", "GradientNorm", "NonFiniteLossError", "StepLoss", "TrainingProgress", "WeightSnapshots"]
+__all__ = [
+    "EpochCheckpoint",
+    "GradientNorm",
+    "MinimalRatio",
+    "NonFiniteLossError",
+    "StepLoss",
+    "TrainingProgress",
+    "WeightSnapshots",
+]

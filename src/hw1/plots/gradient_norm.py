@@ -1,6 +1,5 @@
 """Loss and gradient norm against iterations, on one axis."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,9 +20,8 @@ def draw_gradient_norm(curves: pd.DataFrame, ends: pd.DataFrame, across: str | N
     """
     columns = list(curves[across].unique()) if across else [None]
     with style():
-        figure, axes = plt.subplots(
-            3, len(columns), figsize=(max(6.0, 3.4 * len(columns)), 7.5), sharex="col", sharey="row", squeeze=False
-        )
+        figure = Figure(figsize=(max(6.4, 3.6 * len(columns)), 7.6))
+        axes = figure.subplots(3, len(columns), sharex="col", sharey="row", squeeze=False)
         for column, value in enumerate(columns):
             part = curves[curves[across] == value] if across else curves
             own = ends[ends[across] == value] if across else ends
@@ -44,7 +42,9 @@ def draw_gradient_norm(curves: pd.DataFrame, ends: pd.DataFrame, across: str | N
             layers.set_xlabel("iteration")
             if names and column == len(columns) - 1:
                 layers.legend(title="layer", fontsize=7, title_fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        for ax, label in zip(axes[:, 0], ("training loss", "gradient norm", "gradient norm\nof each layer"), strict=True):
+        for ax, label in zip(
+            axes[:, 0], ("training loss", "gradient norm", "gradient norm\nof each layer"), strict=True
+        ):
             ax.set_ylabel(label)
         first = curves.iloc[0]
         text = f"{first['data']} ({first['source']}, {first['n_train']} examples); line: median, band: range over seeds"

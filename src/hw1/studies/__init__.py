@@ -1,5 +1,7 @@
 """Studies answer a question from several finished runs. They never train."""
 
 from hw1.studies.flatness_interp import FlatnessInterp
+from hw1.studies.gradient_norm import GradientNorm
+from hw1.studies.min_ratio import MinRatio
 
-__all__ = ["FlatnessInterp"]
+__all__ = ["FlatnessInterp", "GradientNorm", "MinRatio"]

@@ -46,7 +46,9 @@ class GradientNorm:
             ConfigError: one does not.
         """
         if any("gradient_norm" not in (run["callbacks"] or {}) for run in runs):
-            raise ConfigError("callbacks: got none that logs gradient norms, expected callbacks=[default,gradient_norm]")
+            raise ConfigError(
+                "callbacks: got none that logs gradient norms, expected callbacks=[default,gradient_norm]"
+            )
 
     def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
         """Tables `curves` and `ends`; {} where no run is complete."""
@@ -76,7 +78,7 @@ class GradientNorm:
 
         if "member" not in history:
             history = history.assign(member=0)
-        quantities = [name for name in history if name == LOSS or name == NORM or name.startswith(f"{NORM}/")]
+        quantities = [name for name in history if name in (LOSS, NORM) or name.startswith(f"{NORM}/")]
         iteration = history["step"].to_numpy() + 1.0
         edges = np.geomspace(1, iteration.max() + 1, self.bins + 1)
         position = np.searchsorted(edges, iteration, side="right") - 1

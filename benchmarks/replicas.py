@@ -1,0 +1,114 @@
+"""100 trainings of the 571-parameter net: the reports' loop over networks, and one run with 100 members.
+
+python benchmarks/replicas.py [--repeats 5] [--threads 1]
+
+Both train on the full batch of 500 points with Adam. hw1 is timed twice: its steps alone, and a whole run with
+Lightning, metrics.csv and the evaluation at the end. The loop is timed on 10 networks and multiplied. CPU seconds are
+the figure to trust on a busy machine.
+"""
+
+import hw1  # isort: skip  # first: it sets malloc up before torch allocates
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from timing import arguments
+
+from hw1.models import Mlp, replicate
+from hw1.training.fit import fit
+from hw1.training.identity import run_key
+from hw1.training.objectives import member_losses
+
+HIDDEN, MEMBERS, LOOPED = [5, 10, 10, 10, 10, 10, 5], 100, 10
+
+
+def loop(nets: list[Mlp], x: torch.Tensor, y: torch.Tensor, epochs: int) -> list[float]:
+    """The reports' way: one network after another."""
+    ends = []
+    for net in nets:
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+        for _ in range(epochs):
+            optimizer.zero_grad()
+            loss = F.mse_loss(net(x), y)
+            loss.backward()
+            optimizer.step()
+        ends.append(F.mse_loss(net(x), y).item())
+    return ends
+
+
+def together(nets: list[Mlp], x: torch.Tensor, y: torch.Tensor, epochs: int) -> list[float]:
+    """The steps of one run with members."""
+    net = replicate(nets)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+    for _ in range(epochs):
+        optimizer.zero_grad()
+        member_losses(net, F.mse_loss, net(x[None]), y[None]).sum().backward()
+        optimizer.step()
+    return member_losses(net, F.mse_loss, net(x[None]), y[None]).tolist()
+
+
+def settings(epochs: int, threads: int) -> dict[str, object]:
+    """The run's resolved settings, as `python train.py` composes them."""
+    return {
+        "name": "benchmark", "output": "", "seed": 0, "init": "shared", "replicas": MEMBERS, "scheduler": None,
+        "objective": {"minimise": "loss", "after": 0}, "study": None, "sweep": None, "callbacks": {}, "logger": {},
+        "trainer": {"_target_": "lightning.Trainer", "accelerator": "cpu", "devices": 1, "max_epochs": epochs,
+                    "check_val_every_n_epoch": epochs, "threads": threads, "checkpoint_seconds": 1e9,
+                    "progress": False},
+        "dataset": {"_target_": "hw1.data.Function", "function": "sinc_5pi", "domain": [-5, 5], "points": 500,
+                    "noise": 0.0, "noise_seed": 0, "test_points": 1000, "batch_size": None, "train_size": None,
+                    "corruption": 0.0, "val_fraction": 0.0, "seed": 0, "workers": 0, "eval_batch_size": 1000},
+        "model": {"_target_": "hw1.models.Mlp", "hidden": HIDDEN, "width": 1, "activation": "relu", "dropout": 0.0},
+        "optimizer": {"_target_": "torch.optim.Adam", "lr": 1e-3, "fused": True},
+    }  # fmt: skip
+
+
+def main() -> None:
+    options = arguments(__doc__, repeats=5, threads=1)
+    epochs = 200
+    torch.set_num_threads(options.threads)
+    x = torch.linspace(-5, 5, 500, dtype=torch.float64)[:, None]
+    x, y = x.float(), torch.sinc(5 * x).float()
+    torch.manual_seed(0)
+    nets = [Mlp((1,), 1, hidden=HIDDEN) for _ in range(MEMBERS)]
+    import copy
+
+    def whole_run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            config = settings(epochs, options.threads)
+            result = fit(config, Path(folder) / f"run-{run_key(config)}")
+            assert result["status"] == "complete", result
+
+    ways = {
+        "the reports' loop": (lambda: loop(copy.deepcopy(nets[:LOOPED]), x, y, epochs), MEMBERS / LOOPED),
+        "hw1, steps": (lambda: together(nets, x, y, epochs), 1),
+        "hw1, a whole run": (whole_run, 1),
+    }
+    for way, _ in ways.values():
+        way()
+    wall: dict[str, list[float]] = {name: [] for name in ways}
+    cpu: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(options.repeats):
+        for name, (way, share) in ways.items():
+            start = time.perf_counter(), time.process_time()
+            way()
+            wall[name].append((time.perf_counter() - start[0]) * share)
+            cpu[name].append((time.process_time() - start[1]) * share)
+    base = [statistics.median(seconds["the reports' loop"]) for seconds in (wall, cpu)]
+    print(f"\n{MEMBERS} members x {epochs} epochs, {options.threads} threads, hw1 {hw1.__version__}")
+    for name in ways:
+        own = [statistics.median(seconds[name]) for seconds in (wall, cpu)]
+        ratios = f"{base[0] / own[0]:.1f}x wall, {base[1] / own[1]:.1f}x CPU"
+        print(f"  {name:<20} {own[0]:8.2f} s wall {own[1]:8.2f} s CPU   {ratios}")
+    print("  targets: 8x CPU on one thread, 15x wall on two (--threads 2)")
+    short = 20
+    one, other = loop(copy.deepcopy(nets[:LOOPED]), x, y, short), together(nets, x, y, short)[:LOOPED]
+    difference = max(abs(a - b) / a for a, b in zip(one, other, strict=True))
+    print(f"  largest relative difference of the losses after {short} epochs: {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What happens where the gradient is almost zero: the Hessian's minimal ratio against the loss (section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hw1.studies.protocol import Headline, Measurements, correlation_headline, median_headline, share_headline
+from hw1.training.identity import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from hw1.runs import Sweep
+
+TABLE = "minimal_ratio.csv"  # of the callback
+LEAST = 10  # converged, non-constant points below which no correlation is reported
+PHASES = ("training", "gradient_norm", "search")
+
+
+class MinRatio:
+    """Minimal ratio against loss, after training and after the gradient has been driven to zero.
+
+    Reads what the callback `MinimalRatio` measured. Two estimators, never merged: the share of positive eigenvalues and
+    the share of sampled neighbours with a higher loss. Numbers are over converged, non-constant points alone (|g| <
+    1e-6; predictions that depend on the input); all points are drawn, by the reason why their search stopped.
+
+    Tables: `points` (one row a member and phase) and `reasons` (number of points by phase, reason and constant).
+    """
+
+    def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
+        """Runs that measure the minimal ratio.
+
+        Raises:
+            ConfigError: one does not.
+        """
+        if any("minimal_ratio" not in (run["callbacks"] or {}) for run in runs):
+            raise ConfigError("callbacks: got none that measures it, expected callbacks=[default,minimal_ratio]")
+
+    def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
+        """Tables `points` and `reasons`; {} where no run is complete."""
+        import pandas as pd
+
+        keys = [key for key in sweep.swept if key != "seed"]
+        frames = []
+        for run in sweep.complete().runs:
+            file = run.path / TABLE
+            if not file.is_file():
+                raise ConfigError(f"{file} is missing; delete the run's folder and run the command again")
+            dataset = run.result["dataset"]
+            own = {"run": run.path.name, **{key: sweep.cell(run, key) for key in keys}}
+            own |= {"data": dataset["name"], "source": dataset["source"], "n_train": dataset["train"]}
+            points = pd.read_csv(file)
+            frames.append(points.assign(seed=run.value("seed") + points["member"], **own))
+        if not frames:
+            return {}
+        points = pd.concat(frames, ignore_index=True)
+        points["parameters"] = points["run"].map({run.path.name: run.result["parameters"] for run in sweep.runs})
+        points["counted"] = (points["reason"] == "converged") & ~points["constant"]
+        groups = [*keys, "phase", "epoch", "reason", "constant"]
+        reasons = points.groupby(groups, sort=False).size().rename("points").reset_index()
+        return {"points": points, "reasons": reasons}
+
+    def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+        """One figure for each combination of swept keys: a column a phase, a row an estimator."""
+        from hw1.plots.minimal_ratio import draw_minimal_ratio
+
+        figures = {}
+        for name, title, part in _parts(tables["points"]):
+            figures[f"minimal_ratio{name}"] = draw_minimal_ratio(_last(part), title)
+        return figures
+
+    def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
+        """Share of converged and of constant points, median ratio and index, and their correlations with the loss."""
+        found = []
+        for _, title, part in _parts(tables["points"]):
+            for phase, points in _last(part).groupby("phase", sort=False):
+                name = " ".join(word for word in (f"phase={phase}", title) if word)
+                n, used = len(points), points[points["counted"]]
+                found.append(share_headline(f"converged {name}", int((points["reason"] == "converged").sum()), n))
+                found.append(share_headline(f"constant_predictors {name}", int(points["constant"].sum()), n))
+                if len(used) >= LEAST:
+                    for share in ("positive", "negative"):
+                        found.append(median_headline(f"{share}_share {name}", list(used[share])))
+                        rho = correlation_headline(
+                            f"spearman_rho_{share} {name}", list(used["loss"]), list(used[share])
+                        )
+                        found.append(rho)
+        return found
+
+
+def _last(points: pd.DataFrame) -> pd.DataFrame:
+    """The last measurement of each phase."""
+    last = points.groupby(["run", "phase"])["epoch"].transform("max")
+    return points[points["epoch"] == last]
+
+
+def _parts(points: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """(suffix of a file's name, title, points) of each combination of swept keys, which stand before `data`."""
+    keys = [name for name in points.columns[points.columns.get_loc("run") + 1 : points.columns.get_loc("data")]]
+    if not keys:
+        return [("", "", points)]
+    parts = []
+    for values, part in points.groupby(keys, sort=False):
+        pairs = list(zip(keys, values, strict=True))
+        suffix = "".join(f"_{key.rpartition('.')[2]}={value}" for key, value in pairs)
+        parts.append((suffix, ", ".join(f"{key}={value}" for key, value in pairs), part))
+    return parts
