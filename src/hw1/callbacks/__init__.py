@@ -3,7 +3,18 @@
 from hw1.callbacks.epoch_checkpoint import EpochCheckpoint
 from hw1.callbacks.gradient_norm import GradientNorm
 from hw1.callbacks.progress import TrainingProgress
+from hw1.callbacks.sensitivity import Sensitivity
+from hw1.callbacks.sharpness import Sharpness
 from hw1.callbacks.step_loss import NonFiniteLossError, StepLoss
 from hw1.callbacks.weight_snapshots import WeightSnapshots
 
-__all__ = ["EpochCheckpoint", "GradientNorm", "NonFiniteLossError", "StepLoss", "TrainingProgress", "WeightSnapshots"]
+__all__ = [
+    "EpochCheckpoint",
+    "GradientNorm",
+    "NonFiniteLossError",
+    "Sensitivity",
+    "Sharpness",
+    "StepLoss",
+    "TrainingProgress",
+    "WeightSnapshots",
+]
