@@ -14,6 +14,8 @@ from hw1.data.labels import subset
 from hw1.landscape import adaptive_sharpness, keskar_sharpness
 from hw1.training.task import Loss
 
+KEPT = 4096  # examples whose graph is kept between products: above, memory counts for more than time
+
 
 class Sharpness(Callback):
     """Adds the sharpness of the trained network to the run's metrics (result.json).
@@ -52,7 +54,7 @@ class Sharpness(Callback):
         if self._examples is not None and self._examples < len(x):
             kept = subset(y, self._examples, self._generator("examples"))
             x, y = x[kept], y[kept]
-        risk = EmpiricalRisk(net, loss, [(x, y)])
+        risk = EmpiricalRisk(net, loss, [(x, y)], keep_graph=len(x) <= KEPT)
         theta = risk.theta
         hessian = Hessian(risk, theta)
         largest = extreme_eigenpairs(hessian, 1, tol=1e-3, generator=self._generator("eigenvalue"))

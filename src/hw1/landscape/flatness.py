@@ -144,7 +144,7 @@ class Sharpness:
 
 
 def keskar_sharpness(
-    risk: Risk, theta: Tensor, epsilon: float, *, starts: int = 2, steps: int = 20, generator: torch.Generator
+    risk: Risk, theta: Tensor, epsilon: float, *, starts: int = 3, steps: int = 20, generator: torch.Generator
 ) -> Sharpness:
     """100 (max f(theta + y) - f(theta)) / (1 + f(theta)) over the box |y_i| <= epsilon (|theta_i| + 1).
 
@@ -157,7 +157,7 @@ def keskar_sharpness(
         risk: f.
         theta: [P], the centre.
         epsilon: half the width of the box, relative to |theta_i| + 1.
-        starts: ascents, from random corners; the highest counts.
+        starts: ascents, from random points of the box; the highest counts.
         steps: gradients an ascent, at most; it ends earlier where it gains less than 0.1%, mostly within 10.
         generator: for the starts.
 
@@ -181,7 +181,7 @@ def keskar_sharpness(
 
 
 def adaptive_sharpness(
-    risk: Risk, theta: Tensor, rho: float, *, starts: int = 2, steps: int = 20, generator: torch.Generator
+    risk: Risk, theta: Tensor, rho: float, *, starts: int = 3, steps: int = 20, generator: torch.Generator
 ) -> Sharpness:
     """Max f(theta + y) - f(theta) over the box |y_i| <= rho |theta_i|, in the unit of the loss.
 
@@ -193,7 +193,7 @@ def adaptive_sharpness(
         risk: f.
         theta: [P], the centre.
         rho: half the width of the box, relative to |theta_i|.
-        starts: ascents, from random corners; the highest counts.
+        starts: ascents, from random points of the box; the highest counts.
         steps: gradients an ascent, at most; it ends earlier where it gains less than 0.1%, mostly within 10.
         generator: for the starts.
 
@@ -211,8 +211,8 @@ def _ascend(
     """f(theta), and the rises that ascents over |y_i| <= box_i [P] come to.
 
     Conditional gradient (Frank & Wolfe 1956): to the corner that the gradient points to if f rises by that, else half
-    the way, and so on. In units of the box its path depends on f alone, not on how theta is scaled. It starts in random
-    corners, since at a minimum the gradient in the centre is zero.
+    the way, and so on. In units of the box its path depends on f alone, not on how theta is scaled. It starts anywhere
+    in the box: at a minimum the gradient in the centre is zero, and there may be several maxima.
     """
     _check_positive(starts=starts, steps=steps)
     theta, box = theta.detach(), box.detach()
@@ -223,8 +223,7 @@ def _ascend(
 
     rises = []
     for _ in range(starts):
-        signs = 2 * torch.randint(0, 2, theta.shape, generator=generator, device=generator.device) - 1
-        y = box * signs.to(box)
+        y = box * (2 * torch.rand(theta.shape, generator=generator, device=generator.device) - 1).to(box)
         rise = rise_at(y)
         for _ in range(steps):
             if not math.isfinite(rise):
