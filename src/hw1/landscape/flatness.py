@@ -149,7 +149,7 @@ def keskar_sharpness(
     """100 (max f(theta + y) - f(theta)) / (1 + f(theta)) over the box |y_i| <= epsilon (|theta_i| + 1).
 
     Metric 2.1 of Keskar et al. 2017, in the full space; their epsilons are 1e-3 and 5e-4. Conditional gradient takes
-    the place of their ten iterations of L-BFGS-B: SciPy's, in units of the box, found less than 3% of the same rise on
+    the place of their ten iterations of L-BFGS-B: SciPy's, in units of the box, found less than 2% of the same rise on
     a small CNN. Rescaling layers of a ReLU network leaves its function alone and makes of this measure, as of the
     Hessian's eigenvalues, anything (Dinh et al. 2017): see `adaptive_sharpness`.
 
