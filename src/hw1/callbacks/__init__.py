@@ -4,6 +4,8 @@ from hw1.callbacks.epoch_checkpoint import EpochCheckpoint
 from hw1.callbacks.gradient_norm import GradientNorm
 from hw1.callbacks.minimal_ratio import MinimalRatio
 from hw1.callbacks.progress import TrainingProgress
+from hw1.callbacks.sensitivity import Sensitivity
+from hw1.callbacks.sharpness import Sharpness
 from hw1.callbacks.step_loss import NonFiniteLossError, StepLoss
 from hw1.callbacks.weight_snapshots import WeightSnapshots
 
@@ -12,6 +14,8 @@ __all__ = [
     "GradientNorm",
     "MinimalRatio",
     "NonFiniteLossError",
+    "Sensitivity",
+    "Sharpness",
     "StepLoss",
     "TrainingProgress",
     "WeightSnapshots",

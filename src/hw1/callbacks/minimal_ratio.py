@@ -127,9 +127,8 @@ class MinimalRatio(Callback):
         rows = self._rows + self._measure(trainer, pl_module, trainer.current_epoch, phase, search=self._iterations > 0)
         with replacing(Path(trainer.default_root_dir) / TABLE) as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False)
-        last = rows[-pl_module.members :]
-        for name in ("positive", "zero", "negative"):
-            pl_module.measured[f"minimal_ratio/{name}"] = [row[name] for row in last]
+        shares = ("positive", "zero", "negative")
+        pl_module.add_measured({f"minimal_ratio/{n}": row[n] for n in shares} for row in rows[-pl_module.members :])
 
     def _measure(
         self, trainer: lightning.Trainer, task: lightning.LightningModule, epoch: int, phase: str, search: bool

@@ -1,10 +1,23 @@
-"""Loss landscapes of any nn.Module: paths through weight space, and a network's loss along them.
+"""Loss landscapes of any nn.Module: paths through weight space, a network's loss along them, and how flat it is.
 
 Knows neither Lightning nor Hydra: bring a module, a loss and tensors.
 """
 
 from hw1.landscape.batchnorm import has_batch_norm, recompute_statistics
 from hw1.landscape.evaluation import WholeSet
+from hw1.landscape.flatness import Sensitivity, Sharpness, adaptive_sharpness, keskar_sharpness, sensitivity
 from hw1.landscape.paths import barrier, evaluate, segment
 
-__all__ = ["WholeSet", "barrier", "evaluate", "has_batch_norm", "recompute_statistics", "segment"]
+__all__ = [
+    "Sensitivity",
+    "Sharpness",
+    "WholeSet",
+    "adaptive_sharpness",
+    "barrier",
+    "evaluate",
+    "has_batch_norm",
+    "keskar_sharpness",
+    "recompute_statistics",
+    "segment",
+    "sensitivity",
+]

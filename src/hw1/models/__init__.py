@@ -2,7 +2,7 @@
 
 from hw1.models.cnn import Cnn
 from hw1.models.mlp import Mlp
-from hw1.models.replicated import Replicated, replicate
+from hw1.models.replicated import Replicated, members_of, replicate
 from hw1.models.rnn import Rnn
 
-__all__ = ["Cnn", "Mlp", "Replicated", "Rnn", "replicate"]
+__all__ = ["Cnn", "Mlp", "Replicated", "Rnn", "members_of", "replicate"]

@@ -98,6 +98,11 @@ def replicate(nets: Sequence[nn.Module]) -> Replicated:
     return StackedMlp(nets) if stackable else OneAfterAnother(nets)
 
 
+def members_of(net: nn.Module) -> list[nn.Module]:
+    """The members of a `Replicated` as ordinary networks; a single network is its own only member."""
+    return [net.replica(member) for member in range(net.replicas)] if isinstance(net, Replicated) else [net]
+
+
 class StackedMlp(Replicated):
     """Fully connected members, stacked: weights [R, out, in], biases [R, out].
 

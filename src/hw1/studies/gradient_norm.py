@@ -21,8 +21,8 @@ class GradientNorm:
     """How the gradient's norm goes along with the loss, and which nets end as constant predictors.
 
     The norm is that of the mini-batch loss over all parameters, before clipping and without weight decay (see the
-    callback of that name). Curves are means over bins of iterations that are evenly wide on a logarithmic axis; the line
-    is the median over seeds and members, the band their range.
+    callback of that name). Curves are means over bins of iterations that are evenly wide on a logarithmic axis; the
+    line is the median over seeds and members, the band their range.
 
     Tables: `curves` (swept keys, quantity, layer, iteration, median, low, high, n) and `ends` (one row a member: final
     losses, mean norm over the last hundredth of the training, constant predictor or not).

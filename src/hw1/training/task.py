@@ -1,7 +1,7 @@
 """The one LightningModule."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import lightning
@@ -92,6 +92,11 @@ class Task(lightning.LightningModule):
         self._metrics: list[WholeSetMeans] = []
         self._names: tuple[str, ...] = ()
         self._values: tuple[str, ...] = ("loss",)
+
+    def add_measured(self, members: Iterable[Mapping[str, float]]) -> None:
+        """Add what a callback measured, {name: value} of each member, to the results of the run."""
+        rows = list(members)
+        self.measured |= {name: [row[name] for row in rows] for name in rows[0]}
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's outputs."""
