@@ -5,12 +5,14 @@ import pytest
 
 MODULES = [
     "hw1.vectors",
+    "hw1.curvature.critical",
     "hw1.curvature.estimate",
     "hw1.curvature.exact",
     "hw1.curvature.lanczos",
     "hw1.curvature.layerwise",
     "hw1.curvature.minimal_ratio",
     "hw1.curvature.operators",
+    "hw1.curvature.points",
     "hw1.curvature.risk",
     "hw1.curvature.trace",
     "hw1.landscape.evaluation",

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from hw1.curvature import (
     CRITICAL,
-    FLAT,
     LADDER,
     EmpiricalRisk,
     Hessian,
+    Method,
     constant_predictor,
     find_critical_points,
     ladder,
@@ -32,6 +32,7 @@ from hw1.models import Replicated
 from hw1.training.identity import mixed
 from hw1.training.objectives import SQUARED_GRADIENT_NORM
 
+FLAT = 1e-3  # |Hg| / (|H| |g|) below which a point is flat (Frye et al. 2021)
 MEMBERS_AT_A_TIME = 10  # Hessians in memory at once: 571 parameters are 2.6 MB each
 TOLERANCES = (1e-1, 1e-2, 1e-3)  # tau / max|lambda| of the quadrature
 TABLE, POINTS = "minimal_ratio.csv", "critical_points.safetensors"
@@ -42,7 +43,7 @@ class MinimalRatio(Callback):
 
     The Hessian is that of the mean loss over the whole training set in float64, evaluation mode, all parameters. Phases
     are `training` (at the end of training on the loss, and every N epochs), `gradient_norm` (at the end of minimising
-    the squared gradient norm) and `search` (where a Levenberg-Marquardt search from the end of training stopped; the
+    the squared gradient norm) and `search` (where a search for a critical point from the end of training stopped; the
     points themselves are `<run>/critical_points.safetensors`, theta [R, P]).
 
     Columns: `loss`, `gradient_norm` |g|, `flatness` |Hg| / (|H| |g|), `reason` (converged, flat, stalled, budget; see
@@ -60,6 +61,7 @@ class MinimalRatio(Callback):
         samples: neighbours a point.
         radius: their distance, as a share of |theta|.
         search_iterations: Hessians that the search from the end of training may take; 0 for no search.
+        search_method: levenberg_marquardt or newton, see `hw1.curvature.find_critical_points`.
 
     Raises:
         ValueError: a value is out of range, or a search where the exact Hessian is too large.
@@ -74,6 +76,7 @@ class MinimalRatio(Callback):
         samples: int,
         radius: float,
         search_iterations: int,
+        search_method: Method,
     ) -> None:
         if every_n_epochs is not None and every_n_epochs < 1:
             raise ValueError(f"every_n_epochs: got {every_n_epochs}, expected a positive integer or null")
@@ -88,7 +91,7 @@ class MinimalRatio(Callback):
         self._exact_up_to = exact_up_to
         self._probes, self._steps = probes, steps
         self._samples, self._radius = samples, radius
-        self._iterations = search_iterations
+        self._iterations, self._method = search_iterations, search_method
         self._rows: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -143,7 +146,7 @@ class MinimalRatio(Callback):
             rows = self._rows_at(risk, starts, epoch, phase)
             if not search:
                 return rows
-            found = find_critical_points(many_points(risk), starts, iterations=self._iterations)
+            found = find_critical_points(many_points(risk), starts, method=self._method, iterations=self._iterations)
             with replacing(Path(trainer.default_root_dir) / POINTS) as temporary:
                 save_file({"theta": found.theta.contiguous().cpu()}, str(temporary))
             searched = self._rows_at(risk, found.theta, epoch, "search")

@@ -109,6 +109,12 @@ class EmpiricalRisk:
                 total += self.loss(self._outputs(parameters, inputs), targets) * (len(inputs) / self.size)
         return total
 
+    def outputs(self, theta: Tensor) -> Tensor:
+        """The network's outputs for all N examples, in the order of the batches: [N, ...]."""
+        parameters = self._parameters(theta)
+        with self._undisturbed(theta.device), torch.no_grad():
+            return torch.cat([self._outputs(parameters, inputs) for inputs, _ in self.examples.chunks(theta)])
+
     def gradient(self, theta: Tensor) -> Tensor:
         """Gradient of R at theta: [P] -> [P]."""
         parameters = self._parameters(theta)
