@@ -6,5 +6,16 @@ Knows neither Lightning nor Hydra: bring a module, a loss and tensors.
 from hw1.landscape.batchnorm import has_batch_norm, recompute_statistics
 from hw1.landscape.evaluation import WholeSet
 from hw1.landscape.paths import barrier, evaluate, segment
+from hw1.landscape.pca import Pca, displacements, fit_pca
 
-__all__ = ["WholeSet", "barrier", "evaluate", "has_batch_norm", "recompute_statistics", "segment"]
+__all__ = [
+    "Pca",
+    "WholeSet",
+    "barrier",
+    "displacements",
+    "evaluate",
+    "fit_pca",
+    "has_batch_norm",
+    "recompute_statistics",
+    "segment",
+]
