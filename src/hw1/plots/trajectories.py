@@ -33,7 +33,7 @@ def draw_trajectories(table: pd.DataFrame, title: str) -> Figure:
         title: what this figure holds fixed; may be empty.
     """
     percent = "test/accuracy" in table
-    texts = (100 * table["test/accuracy"]).map("{:.1f}".format) if percent else table["test/loss"].map("{:#.3g}".format)
+    texts = (100 * table["test/accuracy"]).map("{:.1f}".format) if percent else table["test/loss"].map(_short)
     table = table.assign(text=texts.where(texts != "nan", ""))  # not every epoch need end in an evaluation
     runs = [run for _, run in table.groupby("seed", sort=False)]
     rows = math.ceil(len(runs) / _ACROSS) if len(runs) > 1 else 0
@@ -64,6 +64,10 @@ def draw_trajectories(table: pd.DataFrame, title: str) -> Figure:
         for ax, run in zip(enlarged, runs, strict=False):
             _label(ax, run, run)
     return figure
+
+
+def _short(loss: float) -> str:
+    return f"{loss:#.3g}" if not loss < 1e-3 else f"{loss:.1e}".replace("e-0", "e-")  # NaN stays `nan`
 
 
 def _look(i: int) -> dict[str, str]:
