@@ -170,13 +170,7 @@ def _points(runs: Sequence[Run], weights: str, read: Callable[[], list[Snapshots
 
     paths = [snapshots.values.flatten(1) for snapshots in read()]  # R of [T, P]
     steps = [displacements(path).tolist() for path in paths]
-    for run, snapshots, lengths in zip(runs, read(), steps, strict=True):
-        if 0 in lengths:
-            first, second = snapshots.epochs[lengths.index(0) :][:2]
-            raise ConfigError(
-                f"{run.path.name}: {weights} did not move between epoch {first} and epoch {second}; expected a "
-                "displacement above 0: a learning rate of 0, dead units, or a loss that does not depend on them?"
-            )
+    _refuse_still(runs, weights, read(), steps)
     pca = fit_pca(torch.cat(paths), 2)
     frames = []
     for member, (snapshots, path) in enumerate(zip(read(), paths, strict=True)):
@@ -186,6 +180,23 @@ def _points(runs: Sequence[Run], weights: str, read: Callable[[], list[Snapshots
         frames.append(points.assign(member=member))
     fit = {f"explained_{i}": value for i, value in enumerate(pca.explained.tolist(), 1)}
     return pd.concat(frames, ignore_index=True).assign(weights=weights, parameters=paths[0].shape[1], **fit)
+
+
+def _refuse_still(
+    runs: Sequence[Run], weights: str, snapshots: Sequence[Snapshots], steps: Sequence[Sequence[float]]
+) -> None:
+    what = "all parameters" if weights == WHOLE else weights
+    still = []
+    for run, path, lengths in zip(runs, snapshots, steps, strict=True):
+        if 0 in lengths:
+            first, second = path.epochs[lengths.index(0) :][:2]
+            still.append(f"{run.path.name}: {what} did not move between epoch {first} and epoch {second}")
+    if still:
+        moving = [str(run.value("seed")) for run, lengths in zip(runs, steps, strict=True) if 0 not in lengths]
+        raise ConfigError(
+            f"{'; '.join(still)}; expected displacements above 0: is the learning rate 0, are units dead, or does the "
+            f"loss not depend on these weights? The others: seed={','.join(moving) or 'none'}"
+        )
 
 
 def _start(run: Run) -> pd.DataFrame:
