@@ -18,6 +18,7 @@ MODULES = [
     "hw1.landscape.evaluation",
     "hw1.landscape.flatness",
     "hw1.landscape.paths",
+    "hw1.landscape.pca",
     "hw1.models.cnn",
     "hw1.models.mlp",
     "hw1.models.rnn",

@@ -1,0 +1,269 @@
+"""Weight trajectories: the paths that the weights of several trainings take, on common principal axes (section 3)."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from hw1.studies.protocol import Headline, Measurements, headline
+from hw1.training.identity import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from hw1.runs import Run, Snapshots, Sweep
+
+WHOLE = "all"  # the weights of a table's row, where they are no single layer's
+SPLITS = ("train", "test")
+_FIGURES = ("trajectory_layer", "trajectory_model", "filters")
+_KEYS_END = "run"  # a table's columns begin with the swept keys and the seed; this one follows them
+
+
+class WeightTrajectories:
+    """Paths of one layer's weight matrix and of all parameters, in the plane of their two leading principal axes.
+
+    The axes are fitted jointly to all snapshots of the runs that differ in the seed alone; each combination of other
+    swept keys has its own. Loss and accuracy at a point are those of the whole sets after its epoch.
+
+    Tables: `trajectory_layer` and `trajectory_model` (one row a snapshot: coordinates, displacement since the snapshot
+    before it, loss, accuracy), `paths` (one row a run: length, net displacement, median distances to the other runs'
+    starts and ends, the latter over the length) and, if asked for, `filters` (one row a pixel).
+
+    Args:
+        layer: name of the weight matrix, as in `net.named_parameters()`; null for all parameters only.
+        filters: names of convolutions' weights, whose filters are drawn as the first input channel sees them: at the
+            end, and at the snapshot of the smallest gradient norm, which is the median norm of the mini-batch gradients
+            over the steps of the epoch that the snapshot ends.
+    """
+
+    def __init__(self, layer: str | None, filters: Sequence[str]) -> None:
+        self.layer = layer
+        self.filters = list(filters)
+
+    def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
+        """The runs keep what the paths are made of.
+
+        Raises:
+            ConfigError: no weight snapshots, or filters at the smallest gradient norm without gradient norms.
+        """
+        needed = {"weight_snapshots": "WeightSnapshots"} | ({"gradient_norm": "GradientNorm"} if self.filters else {})
+        for run in runs:
+            kept = [str(node.get("_target_")).rpartition(".")[2] for node in (run["callbacks"] or {}).values()]
+            if not set(needed.values()) <= set(kept):
+                raise ConfigError(
+                    f"callbacks: got {', '.join(kept) or 'none'}, expected {' and '.join(needed.values())} among them: "
+                    f"callbacks=[{','.join(needed)}]"
+                )
+
+    def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
+        """The tables; {} where no run is complete.
+
+        Raises:
+            ConfigError: a layer that is not there, or weights that stood still between two snapshots.
+        """
+        import pandas as pd
+
+        keys = list(dict.fromkeys([*(key for key in sweep.swept if key != "seed"), "seed"]))
+        groups: dict[tuple[str, ...], list[Run]] = {}
+        for run in sweep.complete().runs:
+            groups.setdefault(tuple(str(sweep.cell(run, key)) for key in keys[:-1]), []).append(run)
+        frames: dict[str, list[pd.DataFrame]] = {}
+        for runs in groups.values():
+            settings = pd.DataFrame([{key: sweep.cell(run, key) for key in keys} for run in runs])
+            settings["run"] = [run.slug for run in runs]
+            data = pd.DataFrame([run.result["dataset"] for run in runs])
+            settings[["data", "source", "n_train"]] = data[["name", "source", "train"]]
+            for name, table in self._measured(runs, measurements):
+                own = settings.loc[table["member"]].reset_index(drop=True)
+                frames.setdefault(name, []).append(own.join(table.drop(columns="member")))
+        return {name: pd.concat(tables, ignore_index=True) for name, tables in frames.items()}
+
+    def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+        """For each combination of swept keys: the layer's paths, those of all parameters, and the filters."""
+        from hw1.plots.filters import draw_filters
+        from hw1.plots.trajectories import draw_trajectories
+
+        figures = {}
+        for name in (name for name in _FIGURES if name in tables):
+            for keys, part in _groups(tables[name]):
+                title = ", ".join(f"{key} = {value}" for key, value in keys.items())
+                suffix = "".join(f"_{key.rpartition('.')[2]}={value}" for key, value in keys.items())
+                draw = draw_filters if name == "filters" else draw_trajectories
+                figures[f"{name}{suffix}"] = draw(part, title)
+        return figures
+
+    def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
+        """What the two axes explain, and how far apart the runs end, in lengths of a run's path."""
+        found = []
+        for name in (name for name in _FIGURES[:2] if name in tables):
+            for keys, part in _groups(tables[name]):
+                weights = part["weights"].iloc[0]
+                label = "".join(f" {key}={value}" for key, value in {"weights": weights, **keys}.items())
+                explained = float(part["explained_1"].iloc[0] + part["explained_2"].iloc[0])
+                n = part["seed"].nunique()  # one fit to all seeds: a number without a spread
+                found.append(Headline(f"explained_variance{label}", explained, math.nan, math.nan, n))
+                paths = tables["paths"].merge(part[[*keys, "weights", "seed"]].drop_duplicates())
+                if n > 1:
+                    found.append(headline(f"end_distance_over_length{label}", list(paths["ends_over_length"])))
+        return found
+
+    def _measured(self, runs: list[Run], measurements: Measurements) -> Iterator[tuple[str, pd.DataFrame]]:
+        """(name, table) of runs that differ in the seed alone; `member` is a row's position in `runs`."""
+        import pandas as pd
+
+        _check_names(runs[0], self.layer, self.filters)
+
+        def table(measurement: str, of: Any, some: Sequence[Run], compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+            identity = {
+                "measurement": measurement,
+                "of": of,
+                "runs": [run.key for run in some],
+                "weights": [run.weights_digest() for run in some],
+                "data": [run.result["dataset"]["sha256"] for run in some],
+            }
+            return measurements.table(identity, compute)
+
+        starts = [table("start", None, [run], functools.partial(_start, run)) for run in runs]
+        quality = [
+            _quality(run, start).assign(member=i) for i, (run, start) in enumerate(zip(runs, starts, strict=True))
+        ]
+        for name, weights in zip(_FIGURES[:2], (self.layer, WHOLE), strict=True):
+            if weights is not None:
+                read = functools.cache(functools.partial(_snapshots, runs, weights))  # once for both, if at all
+                points = table("trajectory", weights, runs, functools.partial(_points, runs, weights, read))
+                yield name, points.merge(pd.concat(quality), on=["member", "epoch"], how="left")
+                yield "paths", table("paths", weights, runs, functools.partial(_paths, weights, read))
+        if self.filters:
+            yield "filters", table("filters", self.filters, runs, functools.partial(_filters, runs, self.filters))
+
+
+def _check_names(run: Run, layer: str | None, filters: Sequence[str]) -> None:
+    dimensions = {name: parameter.dim() for name, parameter in run.net().named_parameters()}
+    asked = [("layer", layer, "matrices", 2)] if layer is not None else []
+    for setting, name, kind, least in [*asked, *(("filters", name, "kernels", 4) for name in filters)]:
+        known = [name for name, dimension in dimensions.items() if dimension >= least]
+        if name not in known:
+            raise ConfigError(
+                f"study.{setting}: got {name}, expected one of the weight {kind} of these networks, "
+                f"{', '.join(known) or 'which have none'}; the same command with it trains nothing anew"
+            )
+
+
+def _snapshots(runs: Sequence[Run], weights: str) -> list[Snapshots]:
+    return [run.snapshots(None if weights == WHOLE else weights) for run in runs]
+
+
+def _points(runs: Sequence[Run], weights: str, read: Callable[[], list[Snapshots]]) -> pd.DataFrame:
+    """One row a snapshot.
+
+    Raises:
+        ConfigError: weights stood still between two snapshots.
+    """
+    import pandas as pd
+    import torch
+
+    from hw1.landscape import displacements, fit_pca
+
+    paths = [snapshots.values.flatten(1) for snapshots in read()]  # R of [T, P]
+    steps = [displacements(path).tolist() for path in paths]
+    _refuse_still(runs, weights, read(), steps)
+    pca = fit_pca(torch.cat(paths), 2)
+    frames = []
+    for member, (snapshots, path) in enumerate(zip(read(), paths, strict=True)):
+        points = pd.DataFrame(pca.project(path).numpy(), columns=["pc1", "pc2"])
+        points.insert(0, "epoch", snapshots.epochs)
+        points["displacement"] = [math.nan, *steps[member]]
+        frames.append(points.assign(member=member))
+    fit = {f"explained_{i}": value for i, value in enumerate(pca.explained.tolist(), 1)}
+    return pd.concat(frames, ignore_index=True).assign(weights=weights, parameters=paths[0].shape[1], **fit)
+
+
+def _refuse_still(
+    runs: Sequence[Run], weights: str, snapshots: Sequence[Snapshots], steps: Sequence[Sequence[float]]
+) -> None:
+    what = "all parameters" if weights == WHOLE else weights
+    still = []
+    for run, path, lengths in zip(runs, snapshots, steps, strict=True):
+        if 0 in lengths:
+            first, second = path.epochs[lengths.index(0) :][:2]
+            still.append(f"{run.path.name}: {what} did not move between epoch {first} and epoch {second}")
+    if still:
+        moving = [str(run.value("seed")) for run, lengths in zip(runs, steps, strict=True) if 0 not in lengths]
+        raise ConfigError(
+            f"{'; '.join(still)}; expected displacements above 0: is the learning rate 0, are units dead, or does the "
+            f"loss not depend on these weights? The others: seed={','.join(moving) or 'none'}"
+        )
+
+
+def _start(run: Run) -> pd.DataFrame:
+    """Loss and accuracy of the whole sets at the initialisation, which no history has."""
+    import pandas as pd
+
+    from hw1.landscape import WholeSet
+
+    data, theta = run.datamodule(), run.snapshots().values[0]
+    row = {}
+    for split, (x, y) in zip(SPLITS, (data.train_tensors, data.test_tensors), strict=True):
+        inputs = data.train_tensors[0]
+        risk = WholeSet(run.net(), data.loss, x, y, batch_size=data.eval_batch_size, statistics_inputs=inputs)
+        row |= {f"{split}/{name}": value for name, value in zip(risk.columns, risk(theta).tolist(), strict=True)}
+    return pd.DataFrame([row])
+
+
+def _quality(run: Run, start: pd.DataFrame) -> pd.DataFrame:
+    """Loss and accuracy of the whole sets by completed epochs, the initialisation's among them."""
+    import pandas as pd
+
+    history = run.history().dropna(subset="epoch").filter(["epoch", *start])
+    history["epoch"] = history["epoch"].astype(int) + 1
+    return pd.concat([start.assign(epoch=0), history], ignore_index=True)
+
+
+def _paths(weights: str, read: Callable[[], list[Snapshots]]) -> pd.DataFrame:
+    """One row a run: its path's length and the distances, in l2 norm."""
+    import pandas as pd
+
+    from hw1.landscape import displacements
+
+    paths = [snapshots.values.flatten(1) for snapshots in read()]
+    columns: dict[str, list[float]] = {
+        "length": [float(displacements(path).sum()) for path in paths],
+        "net": [float(displacements(path[[0, -1]])) for path in paths],
+    }
+    for name, position in (("to_other_starts", 0), ("to_other_ends", -1)):
+        points = [path[position].double() for path in paths]
+        away = [[float((one - other).norm()) for other in points if other is not one] for one in points]
+        columns[name] = [median(distances) if distances else math.nan for distances in away]
+    table = pd.DataFrame({"member": range(len(paths)), "weights": weights, **columns})
+    return table.assign(ends_over_length=table["to_other_ends"] / table["length"])
+
+
+def _filters(runs: Sequence[Run], layers: Sequence[str]) -> pd.DataFrame:
+    """One row a pixel of every filter, at the smallest gradient norm and at the end."""
+    import numpy as np
+    import pandas as pd
+
+    frames = []
+    for member, run in enumerate(runs):
+        history = run.history()
+        norms = history["gradient_norm"].groupby(history["epoch"].bfill() + 1).median()  # by completed epochs
+        for layer in layers:
+            snapshots = run.snapshots(layer)
+            smallest = min((epoch for epoch in snapshots.epochs if epoch in norms), key=norms.get)
+            for moment, epoch in (("smallest gradient norm", smallest), ("end", snapshots.epochs[-1])):
+                kernels = snapshots.values[snapshots.epochs.index(epoch), :, 0].numpy()  # [O, h, w]
+                pixels = dict(zip(("filter", "row", "column"), map(np.ravel, np.indices(kernels.shape)), strict=True))
+                table = pd.DataFrame({**pixels, "value": kernels.ravel(), "member": member, "layer": layer})
+                frames.append(table.assign(moment=moment, epoch=epoch, gradient_norm=norms[epoch]))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _groups(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """(values of the swept keys other than the seed, rows) of each of their combinations."""
+    keys = [str(key) for key in table.columns[: list(table.columns).index(_KEYS_END)] if key != "seed"]
+    for values, part in table.groupby(keys, sort=False) if keys else [((), table)]:
+        yield dict(zip(keys, values, strict=True)), part
