@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hw1.curvature.convolution import TwiceDifferentiable
 from hw1.curvature.examples import Examples, cast, close
 from hw1.curvature.products import GaussNewtonProduct, HessianProduct, Product
 from hw1.vectors import ParamSpace
@@ -202,11 +203,13 @@ class EmpiricalRisk:
 
     def _hessian_chunk(self, parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Product:
         leaves = tuple(parameters.values())
-        gradients = self._chunk_gradient(parameters, inputs, targets, create_graph=True)
+        with TwiceDifferentiable():
+            gradients = self._chunk_gradient(parameters, inputs, targets, create_graph=True)
         return HessianProduct(leaves, gradients)
 
     def _gauss_newton_chunk(self, parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Product:
-        outputs = self._outputs(parameters, inputs)
+        with TwiceDifferentiable():
+            outputs = self._outputs(parameters, inputs)
         cut = outputs.detach().requires_grad_()
         value = self._loss(cut, targets) * (len(inputs) / self.size)
         (slope,) = torch.autograd.grad(value, cut, create_graph=True)
