@@ -32,11 +32,11 @@ def report(title: str, medians: dict[str, float], ours: str, targets: dict[str, 
         print(line)
 
 
-def arguments(description: str, repeats: int) -> argparse.Namespace:
+def arguments(description: str, repeats: int, threads: int = 2) -> argparse.Namespace:
     """--repeats and --threads."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--repeats", type=int, default=repeats)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=threads)
     return parser.parse_args()
 
 
