@@ -29,7 +29,7 @@ from hw1.models import Cnn
 
 LAYERS = ["c3(10)", "p2", "c3(16)", "p2", 32]
 IMAGES, BATCH = 4096, 256
-TRACE_PROBES = 6
+TRACE_PROBES = 10
 PROBES, STEPS = 2, 10
 
 
@@ -79,7 +79,7 @@ def hw1_product() -> torch.Tensor:
 
 def hw1_eigenvalue() -> tuple[float, int]:
     one = risk()
-    pairs = extreme_eigenpairs(Hessian(one, one.theta), 1, tol=1e-2, generator=seeded())
+    pairs = extreme_eigenpairs(Hessian(one, one.theta), 1, tol=3e-2, generator=seeded())
     return pairs.values[0].item(), pairs.products
 
 
@@ -200,7 +200,7 @@ def main() -> None:
         ("Hessian-vector product", product, 1.4, "hw1_product", {"curvlinops": ("curvlinops_product",)}),
         ("largest eigenvalue", eigenvalue, 3, "hw1_eigenvalue",
          {loader: ("pyhessian_eigenvalue", False), whole: ("pyhessian_eigenvalue", True),
-          f"{loader}, tol 1e-5": ("pyhessian_eigenvalue", False, 1e-5)}),
+          f"{loader}, tol 1e-4": ("pyhessian_eigenvalue", False, 1e-4)}),
         (f"trace, {TRACE_PROBES} probes", trace, 3, "hw1_trace",
          {loader: ("pyhessian_trace", False), whole: ("pyhessian_trace", True)}),
         (f"spectral density, {PROBES} probes x {STEPS} steps", density, 3, "hw1_density",

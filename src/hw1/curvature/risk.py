@@ -90,7 +90,8 @@ class EmpiricalRisk:
         self._kept: dict[str, list[Product]] = {}
         self._examples = Examples(batches, chunk_size)
         self.size = self._examples.size
-        self._check_loss(*self._examples.first)
+        few = max(2, chunk_size)  # a batch may be the whole set
+        self._check_loss(*(part[:few] for part in self._examples.first))
 
     @property
     def theta(self) -> Tensor:
@@ -156,10 +157,15 @@ class EmpiricalRisk:
         """Named leaves [*shape] that hold theta, after theta has been checked."""
         if theta.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"theta: got {theta.dtype}, expected float32 or float64: convert it with theta.double()")
-        if theta.ndim != 1:
-            raise ValueError(f"theta: got shape {list(theta.shape)}, expected [{self.space.size}]")
+        if theta.shape != (self.space.size,):
+            raise ValueError(
+                f"theta: got shape {list(theta.shape)}, expected [{self.space.size}]: begin with risk.theta"
+            )
         if bad := int((~theta.isfinite()).sum()):
-            raise ValueError(f"theta: got {bad} of {theta.numel()} values that are not finite, expected none of them")
+            raise ValueError(
+                f"theta: got {bad} of {theta.numel()} values that are not finite, expected none of them: did training "
+                "diverge?"
+            )
         # Each leaf has memory of its own: views of one vector would be slower to differentiate by.
         with torch.inference_mode(False):
             return {
@@ -241,7 +247,10 @@ class EmpiricalRisk:
 
     def _product(self, kind: str, theta: Tensor, v: Tensor) -> Tensor:
         if v.ndim not in (1, 2) or len(v) != self.space.size:
-            raise ValueError(f"v: got shape {list(v.shape)}, expected [{self.space.size}] or [{self.space.size}, k]")
+            raise ValueError(
+                f"v: got shape {list(v.shape)}, expected [{self.space.size}] or [{self.space.size}, k]: flatten named "
+                "tensors with risk.space.flatten(...)"
+            )
         if v.dtype != theta.dtype or v.device != theta.device:
             raise ValueError(
                 f"v: got {v.dtype} on {v.device}, expected theta's {theta.dtype} on {theta.device}: use v.to(theta)"
@@ -292,7 +301,7 @@ class EmpiricalRisk:
     # --- checks
 
     def _check_loss(self, inputs: Tensor, targets: Tensor) -> None:
-        """The first batch: shapes fit, the loss is a scalar mean, examples are independent, nothing is random."""
+        """The first examples: shapes fit, the loss is a scalar mean, examples are independent, nothing is random."""
         theta = self.theta
         if theta.dtype not in (torch.float32, torch.float64):
             theta = theta.float()
