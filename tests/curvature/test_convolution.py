@@ -17,7 +17,7 @@ LAYERS = {
     "dilation": (nn.Conv2d(2, 4, 2, dilation=2), (2, 6, 6)),
     "groups": (nn.Conv2d(2, 4, 3, groups=2), (2, 6, 6)),
     "depthwise": (nn.Conv2d(2, 2, 3, groups=2, padding="valid"), (2, 6, 6)),
-    "same": (nn.Conv2d(2, 4, 2, padding="same"), (2, 5, 5)),
+    "same": (nn.Conv2d(2, 4, 3, padding="same"), (2, 5, 5)),
     "reflect": (nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect"), (2, 5, 5)),
     "channels_last": (nn.Conv2d(2, 4, 3).to(memory_format=torch.channels_last), (2, 6, 6)),
     "3d": (nn.Conv3d(2, 3, 2), (2, 4, 4, 4)),
