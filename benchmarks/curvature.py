@@ -79,7 +79,7 @@ def hw1_product() -> torch.Tensor:
 
 def hw1_eigenvalue() -> tuple[float, int]:
     one = risk()
-    pairs = extreme_eigenpairs(Hessian(one, one.theta), 1, tol=3e-2, generator=seeded())
+    pairs = extreme_eigenpairs(Hessian(one, one.theta), 1, tol=2e-2, generator=seeded())  # an error below 1e-3, printed
     return pairs.values[0].item(), pairs.products
 
 
@@ -97,8 +97,7 @@ def hw1_density() -> tuple[float, float]:
 
 @cache
 def curvlinops_operator() -> object:
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch.jit.script, at import
-        from curvlinops import HessianLinearOperator
+    from curvlinops import HessianLinearOperator
 
     net, x, y, _ = problem()
     batches = list(zip(x.split(BATCH), y.split(BATCH), strict=True))
@@ -198,7 +197,7 @@ def main() -> None:
     loader, whole = f"PyHessian, batches of {BATCH}", "PyHessian, one batch"
     compare = [
         ("Hessian-vector product", product, 1.4, "hw1_product", {"curvlinops": ("curvlinops_product",)}),
-        ("largest eigenvalue", eigenvalue, 3, "hw1_eigenvalue",
+        ("largest eigenvalue at an error below 1e-3", eigenvalue, 3, "hw1_eigenvalue",
          {loader: ("pyhessian_eigenvalue", False), whole: ("pyhessian_eigenvalue", True),
           f"{loader}, tol 1e-4": ("pyhessian_eigenvalue", False, 1e-4)}),
         (f"trace, {TRACE_PROBES} probes", trace, 3, "hw1_trace",
