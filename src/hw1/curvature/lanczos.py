@@ -117,7 +117,7 @@ def extreme_eigenpairs(
         [3.0, 3.0]
     """
     if not 1 <= k <= op.size:
-        raise ValueError(f"k: got {k}, expected 1 to {op.size}, the size of the operator")
+        raise ValueError(f"k: got {k}, expected 1 to {op.size}, the size of the operator: ask for fewer")
     if which not in ("largest", "smallest", "both"):
         raise ValueError(f"which: got {which!r}, expected largest, smallest or both")
     top, bottom = {"largest": (k, 0), "smallest": (0, k), "both": (k - k // 2, k // 2)}[which]

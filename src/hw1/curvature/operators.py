@@ -35,7 +35,9 @@ class _OfRisk:
 
     def __init__(self, risk: EmpiricalRisk, theta: Tensor) -> None:
         if theta.shape != (risk.space.size,):
-            raise ValueError(f"theta: got shape {list(theta.shape)}, expected [{risk.space.size}]")
+            raise ValueError(
+                f"theta: got shape {list(theta.shape)}, expected [{risk.space.size}]: begin with risk.theta"
+            )
         self.risk = risk
         self.theta = theta.detach().clone()  # the caller may train on
 
