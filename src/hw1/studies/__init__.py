@@ -3,6 +3,7 @@
 from hw1.studies.flatness_interp import FlatnessInterp
 from hw1.studies.gradient_norm import GradientNorm
 from hw1.studies.min_ratio import MinRatio
+from hw1.studies.simulate_function import SimulateFunction
 from hw1.studies.weight_trajectories import WeightTrajectories
 
-__all__ = ["FlatnessInterp", "GradientNorm", "MinRatio", "WeightTrajectories"]
+__all__ = ["FlatnessInterp", "GradientNorm", "MinRatio", "SimulateFunction", "WeightTrajectories"]

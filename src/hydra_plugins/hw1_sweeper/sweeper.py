@@ -30,13 +30,15 @@ from hw1.training.identity import WITHOUT_EFFECT, ConfigError, run_key, select
 # Keys that say where results go or what is asked of them: sweeping one would tear a sweep apart.
 _UNSWEEPABLE = ("experiment", "name", "output", "study", "sweep", "hydra", "logger", "dataset.root")
 
+_OF_MNIST = ("hw1.data.Mnist", "hw1.data.MnistMean")  # data sets whose source can be `auto`
+
 
 @dataclass
 class Hw1SweeperConf:
-    """Settings of the sweeper; an experiment fills `params`."""
+    """Settings of the sweeper; an experiment fills `params`, and a variant drops an inherited one with null."""
 
     _target_: str = "hydra_plugins.hw1_sweeper.sweeper.Hw1Sweeper"
-    params: dict[str, str] | None = None
+    params: dict[str, str | None] | None = None
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="hw1", node=Hw1SweeperConf, provider="hw1")
@@ -56,7 +58,7 @@ class Job:
 class Hw1Sweeper(BasicSweeper):
     """Every command is a sweep; a run that is complete is not trained again. Scaling out is the launcher's."""
 
-    def __init__(self, params: dict[str, str] | None = None) -> None:
+    def __init__(self, params: dict[str, str | None] | None = None) -> None:
         super().__init__(max_batch_size=None, params=params)
 
     def sweep(self, arguments: list[str]) -> None:
@@ -121,6 +123,10 @@ class Hw1Sweeper(BasicSweeper):
             sys.exit(1)
 
     # Planning
+
+    def _parse_config(self) -> list[str]:
+        """The words of `params`; what is null is no longer swept."""
+        return [f"{key}={values}" for key, values in self.params.items() if values is not None]
 
     def _plan(self, arguments: list[str], base: Path) -> tuple[list[str], list[Job]]:
         """Compose every job of the sweep before any folder is made."""
@@ -235,7 +241,7 @@ class _Pins:
         self._decided: dict[tuple[str, Any], str] = {}
 
     def __call__(self, settings: dict[str, Any]) -> list[str]:
-        if select(settings, "dataset.source") != "auto" or select(settings, "dataset._target_") != "hw1.data.Mnist":
+        if select(settings, "dataset.source") != "auto" or select(settings, "dataset._target_") not in _OF_MNIST:
             return []
         from hw1.data.source import choose_mnist_source
 
