@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from hw1.plots.style import COLORS, DASHES, MARKERS, style
 
 _TRUTH = "#999999"
+_MIDDLE = "of each network the member with the median final loss, n = {}"
 
 
 def draw_losses(curves: pd.DataFrame, models: pd.DataFrame) -> Figure:
@@ -58,7 +59,7 @@ def draw_functions(predictions: pd.DataFrame) -> Figure:
     """Upper row: the function and what the median member of each network makes of it; lower row: the difference.
 
     Args:
-        predictions: columns panel, model, seed, loss, x, true, predicted; data, source, n_train.
+        predictions: columns panel, model, n, x, true, predicted; data, source, n_train.
     """
     panels = list(dict.fromkeys(predictions["panel"]))
     names = list(dict.fromkeys(predictions["model"]))
@@ -93,7 +94,7 @@ def draw_scatter(predictions: pd.DataFrame) -> Figure:
     The line is the identity; the band around it one standard deviation of the noise on the targets.
 
     Args:
-        predictions: columns panel, model, seed, noise, true, predicted; data, source, n_train.
+        predictions: columns panel, model, n, noise, true, predicted; data, source, n_train.
     """
     panels = list(dict.fromkeys(predictions["panel"]))
     names = list(dict.fromkeys(predictions["model"]))
@@ -109,9 +110,10 @@ def draw_scatter(predictions: pd.DataFrame) -> Figure:
                 ax.set_xlabel(f"true {panel}")
             row[0].set_ylabel(f"predicted {panel}")
         first, images = predictions.iloc[0], len(predictions) // (len(names) * len(panels))
+        data = f"{images:,} test images ({first['source']}; {first['n_train']:,} for training)"
         figure.suptitle(
-            f"{images:,} test images ({first['source']}; {first['n_train']:,} for training), the member with the median "
-            "final loss\nline: identity; band: one standard deviation of the targets' noise, which no network predicts",
+            f"{data}; {_MIDDLE.format(first['n'])}\n"
+            "line: identity; band: one standard deviation of the targets' noise, which no network predicts",
             fontsize=11,
         )
     return figure

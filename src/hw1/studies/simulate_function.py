@@ -255,7 +255,7 @@ def _predictions(
         identity = {"measurement": "predictions", "run": run.key, "weights": run.weights_digest(), "member": member}
         table = measurements.table(identity, lambda run=run, member=member: _predicted(run, member))
         own = dict(zip(groups, values, strict=True))
-        own |= {"seed": middle["seed"], "loss": middle[LOSS], "noise": middle["noise"]}
+        own |= {"n": len(part), "seed": middle["seed"], "loss": middle[LOSS], "noise": middle["noise"]}
         frames.append(table.assign(**own)[[*own, *table]])
     return pd.concat(frames, ignore_index=True)
 
