@@ -13,6 +13,7 @@ from hw1.models import Mlp, replicate
 from hw1.runs import Sweep
 from hw1.studies import SimulateFunction
 from hw1.studies.protocol import Measurements
+from hw1.studies.simulate_function import _name
 from hw1.training.identity import ConfigError, run_key
 from made_runs import make_run, make_sweep, run_settings
 
@@ -96,7 +97,7 @@ def test_errors_and_dead_members(whole):
     grid = np.linspace(-1, 1, 40).astype(np.float32)
     cells = (-1 + (np.arange(60) + 0.5) / 30).astype(np.float32)
     for hidden, name in (((6,), "1-6-1"), ((3, 2), "1-3-2-1")):
-        rows = tables["members"][tables["members"]["model"] == name]
+        rows = tables["members"][tables["members"]["network"] == name]
         assert rows["seed"].tolist() == [7, 8, 9, 10] and rows["train/loss"].tolist() == LOSSES[hidden]
         assert rows["constant"].tolist() == [False, True, False, False]
         for (_, row), net in zip(rows.iterrows(), nets[hidden], strict=True):
@@ -105,7 +106,7 @@ def test_errors_and_dead_members(whole):
 
 
 def test_the_table_of_networks(whole):
-    table = whole[0]["models"].set_index("model")
+    table = whole[0]["networks"].set_index("network")
     assert table["parameters"].to_dict() == {"1-6-1": 19, "1-3-2-1": 17}
     one, two = table.loc["1-6-1"], table.loc["1-3-2-1"]
     assert [one["loss_median"], one["loss_low"], one["loss_high"]] == pytest.approx([0.225, 0.1, 0.3])
@@ -116,12 +117,12 @@ def test_the_table_of_networks(whole):
 
 
 def test_epochs_to_a_loss(whole):
-    rows = whole[0]["members"].set_index(["model", "member"])["epochs_to_reach"]
+    rows = whole[0]["members"].set_index(["network", "member"])["epochs_to_reach"]
     for (model, member), epochs in rows.items():
         final = LOSSES[(6,) if model == "1-6-1" else (3, 2)][member]
         exact = EPOCHS * math.log(0.21) / math.log(final)  # where final^(epoch / EPOCHS) = 0.21
         assert math.isnan(epochs) if exact > EPOCHS else epochs == math.ceil(exact)
-    table = whole[0]["models"].set_index("model")
+    table = whole[0]["networks"].set_index("network")
     assert table["reached"].tolist() == [2, 2]
     assert math.isnan(table.loc["1-6-1", "epochs_to_reach"])  # the middle of two that reached it and two that never did
 
@@ -129,7 +130,7 @@ def test_epochs_to_a_loss(whole):
 @pytest.mark.parametrize(("batch_size", "bins"), [(None, 20), (20, 20), (None, 1000)])
 def test_curves_are_those_of_the_whole_set(batch_size, bins, tmp_path):
     tables, _ = measured(tmp_path, batch_size, bins=bins)
-    curve = tables["curves"].query("model == '1-6-1'")
+    curve = tables["curves"].query("network == '1-6-1'")
     losses = np.array(LOSSES[6,])
     epochs = np.arange(10, EPOCHS + 1, 10) if batch_size == 20 else np.arange(EPOCHS + 1)
     width = 6 if bins == 20 else 1  # 101 values in 20 bins
@@ -145,11 +146,23 @@ def test_curves_are_those_of_the_whole_set(batch_size, bins, tmp_path):
 def test_predictions_are_the_median_members(whole):
     tables, nets = whole
     for name, hidden, member in (("1-6-1", (6,), 3), ("1-3-2-1", (3, 2), 2)):
-        table = tables["predictions"][tables["predictions"]["model"] == name]
+        table = tables["predictions"][tables["predictions"]["network"] == name]
         assert set(table["seed"]) == {7 + member} and set(table["loss"]) == {LOSSES[hidden][member]}
         assert len(table) == 60 and table["x"].is_monotonic_increasing
         np.testing.assert_allclose(table["true"], np.sin(2 * table["x"]), atol=1e-6)
         np.testing.assert_allclose(table["predicted"], forward(nets[hidden][member], table["x"]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("swept", "name"),
+    [
+        ({"model.hidden": "[6]", "dataset.function": "sin_2"}, "1-6-1"),
+        ({"model": "mnist_mean/cnn", "dataset": "mnist_mean"}, "cnn"),
+        ({"model.hidden": "[6]", "optimizer.lr": 0.1, "model.activation": "tanh"}, "1-6-1, lr=0.1, activation=tanh"),
+    ],
+)
+def test_names_of_networks(swept, name):
+    assert _name(swept, "1-6-1") == name
 
 
 def test_headlines(whole):
@@ -170,7 +183,7 @@ def test_figures_show_the_tables(whole):
     assert set(figures) == {"loss", "predictions"}
     (loss,) = figures["loss"].axes
     assert loss.get_yscale() == "log" and "1 of 4 1-6-1" in loss.get_title()
-    curve = tables["curves"].query("model == '1-3-2-1'")
+    curve = tables["curves"].query("network == '1-3-2-1'")
     assert any(np.array_equal(line.get_ydata(), curve["median"]) for line in loss.lines)
     assert sorted(line.get_ydata()[0] for line in loss.lines if line.get_marker() == "X") == [0.01, 0.22]
     upper, _ = figures["predictions"].axes

@@ -27,7 +27,7 @@ class SimulateFunction:
     predictions are drawn for the member with the median final loss (the lower one of two). The training loss is that of
     the whole set: at every step where the batch is full, else after the epochs that were evaluated.
 
-    Tables: `models` (one row a network and function), `members` (one row a member), `curves` (training loss against
+    Tables: `networks` (one row a network and function), `members` (one row a member), `curves` (training loss against
     epochs: median and range over members of each member's mean in bins of epochs), `predictions` (on the test inputs).
 
     Args:
@@ -75,7 +75,7 @@ class SimulateFunction:
             fits = measurements.table(identity, lambda run=run: _fits(run))
             dataset = run.result["dataset"]
             own = {key: sweep.cell(run, key) for key in keys}
-            own["model"] = _name(own, fits["architecture"].iloc[0])
+            own["network"] = _name(own, fits["architecture"].iloc[0])
             own |= {"data": dataset["name"], "source": dataset["source"], "n_train": dataset["train"]}
             curve = _curve(run)
             curves.append(self._binned(curve).assign(**own))
@@ -87,12 +87,12 @@ class SimulateFunction:
             members.append(_ends(run).merge(fits, on="member").assign(**own))
         if not runs:
             return {}
-        groups = [*keys, "model", "data", "source", "n_train"]
+        groups = [*keys, "network", "data", "source", "n_train"]
         table = pd.concat(members, ignore_index=True)
         table = table[[*groups, *(name for name in table if name not in (*groups, "architecture"))]]
         loss = pd.concat(curves).groupby([*groups, "epoch"], sort=False)["loss"]
         return {
-            "models": self._models(table, groups),
+            "networks": self._networks(table, groups),
             "members": table,
             "curves": loss.agg(median="median", low="min", high="max", n="count").reset_index(),
             "predictions": _predictions(table, groups, runs, measurements),
@@ -102,8 +102,8 @@ class SimulateFunction:
         """The training loss of all networks, and their predictions; one column a function."""
         from hw1.plots.simulate_function import draw_functions, draw_losses, draw_scatter
 
-        curves, models, predictions = (_with_panel(tables[name]) for name in ("curves", "models", "predictions"))
-        figures = {"loss": draw_losses(curves, models)}
+        curves, networks, predictions = (_with_panel(tables[name]) for name in ("curves", "networks", "predictions"))
+        figures = {"loss": draw_losses(curves, networks)}
         of_x, of_images = predictions[predictions["x"].notna()], predictions[predictions["x"].isna()]
         if len(of_x):
             figures["predictions"] = draw_functions(of_x)
@@ -115,12 +115,12 @@ class SimulateFunction:
         """Median final loss and share of constant predictors of each network; share of members below the report's."""
         found = []
         members = _with_panel(tables["members"])
-        for (panel, model), part in members.groupby(["panel", "model"], sort=False):
-            swapped = self._labelled(part["data"].iloc[0], model)
-            name = f"{panel} {model}" + (f" ({swapped})" if swapped else "")
+        for (panel, network), part in members.groupby(["panel", "network"], sort=False):
+            swapped = self._labelled(part["data"].iloc[0], network)
+            name = f"{panel} {network}" + (f" ({swapped})" if swapped else "")
             losses = list(part[LOSS])
             found.append(median_headline(f"final_loss {name}", losses))
-            reported = self._reported(part["data"].iloc[0], model)
+            reported = self._reported(part["data"].iloc[0], network)
             if not math.isnan(reported):
                 below = sum(loss <= reported for loss in losses)
                 found.append(share_headline(f"at_or_below_reported_{reported:g} {name}", below, len(losses)))
@@ -133,13 +133,13 @@ class SimulateFunction:
         means = curve.groupby(["member", curve["epoch"].rename("bin") // width], sort=False)[["epoch", "loss"]].mean()
         return means.reset_index().drop(columns="bin")
 
-    def _models(self, members: pd.DataFrame, groups: list[str]) -> pd.DataFrame:
+    def _networks(self, members: pd.DataFrame, groups: list[str]) -> pd.DataFrame:
         import pandas as pd
 
         rows = []
         for values, part in members.groupby(groups, sort=False):
             row = dict(zip(groups, values, strict=True))
-            losses, reported = part[LOSS], self._reported(row["data"], row["model"])
+            losses, reported = part[LOSS], self._reported(row["data"], row["network"])
             epochs = part["epochs_to_reach"].fillna(math.inf).median()  # never: later than any
             row |= {"parameters": part["parameters"].iloc[0], "n": len(part)}
             row |= {"noise": part["noise"].iloc[0]}
@@ -150,16 +150,16 @@ class SimulateFunction:
             row |= {"constant": int(part["constant"].sum()), "reported": reported}
             row |= {"median_over_reported": row["loss_median"] / reported}
             row |= {"reported_quantile": math.nan if math.isnan(reported) else (losses <= reported).mean()}
-            rows.append(row | {"note": self._labelled(row["data"], row["model"])})
+            rows.append(row | {"note": self._labelled(row["data"], row["network"])})
         return pd.DataFrame(rows)
 
-    def _reported(self, data: str, model: str) -> float:
-        return float(self.reported.get(data, {}).get(model, math.nan))
+    def _reported(self, data: str, network: str) -> float:
+        return float(self.reported.get(data, {}).get(network, math.nan))
 
-    def _labelled(self, data: str, model: str) -> str:
+    def _labelled(self, data: str, network: str) -> str:
         pair = self.swapped.get(data, ())
-        other = [name for name in pair if name != model]
-        return f"labelled {other[0]} in the report's plot" if model in pair else ""
+        other = [name for name in pair if name != network]
+        return f"labelled {other[0]} in the report's plot" if network in pair else ""
 
 
 def _name(own: Mapping[str, Any], architecture: str) -> str:
@@ -171,7 +171,7 @@ def _name(own: Mapping[str, Any], architecture: str) -> str:
 
 def _with_panel(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a column `panel`: the function's name, and what else of the data is swept."""
-    swept = table.columns[: list(table.columns).index("model")]
+    swept = table.columns[: list(table.columns).index("network")]
     keys = [key for key in swept if key.partition(".")[0] == "dataset" and key not in _IN_DATA]
     panel = table["data"].str.cat([key.rpartition(".")[2] + "=" + table[key].astype(str) for key in keys], sep=", ")
     return table.assign(panel=panel)
@@ -187,8 +187,8 @@ def _curve(run: Run) -> pd.DataFrame:
     batch = run.value("dataset.batch_size")
     if batch is None or batch >= run.result["dataset"]["train"]:  # the loss of step s is that after s epochs
         curve = history[["member", "step", "train_step/loss"]].set_axis(["member", "epoch", "loss"], axis=1)
-    else:
-        curve = history[["member", "epoch", LOSS]].set_axis(["member", "epoch", "loss"], axis=1)
+    else:  # a history without evaluations has no such columns
+        curve = history.reindex(columns=["member", "epoch", LOSS]).set_axis(["member", "epoch", "loss"], axis=1)
         curve["epoch"] += 1
     end = _ends(run)[["member", LOSS]].set_axis(["member", "loss"], axis=1).assign(epoch=run.result["epochs"])
     curve = pd.concat([curve.dropna(), end], ignore_index=True).drop_duplicates(["member", "epoch"])
