@@ -133,7 +133,9 @@ def test_quadrature_beyond_the_limit_agrees_with_all_eigenvalues(tmp_path):
 
 
 def test_a_search_without_exact_hessians_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"search_iterations: got 5 with 10 parameters, expected 0 above exact_up_to=9"):
+    with pytest.raises(
+        ValueError, match=r"search_iterations: got 5 with 10 parameters, expected 0 above exact_up_to=9"
+    ):
         table_of(Mlp((1,), 1, hidden=[3]), function(), tmp_path, exact_up_to=9, search_iterations=5)
 
 

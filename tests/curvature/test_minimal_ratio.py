@@ -75,7 +75,9 @@ def test_sampled_neighbours_of_diag_1_1_minus_1():
 def test_sampled_errors_cover_the_truth():
     within = 0
     for seed in range(200):
-        share = sampled_ratio(lambda x: x.square() @ torch.tensor([1.0, 1.0, -1.0]), torch.zeros(3), 0.1, 60, seeded(seed))
+        share = sampled_ratio(
+            lambda x: x.square() @ torch.tensor([1.0, 1.0, -1.0]), torch.zeros(3), 0.1, 60, seeded(seed)
+        )
         within += abs(share.value - math.sqrt(0.5)) <= 1.96 * share.standard_error
     assert 0.90 <= within / 200 <= 0.99
 

@@ -11,14 +11,14 @@ from hw1.studies.protocol import Measurements
 from hw1.training.identity import ConfigError
 from made_runs import make_run, make_sweep, run_settings
 
-STEPS = np.arange(1000)
+steps = np.arange(1000)
 
 
 def write_history(folder, seed):
     """Loss 1/(step + 1) times (seed + 1); the norm is its square root, layer 1 has all of it."""
-    loss = (seed + 1) / (STEPS + 1)
-    norm = np.where(STEPS % 10 == 0, np.sqrt(loss), np.nan)  # measured every 10 steps
-    frame = pd.DataFrame({"epoch": 0, "step": STEPS, "train_step/loss": loss, "gradient_norm": norm})
+    loss = (seed + 1) / (steps + 1)
+    norm = np.where(steps % 10 == 0, np.sqrt(loss), np.nan)  # measured every 10 steps
+    frame = pd.DataFrame({"epoch": 0, "step": steps, "train_step/loss": loss, "gradient_norm": norm})
     frame["gradient_norm/1"], frame["gradient_norm/3"] = norm, np.where(np.isnan(norm), np.nan, 0.0)
     frame.to_csv(folder / "metrics.csv", index=False)
 
@@ -51,8 +51,8 @@ def test_curves_are_means_over_bins_then_medians_over_seeds(tables):
         part = curves[(curves["optimizer.lr"] == lr) & (curves["quantity"] == "train_step/loss")]
         for iteration, row in part.set_index("iteration").iterrows():
             low, high = edges[edges < iteration].max(), edges[edges > iteration].min()
-            inside = (STEPS + 1 >= low) & (STEPS + 1 < high)
-            mean = np.mean(1 / (STEPS[inside] + 1.0))
+            inside = (steps + 1 >= low) & (steps + 1 < high)
+            mean = np.mean(1 / (steps[inside] + 1.0))
             assert [row["low"], row["median"], row["high"]] == pytest.approx([mean, 2 * mean, 3 * mean], rel=1e-12)
             assert row["n"] == 3
     layers = curves[curves["quantity"] == "gradient_norm/3"]
@@ -63,8 +63,8 @@ def test_constant_predictors_are_found_by_their_predictions(tables):
     ends = tables["ends"]
     assert list(ends["constant"]) == [False] * 5 + [True]
     assert list(ends["seed"]) == [0, 1, 2] * 2 and set(ends["train/loss"]) == {0.5}
-    final = [np.sqrt((seed + 1) / (STEPS + 1.0)) for seed in range(3)]
-    last = (STEPS % 10 == 0) & (STEPS + 1 >= np.geomspace(1, 1001, 11)[-2])
+    final = [np.sqrt((seed + 1) / (steps + 1.0)) for seed in range(3)]
+    last = (steps % 10 == 0) & (steps + 1 >= np.geomspace(1, 1001, 11)[-2])
     assert list(ends["gradient_norm"][:3]) == pytest.approx([norm[last].mean() for norm in final], rel=1e-12)
 
 

@@ -41,7 +41,9 @@ def test_numbers_are_over_converged_points_that_are_not_constant(tables):
     assert rho.value == pytest.approx(spearmanr(used["loss"], used["positive"]).statistic, rel=1e-12)
     assert rho.n == 30 and rho.low < rho.value < rho.high < -0.5
     assert lines["positive_share phase=search"].value == pytest.approx(used["positive"].median())
-    assert lines["converged phase=search"].value == 35 / 40 and lines["constant_predictors phase=search"].value == 5 / 40
+    assert (
+        lines["converged phase=search"].value == 35 / 40 and lines["constant_predictors phase=search"].value == 5 / 40
+    )
 
 
 def test_no_conclusion_from_points_that_did_not_converge(tables):
