@@ -52,7 +52,7 @@ class ActualTask:
         from hw1.plots.learning_curves import draw_learning_curves
 
         curves = tables["learning_curves"]
-        return {name: draw_learning_curves(curves, [name]) for name in ("loss", "accuracy")}
+        return {name: draw_learning_curves(curves, [name], "") for name in ("loss", "accuracy")}
 
     def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
         """The mean final test accuracy of each model."""

@@ -21,8 +21,8 @@ SHAPE = ("model", "model.layers", "model.hidden", "model.width")  # keys that an
 def learning_curves(sweep: Sweep) -> pd.DataFrame:
     """One row an epoch, split and quantity of every member of every complete run; no rows where none is complete.
 
-    Columns: the swept keys but the seed, series (what the run is called in a figure), architecture, parameters, data,
-    source, n_train, seed, epoch (completed ones), split, quantity (loss in nats, accuracy), value.
+    Columns: the swept keys but the seed, series (what the run is called in a figure), architecture, parameters,
+    corruption (share of shuffled training labels), data, source, n_train, seed, epoch (completed ones), split, quantity (loss in nats, accuracy), value.
     """
     import pandas as pd
 
@@ -90,12 +90,13 @@ def _described(sweep: Sweep, run: Run) -> dict[str, Any]:
     name = architecture(run.settings["model"])
     words = [f"{key.rpartition('.')[2]}={value}" for key, value in keys.items() if key not in SHAPE]
     if not words or any(key in SHAPE for key in keys):
-        words.insert(0, f"{name} ({parameters:,})")
+        words.insert(0, f"{name} ({parameters:,} parameters)")
     return {
         **keys,
         KEYS_END: ", ".join(words),
         "architecture": name,
         "parameters": parameters,
+        "corruption": run.value("dataset.corruption"),
         "data": dataset["name"],
         "source": dataset["source"],
         "n_train": dataset["train"],

@@ -60,7 +60,10 @@ class RandomLabels:
         """Loss against epochs, accuracy beside it."""
         from hw1.plots.learning_curves import draw_learning_curves
 
-        return {"random_labels": draw_learning_curves(tables["learning_curves"], ["loss", "accuracy"])}
+        curves = tables["learning_curves"]
+        shares = ", ".join(f"{share:.0%}" for share in sorted(curves["corruption"].unique()))
+        title = f"training labels shuffled: {shares}; test labels true"
+        return {"random_labels": draw_learning_curves(curves, ["loss", "accuracy"], title)}
 
     def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
         """Final accuracies on random training labels and true test labels, and the share that fitted, of each series."""
