@@ -53,13 +53,16 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
                 Line2D([], [], color="#555555", linestyle=dash, label=f"{split} set") for split, dash in dashes.items()
             ]
         longest = max(len(str(handle.get_label())) for handle in handles)
-        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(4, 100 // (longest + 8))), handlelength=3)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=max(1, min(4, 100 // (longest + 8))), handlelength=3
+        )
         n = curves.groupby("series")["seed"].nunique()
         count = f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
         spread = "line: mean, band: range over seeds" if n.max() > 1 else "one seed: no spread"
         first = curves.iloc[0]
         figure.suptitle(
-            f"{first['data']} ({first['source']}, {first['n_train']:,} training examples), n = {count} ({spread})" + (f"\n{title}" if title else ""),
+            f"{first['data']} ({first['source']}, {first['n_train']:,} training examples), n = {count} ({spread})"
+            + (f"\n{title}" if title else ""),
             fontsize=11,
         )
     return figure

@@ -22,7 +22,8 @@ def learning_curves(sweep: Sweep) -> pd.DataFrame:
     """One row an epoch, split and quantity of every member of every complete run; no rows where none is complete.
 
     Columns: the swept keys but the seed, series (what the run is called in a figure), architecture, parameters,
-    corruption (share of shuffled training labels), data, source, n_train, seed, epoch (completed ones), split, quantity (loss in nats, accuracy), value.
+    corruption (share of shuffled training labels), data, source, n_train, seed, epoch (completed ones), split, quantity
+    (loss in nats, accuracy), value.
     """
     import pandas as pd
 
@@ -65,7 +66,7 @@ def ends(sweep: Sweep) -> pd.DataFrame:
 
 
 def architecture(model: Mapping[str, Any]) -> str:
-    """A model's settings as one word: its layers or hidden sizes.
+    """A model's settings as one word: its layers or hidden sizes, else its class.
 
     Example:
         >>> architecture({"_target_": "hw1.models.Cnn", "layers": ["c3(10)", "p2", 32], "width": 2})
@@ -75,7 +76,10 @@ def architecture(model: Mapping[str, Any]) -> str:
     """
     sizes = next((model[key] for key in ("layers", "hidden") if isinstance(model.get(key), Sequence)), None)
     kind = str(model["_target_"]).rpartition(".")[2]
-    word = "-".join(map(str, sizes)) if sizes else f"{kind} {model['hidden']}" if "hidden" in model else kind
+    if sizes is None:
+        word = f"{kind} {model['hidden']}" if "hidden" in model else kind
+    else:
+        word = "-".join(map(str, sizes)) or "linear"
     return word if model.get("width", 1) == 1 else f"{word} x {model['width']:g}"
 
 

@@ -1,4 +1,4 @@
-"""Ten or more sizes of one network: do more parameters fit better, and generalise worse? (section 7)"""
+"""Ten or more sizes of one network: do more parameters fit better, and generalise worse (section 7)?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random labels: can a network fit them, and what is it then worth on true ones? (section 6)"""
+"""Random labels: can a network fit them, and what is it then worth on true ones (section 6)?"""
 
 from __future__ import annotations
 
@@ -66,9 +66,11 @@ class RandomLabels:
         return {"random_labels": draw_learning_curves(curves, ["loss", "accuracy"], title)}
 
     def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
-        """Final accuracies on random training labels and true test labels, and the share that fitted, of each series."""
+        """Final accuracies on random training labels and true test labels, and the share of trainings that fitted."""
         found = []
         for series, part in tables["fits"].groupby("series", sort=False):
-            found += [headline(f"{split}_accuracy {series}", list(part[f"{split}/accuracy"])) for split in ("train", "test")]
+            found += [
+                headline(f"{split}_accuracy {series}", list(part[f"{split}/accuracy"])) for split in ("train", "test")
+            ]
             found.append(share_headline(f"share_fitted {series}", int(part["epochs_to_fit"].notna().sum()), len(part)))
         return found
