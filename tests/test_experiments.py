@@ -129,14 +129,18 @@ def test_the_variant_in_contributing_works(command, tmp_path):
 
 
 def quick(composed):
-    """QUICK as far as it fits the experiment: a function is all its points; two seeds or members are enough."""
-    words = list(QUICK)
+    """QUICK as far as it fits the experiment: a function is all its points; two seeds, members or widths are enough."""
+    words, swept = list(QUICK), composed.hydra.sweeper.params or {}
     if "source" not in composed.dataset:
         words.remove("dataset.source=bundled")
     if "function" in composed.dataset:
         words.remove("dataset.train_size=200")
-    if "seed" in (composed.hydra.sweeper.params or {}):
+    if composed.dataset._target_ == "hw1.data.Cifar10":  # which is not bundled
+        words.append("dataset=digits")
+    if "seed" in swept:
         words.append("seed=0,1")
+    if "model.width" in swept:
+        words.append(f"model.width={','.join(swept['model.width'].split(',')[:2])}")
     if composed.replicas > 1:
         words.append("replicas=2")
     if composed.objective.after:

@@ -33,10 +33,10 @@ _UNSWEEPABLE = ("experiment", "name", "output", "study", "sweep", "hydra", "logg
 
 @dataclass
 class Hw1SweeperConf:
-    """Settings of the sweeper; an experiment fills `params`."""
+    """Settings of the sweeper; an experiment fills `params`, and a variant drops an inherited one with null."""
 
     _target_: str = "hydra_plugins.hw1_sweeper.sweeper.Hw1Sweeper"
-    params: dict[str, str] | None = None
+    params: dict[str, str | None] | None = None
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="hw1", node=Hw1SweeperConf, provider="hw1")
@@ -56,8 +56,9 @@ class Job:
 class Hw1Sweeper(BasicSweeper):
     """Every command is a sweep; a run that is complete is not trained again. Scaling out is the launcher's."""
 
-    def __init__(self, params: dict[str, str] | None = None) -> None:
-        super().__init__(max_batch_size=None, params=params)
+    def __init__(self, params: dict[str, str | None] | None = None) -> None:
+        kept = {key: values for key, values in (params or {}).items() if values is not None}
+        super().__init__(max_batch_size=None, params=kept)
 
     def sweep(self, arguments: list[str]) -> None:
         """Plan, train what is missing, conclude. Leaves by exit code 1 if a run failed, 130 if interrupted.
