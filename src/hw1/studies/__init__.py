@@ -6,6 +6,7 @@ from hw1.studies.gradient_norm import GradientNorm
 from hw1.studies.min_ratio import MinRatio
 from hw1.studies.params_vs_generalization import ParamsVsGeneralization
 from hw1.studies.random_labels import RandomLabels
+from hw1.studies.simulate_function import SimulateFunction
 from hw1.studies.weight_trajectories import WeightTrajectories
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "MinRatio",
     "ParamsVsGeneralization",
     "RandomLabels",
+    "SimulateFunction",
     "WeightTrajectories",
 ]

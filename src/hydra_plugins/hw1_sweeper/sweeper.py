@@ -30,6 +30,8 @@ from hw1.training.identity import WITHOUT_EFFECT, ConfigError, run_key, select
 # Keys that say where results go or what is asked of them: sweeping one would tear a sweep apart.
 _UNSWEEPABLE = ("experiment", "name", "output", "study", "sweep", "hydra", "logger", "dataset.root")
 
+_OF_MNIST = ("hw1.data.Mnist", "hw1.data.MnistMean")  # data sets whose source can be `auto`
+
 
 @dataclass
 class Hw1SweeperConf:
@@ -236,7 +238,7 @@ class _Pins:
         self._decided: dict[tuple[str, Any], str] = {}
 
     def __call__(self, settings: dict[str, Any]) -> list[str]:
-        if select(settings, "dataset.source") != "auto" or select(settings, "dataset._target_") != "hw1.data.Mnist":
+        if select(settings, "dataset.source") != "auto" or select(settings, "dataset._target_") not in _OF_MNIST:
             return []
         from hw1.data.source import choose_mnist_source
 
