@@ -1,11 +1,13 @@
 """Loss, accuracy, sensitivity and sharpness against a setting; measures of flatness against the test gap."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from hw1.plots.style import COLORS, DASHES, MARKERS, style
 
@@ -64,17 +66,15 @@ def draw_quality(parts: Parts, quantity: str, across: str, sensitivities: Sequen
             other.grid(visible=False)
             _setting_axis(left, part["x"], across)
             left.set_title(name)
-            left.set_zorder(1)
-            left.patch.set_visible(False)
         unit = " (nats)" if quantity == "loss" and "test/accuracy" in parts[0][1] else ""
-        left_axes[0].set_ylabel(f"{quantity}{unit}")
-        right_axes[-1].set_ylabel("sensitivity")
+        for ax, name in ((left_axes[0], f"{quantity}{unit}"), (right_axes[-1], "sensitivity")):
+            ax.set_ylabel(f"{name}, log scale" if ax.get_yscale() == "log" else name)
         for ax in right_axes[:-1]:
             ax.tick_params(labelright=False)
         together = [axes.get_legend_handles_labels() for axes in (left_axes[0], right_axes[0])]
         handles, labels = ([item for pair in together for item in pair[i]] for i in (0, 1))
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
-        figure.suptitle(_title(parts, _MEANS), fontsize=11)
+        figure.suptitle(_title(figure, parts, _MEANS), fontsize=11)
     return figure
 
 
@@ -132,12 +132,14 @@ def _panels(measures: Sequence[str], height: float) -> tuple[Figure, list[Axes]]
 def _finish(figure: Figure, first: Axes, parts: Parts, spread: str) -> None:
     handles, labels = first.get_legend_handles_labels()
     if len(parts) > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=3)
-    figure.suptitle(_title(parts, spread), fontsize=11)
+        fitting = int(figure.get_figwidth() / (0.09 * max(map(len, labels)) + 0.7))  # inches a label
+        figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(3, fitting)))
+    figure.suptitle(_title(figure, parts, spread), fontsize=11)
 
 
 def _look(i: int) -> dict[str, str]:
-    return {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
+    marker = MARKERS[(i + i // len(COLORS)) % len(MARKERS)]  # no colour comes twice with the same marker
+    return {"color": COLORS[i % len(COLORS)], "marker": marker}
 
 
 def _line(ax: Axes, part: pd.DataFrame, column: str, i: int, label: str) -> None:
@@ -155,6 +157,9 @@ def _log_if_wide(ax: Axes) -> None:
     values = pd.concat([pd.Series(line.get_ydata(), dtype=float) for line in ax.lines]).dropna()
     if len(values) and values.min() > 0 and values.max() > 10 * values.min():
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() < 1000 * values.min() else (1,)))
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.yaxis.minorticks_off()
 
 
 def _setting_axis(ax: Axes, values: pd.Series, across: str) -> None:
@@ -169,16 +174,22 @@ def _label(name: str) -> str:
     return _LABELS.get(name, name.rpartition(".")[2].replace("_", " "))
 
 
-def _title(parts: Parts, spread: str) -> str:
+def _title(figure: Figure, parts: Parts, spread: str) -> str:
     points = pd.concat([part for _, part in parts])
     first, low, high = points.iloc[0], points["epochs"].min(), points["epochs"].max()
     epochs = f"{low}" if low == high else f"{low} to {high}"
+    size = f", {first['parameters']:,} parameters" if points["parameters"].nunique() == 1 else ""
     text = (
-        f"{first['data']} ({first['source']}, {first['n_train']:,} training examples), {epochs} epochs"
+        f"{first['data']} ({first['source']}, {first['n_train']:,} training examples){size}, {epochs} epochs"
         f"\n{len(points)} networks, {points['seed'].nunique()} seeds: {spread}"
     )
-    missed = points[~points["reached"]]
-    if len(missed):
-        named = ", ".join(f"{x:g} (seed {seed})" for x, seed in zip(missed["x"], missed["seed"], strict=True))
-        text += f"\n{len(missed)} never reached the train loss (crosses, not in the means): {named}"
+    missed = [(name, part[~part["reached"]]) for name, part in parts]
+    if sum(len(part) for _, part in missed):
+        named = []
+        for name, part in missed:
+            for x, some in part.groupby("x"):
+                seeds = f"seed{'s' * (len(some) > 1)} {', '.join(map(str, some['seed']))}"
+                named.append(f"{name} {x:g} ({seeds})".strip())
+        line = f"Never reached the train loss (crosses, not in the means): {'; '.join(named)}"
+        text += "\n" + textwrap.fill(line, int(12 * figure.get_figwidth()))
     return text

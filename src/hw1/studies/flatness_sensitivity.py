@@ -157,7 +157,8 @@ def _measures(points: pd.DataFrame) -> list[str]:
 
 
 def _words(values: Mapping[str, Any]) -> str:
-    return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in values.items())
+    """`model=cnn lr=0.001`: a group's option without its folder."""
+    return " ".join(f"{key.rpartition('.')[2]}={str(value).rpartition('/')[2]}" for key, value in values.items())
 
 
 def _means(points: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
