@@ -2,6 +2,7 @@
 
 from hw1.studies.actual_task import ActualTask
 from hw1.studies.flatness_interp import FlatnessInterp
+from hw1.studies.flatness_sensitivity import FlatnessSensitivity
 from hw1.studies.gradient_norm import GradientNorm
 from hw1.studies.min_ratio import MinRatio
 from hw1.studies.params_vs_generalization import ParamsVsGeneralization
@@ -12,6 +13,7 @@ from hw1.studies.weight_trajectories import WeightTrajectories
 __all__ = [
     "ActualTask",
     "FlatnessInterp",
+    "FlatnessSensitivity",
     "GradientNorm",
     "MinRatio",
     "ParamsVsGeneralization",
