@@ -342,7 +342,7 @@ def _listing(jobs: Iterable[Job], todo: list[Job], base: Path) -> list[str]:
 
 
 def _size(size: float) -> str:
-    return f"{size / 1e9:.2g} GB" if size >= 1e9 else f"{size / 1e6:.2g} MB"
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 def _check_name(name: str) -> None:
