@@ -283,7 +283,8 @@ def _table(one: Finished, name: str) -> pd.DataFrame:
     if name != "history":
         file = sweep.path / f"{name}.csv"
         if not file.is_file():
-            raise ConfigError(f"table: got {name}, expected history or one of {', '.join(sweep.record['files'])}")
+            known = ", ".join(Path(table).stem for table in sweep.record["files"] if table.endswith(".csv"))
+            raise ConfigError(f"table: got {name}, expected history or one of {known}")
         return pd.read_csv(file)
     frames = []
     for run in sweep.complete().runs:
