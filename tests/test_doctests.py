@@ -23,6 +23,7 @@ MODULES = [
     "hw1.models.cnn",
     "hw1.models.mlp",
     "hw1.models.rnn",
+    "hw1.studies.learning_curves",
     "hw1.studies.protocol",
     "hw1.command",
     "hw1.runs",

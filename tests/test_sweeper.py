@@ -49,9 +49,9 @@ def test_composed_as_hydra_composes(loader, words):
 
 
 def test_a_variant_drops_an_inherited_sweep_with_null():
-    sweeper = object.__new__(Hw1Sweeper)
-    sweeper.params = {"model.hidden": None, "seed": "0,1"}
+    sweeper = Hw1Sweeper(params={"seed": "0,1", "model.width": None})
     assert sweeper._parse_config() == ["seed=0,1"]
+    assert Hw1Sweeper(params=None)._parse_config() == []
 
 
 @pytest.mark.parametrize(("target", "pinned"), [("Mnist", True), ("MnistMean", True), ("FashionMnist", False)])
