@@ -30,6 +30,8 @@ def draw_losses(curves: pd.DataFrame, networks: pd.DataFrame) -> Figure:
             part, ends = curves[curves["panel"] == panel], networks[networks["panel"] == panel]
             for i, name in enumerate(names):
                 curve = part[part["network"] == name].sort_values("epoch")
+                if curve.empty:  # its run failed
+                    continue
                 color = COLORS[i % len(COLORS)]
                 ax.plot(curve["epoch"], curve["median"], DASHES[i % len(DASHES)], color=color)
                 ax.fill_between(curve["epoch"], curve["low"], curve["high"], color=color, alpha=0.12, linewidth=0)
