@@ -24,6 +24,10 @@ OPTIONS = [
     if file.parent.name != "base"
 ]
 QUICK = ("dataset.source=bundled", "dataset.train_size=200", "trainer.max_epochs=1", "+trainer.limit_train_batches=2")
+QUICK_MEASURES = {
+    "sharpness": ("examples=32", "trace_products=6"),
+    "minimal_ratio": ("probes=2", "steps=10", "samples=20"),
+}
 EXPERIMENTS = sorted(
     file.relative_to(CONF / "experiment").with_suffix("").as_posix() for file in (CONF / "experiment").rglob("*.yaml")
 )
@@ -126,13 +130,22 @@ def test_the_variant_in_contributing_works(command, tmp_path):
 
 
 def quick(name, monkeypatch):
-    """QUICK as far as it fits the experiment: functions have no source; two of many seeds are enough."""
+    """QUICK as far as it fits the experiment: functions have no source; two of many values are enough, one seed of
+    runs that take longer to measure than to train.
+    """
     monkeypatch.setenv("HW1_CHECKOUT", str(ROOT))
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("train", overrides=[f"experiment={name}"], return_hydra_config=True)
     words = [word for word in QUICK if "source" not in word or "source" in composed.dataset]
-    return [*words, "seed=0,1"] if "seed" in (composed.hydra.sweeper.params or {}) else words
+    measures = [measure for measure in QUICK_MEASURES if measure in (composed.callbacks or {})]
+    words += [f"callbacks.{measure}.{word}" for measure in measures for word in QUICK_MEASURES[measure]]
+    for key, values in (composed.hydra.sweeper.params or {}).items():
+        if key == "seed":
+            words.append("seed=0" if "sharpness" in measures else "seed=0,1")
+        elif "[" not in str(values):
+            words.append(f"{key}={','.join(str(values).split(',')[:2])}")
+    return words
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
