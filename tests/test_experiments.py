@@ -144,7 +144,7 @@ def quick(composed):
     for key in {"model.width", "dataset.batch_size", "optimizer.lr"} & set(swept):
         words.append(f"{key}={','.join(str(swept[key]).split(',')[:2])}")
     if "sharpness" in composed.callbacks:
-        words += ["callbacks.sharpness.examples=8", "callbacks.sharpness.trace_products=6"]
+        words += ["callbacks.sharpness.examples=8", "callbacks.sharpness.trace_products=6", "model.width=0.25"]
     if composed.replicas > 1:
         words.append("replicas=2")
     if composed.objective.after:
