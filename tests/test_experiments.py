@@ -131,7 +131,9 @@ def test_the_variant_in_contributing_works(command, tmp_path):
 
 
 def quick(composed):
-    """QUICK as far as it fits the experiment: a function is all its points; two seeds, members or widths are enough."""
+    """QUICK as far as it fits the experiment: a function is all its points; two seeds, members or values are enough,
+    and one seed where measuring a run takes longer than two steps.
+    """
     words, swept = list(QUICK), composed.hydra.sweeper.params or {}
     if "source" not in composed.dataset:
         words.remove("dataset.source=bundled")
@@ -140,9 +142,11 @@ def quick(composed):
     if composed.dataset._target_ == "hw1.data.Cifar10":  # which is not bundled
         words.append("dataset=digits")
     if "seed" in swept:
-        words.append("seed=0,1")
-    if "model.width" in swept:
-        words.append(f"model.width={','.join(swept['model.width'].split(',')[:2])}")
+        words.append("seed=0" if "sharpness" in composed.callbacks else "seed=0,1")
+    for key in {"model.width", "dataset.batch_size", "optimizer.lr"} & set(swept):
+        words.append(f"{key}={','.join(str(swept[key]).split(',')[:2])}")
+    if "sharpness" in composed.callbacks:
+        words += ["callbacks.sharpness.examples=8", "callbacks.sharpness.trace_products=6", "model.width=0.25"]
     if composed.replicas > 1:
         words.append("replicas=2")
     if composed.objective.after:
