@@ -48,12 +48,6 @@ def test_composed_as_hydra_composes(loader, words):
         assert compose(words) == expected
 
 
-def test_a_variant_drops_an_inherited_sweep_with_null():
-    sweeper = Hw1Sweeper(params={"seed": "0,1", "model.width": None})
-    assert sweeper._parse_config() == ["seed=0,1"]
-    assert Hw1Sweeper(params=None)._parse_config() == []
-
-
 def job(base, number):
     settings = {"seed": number, "name": "made", "init": "shared"}
     key = run_key(settings)
