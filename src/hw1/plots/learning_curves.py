@@ -43,6 +43,7 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
                 own = curves["series"].eq(name) & curves["split"].eq(split) & curves["quantity"].eq(quantity)
                 _band(ax, curves[own], look)
             ax.set(xlabel="epochs", ylabel=LABELS[quantity])
+            ax.set_xlim(left=0)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             if quantity == "loss":
                 ax.set_yscale("log")
