@@ -41,7 +41,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Normalise the words, hand over to Hydra, and put every error into one line."""
-    from hw1.command import fail, help_text, normalised
+    from hw1.command import fail, help_text, normalised, with_budget
 
     words = sys.argv[1:]
     if "--help" in words or "-h" in words:
@@ -50,12 +50,12 @@ def main() -> None:
     full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
     os.environ["HW1_CHECKOUT"] = str(CHECKOUT)
-    sys.argv[1:] = normalised(words)
     signal.signal(signal.SIGTERM, interrupt)
 
     import hydra
 
     try:
+        sys.argv[1:] = normalised(with_budget(words, CHECKOUT / "conf"))
         hydra.main(version_base="1.3", config_path=str(CHECKOUT / "conf"), config_name="train")(run)()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -19,6 +19,7 @@ MODULES = [
     "hw1.landscape.flatness",
     "hw1.landscape.paths",
     "hw1.landscape.pca",
+    "hw1.models.budget",
     "hw1.models.cnn",
     "hw1.models.mlp",
     "hw1.models.rnn",

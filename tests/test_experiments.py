@@ -114,18 +114,18 @@ def test_the_yaml_says_question_command_and_expectation(name):
 
 def test_the_variant_in_contributing_works(command, tmp_path):
     block = re.search(r"```yaml\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
-    file = tmp_path / "conf" / "experiment" / "flatness_interp" / "mlp.yaml"
+    file = tmp_path / "conf" / "experiment" / "flatness_interp" / "wide.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(block)
     done = command(
         "--config-dir",
         str(tmp_path / "conf"),
-        "experiment=flatness_interp/mlp",
+        "experiment=flatness_interp/wide",
         *QUICK,
         output=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert {run.result["parameters"] for run in Sweep.read(tmp_path / "flatness_interp_mlp").runs} == {16950}
+    assert {run.result["parameters"] for run in Sweep.read(tmp_path / "flatness_interp_wide").runs} == {57906}
 
 
 def quick(composed):

@@ -1,14 +1,15 @@
-"""`python -m hw1 report PATH` and `python -m hw1 runs PATH`: thin commands on finished sweeps."""
+"""`python -m hw1 report | runs | homework | results | claims`: thin commands on experiments and finished sweeps."""
 
 import argparse
 import os
 import sys
+from pathlib import Path
 
 
 def main(words: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m hw1", description="Commands on finished sweeps; nothing is trained."
+        prog="python -m hw1", description="Commands on experiments and finished sweeps; only homework trains."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     paths = "a sweep (multirun/NAME/sweeps/TIME), or multirun/NAME for its latest one"
@@ -17,12 +18,33 @@ def main(words: list[str] | None = None) -> int:
     runs = commands.add_parser("runs", help="print a sweep's runs, one a line")
     runs.add_argument("path", help=paths)
     runs.add_argument("metrics", nargs="*", help="metrics to show, as test/accuracy; default: all")
-    chosen = parser.parse_args(words)
+    homework = commands.add_parser("homework", help="run every question's default, and write one page")
+    homework.add_argument("words", nargs="*", help="for every command, as budget=quick or --dry-run")
+    for name, text in (
+        ("results", "fill docs/results.csv and the README's table from finished sweeps"),
+        ("claims", "fill docs/claims.md and docs/claims.csv from finished sweeps"),
+    ):
+        table = commands.add_parser(name, help=text)
+        table.add_argument("output", nargs="?", type=Path, help="where the sweeps are; default: multirun/")
+    chosen, flags = parser.parse_known_args(words)
+    if flags and chosen.command != "homework":  # whose flags are train.py's
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
 
     from hw1.command import explain
     from hw1.runs import Sweep
 
     try:
+        if chosen.command == "homework":
+            from hw1.report.homework import homework as ask
+
+            return ask(_checkout(), [*chosen.words, *flags])
+        if chosen.command in ("results", "claims"):
+            from hw1.report import claims, results
+
+            fill = {"results": results.fill, "claims": claims.fill}[chosen.command]
+            problems = fill(_checkout(), chosen.output or _checkout() / "multirun")
+            print("\n".join(problems), end="\n" if problems else "", file=sys.stderr)
+            return 1 if problems else 0
         sweep = Sweep.read(chosen.path)
         if chosen.command == "report":
             from hw1.report.conclude import conclude
@@ -39,6 +61,18 @@ def main(words: list[str] | None = None) -> int:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _checkout() -> Path:
+    """The folder of train.py and conf, which these commands need.
+
+    Raises:
+        ValueError: hw1 was not installed from a checkout.
+    """
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / "conf" / "train.yaml").is_file():
+        raise ValueError(f"{checkout} has no conf/train.yaml: install hw1 from a checkout (pip install -e .)")
+    return checkout
 
 
 if __name__ == "__main__":

@@ -21,10 +21,39 @@ def normalised(words: Sequence[str]) -> list[str]:
     Example:
         >>> normalised(["seed=1,2", "-m", "model=mlp"])
         ['--multirun', 'seed=1,2', 'model=mlp']
+        >>> normalised(["--dry-run", "experiment=flatness_interp"])
+        ['--multirun', 'hydra.sweeper.dry_run=true', 'experiment=flatness_interp']
     """
-    rest = [word for word in words if word not in ("-m", "--multirun")]
+    rest = ["hydra.sweeper.dry_run=true" if word == "--dry-run" else word for word in words]
+    rest = [word for word in rest if word not in ("-m", "--multirun")]
     other = any(word.split("=")[0] in _OTHER_MODES or re.fullmatch(r"hydra\.mode=RUN", word) for word in rest)
     return rest if other else ["--multirun", *rest]
+
+
+def with_budget(words: Sequence[str], conf: Path) -> list[str]:
+    """The words of `--cfg job` with what their budget sets, which is otherwise the sweeper's to find out."""
+    if not any(word.startswith("budget=") for word in words) or not {"--cfg", "-c"} & {w.split("=")[0] for w in words}:
+        return list(words)
+    from hydra import compose, initialize_config_dir
+    from hydra._internal.utils import get_args_parser
+    from omegaconf import OmegaConf
+
+    from hw1.training.budget import budget_words, limited
+
+    asked = get_args_parser().parse_args(list(words))
+    also = [f"hydra.searchpath=[file://{asked.config_dir}]"] if asked.config_dir else []
+    keys = {word.lstrip("+~").partition("=")[0] for word in asked.overrides}
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        config = compose("train", overrides=[*asked.overrides, *also])
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    own = [word for word in budget_words(settings) if word.partition("=")[0] not in keys]
+    own = [
+        word for word in own if "," not in re.sub(r"\[.*\]|\(.*\)", "", word)
+    ]  # a run has one value of what is swept
+    keys |= {word.partition("=")[0] for word in own}
+    own += [f"{key}={value}" for key, value in limited(settings, keys).items()]
+    at = list(words).index(asked.overrides[0])  # words of one kind must stand together
+    return [*words[:at], *own, *words[at:]]
 
 
 def help_text(conf: Path) -> str:
@@ -47,7 +76,8 @@ def help_text(conf: Path) -> str:
         "groups:",
         *(f"  {name + '=':<18}{', '.join(options)}" for name, options in groups),
         "",
-        "also: --cfg job (print the settings and stop), --hydra-help, python -m hw1 --help",
+        "also: --dry-run (list the runs, estimate minutes and disk, and stop), --cfg job (print the settings),",
+        "      --hydra-help, python -m hw1 --help",
     ]
     return "\n".join(lines)
 
@@ -138,10 +168,10 @@ def job_line(sweep: Path, folder: Path, result: dict[str, Any]) -> str:
     text = f"[{done + failed}/{len(record['runs'])}] {folder.name.rpartition('-')[0]}: "
     if result["status"] == "complete":
         metrics = [f"{name} {_value(value)}" for name, value in result["metrics"].items() if name.startswith("test/")]
-        text += ", ".join(metrics) + f" in {_duration(result['seconds'])}"
+        text += ", ".join(metrics) + f" in {duration(result['seconds'])}"
     else:
         text += f"FAILED: {result['error']}"
-    return text + (f"; about {_duration(seconds)} left" if left else "")
+    return text + (f"; about {duration(seconds)} left" if left else "")
 
 
 def _value(value: float | list[float]) -> str:
@@ -154,8 +184,11 @@ def _value(value: float | list[float]) -> str:
     return f"{statistics.median(ordered):.4f} ({ordered[0]:.4f} to {ordered[-1]:.4f}, n = {len(value)})"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them."""
     minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.2g} s" if seconds < 9.5 else f"{rest} s"
 
 

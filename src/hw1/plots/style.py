@@ -37,6 +37,16 @@ def style() -> Iterator[None]:
         yield
 
 
+def entitle(figure: Figure, note: str) -> None:
+    """Add a line to a figure's title, in its size; a figure without a title gets one."""
+    title = figure.get_suptitle()
+    if not title:
+        figure.suptitle(note, fontsize=10)
+    for text in figure.texts:
+        if title and text.get_text() == title:
+            text.set_text(f"{title}\n{note}")
+
+
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write `<stem>.png` (150 dots an inch) and `<stem>.svg`; returns both."""
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]

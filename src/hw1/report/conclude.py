@@ -7,13 +7,14 @@ import json
 import os
 import traceback
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hw1
 from hw1.files import replacing, write_json, write_text
 from hw1.runs import Run, Sweep
-from hw1.studies.protocol import MEASUREMENT_FORMAT, Measurements, make
+from hw1.studies.protocol import MEASUREMENT_FORMAT, Headline, Measurements, make
 from hw1.training.identity import ConfigError
 
 if TYPE_CHECKING:
@@ -54,17 +55,20 @@ def conclude(folder: Path) -> list[str]:
     record = dict(sweep.record)
     study = make(record["study"]) if record["study"] else None
     tables: dict[str, pd.DataFrame] = {}
-    headlines: list[str] = []
+    found: list[Headline] = []
     figures: list[str] = []
     problem = ""
+    budget = record.get("budget", "full")
     if study is not None:
         try:
             tables = study.measure(sweep, Measurements(folder.parent.parent / "measurements"))
             if tables:
-                from hw1.plots.style import save
+                from hw1.plots.style import entitle, save
 
-                headlines = [str(number) for number in study.headlines(tables)]
+                found = study.headlines(tables)
                 for name, figure in study.draw(tables).items():
+                    if budget != "full":
+                        entitle(figure, f"budget = {budget}: less data, fewer epochs")
                     figures += [path.name for path in save(figure, folder / name)]
             else:
                 problem = "too few complete runs to answer its question"
@@ -73,6 +77,8 @@ def conclude(folder: Path) -> list[str]:
             problem = kind + " ".join(str(error).split())
             record["traceback"] = traceback.format_exc()
     tables["runs"] = sweep.table()
+    if budget != "full":
+        tables = {name: table.assign(budget=budget) for name, table in tables.items()}
     for name, table in tables.items():
         with replacing(folder / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
@@ -81,6 +87,7 @@ def conclude(folder: Path) -> list[str]:
         for run in sweep.runs
         if run.status != "complete"
     }
+    headlines = [str(number) for number in found]
     started = {run.path.name for run in sweep.runs}
     failed |= {entry["folder"]: "it never started" for entry in record["runs"] if entry["folder"] not in started}
 
@@ -94,6 +101,7 @@ def conclude(folder: Path) -> list[str]:
         "status": "failed" if failed else "complete",
         "failed": failed,
         "headlines": headlines,
+        "numbers": [asdict(number) for number in found],
         "files": [*(f"{name}.csv" for name in tables), *figures, "report.html"],
     }
     if not failed:
@@ -103,7 +111,9 @@ def conclude(folder: Path) -> list[str]:
 
 
 def _lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
-    lines = list(record["headlines"])
+    budget = record.get("budget", "full")
+    lines = [] if budget == "full" else [f"budget = {budget}: less data and fewer epochs than the experiment's own"]
+    lines += record["headlines"]
     kinds = {"figure": ".png", "table": ".csv", "report": ".html"}
     for kind, suffix in kinds.items():
         lines += [f"{kind}: {_shown(folder / name)}" for name in record["files"] if name.endswith(suffix)]

@@ -51,6 +51,7 @@ def page(
     return template.render(
         name=sweep.record["name"],
         time=sweep.path.name,
+        budget=sweep.record.get("budget", "full"),
         command=" ".join(["python train.py", *sweep.record["command"]]),
         headlines=headlines,
         images=images,

@@ -80,7 +80,7 @@ def fit(settings: Settings, folder: Path, overrides: Sequence[str] = ()) -> dict
             "git": _git(),
         }
         try:
-            with _threads(settings):
+            with threads(settings):
                 result |= _train(settings, folder)
             result["status"] = "complete"
         except Exception as error:
@@ -109,7 +109,7 @@ def _train(settings: Settings, folder: Path) -> dict[str, Any]:
     callbacks = [StepLoss(), *build.callbacks(settings), clock]
     if own["progress"]:
         callbacks.append(TrainingProgress(folder.name.rpartition("-")[0]))
-    with _expected_warnings():
+    with expected_warnings():
         trainer = build.trainer(settings, folder, callbacks, loggers)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         with _interruptible():
@@ -181,7 +181,8 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _threads(settings: Settings) -> Iterator[None]:
+def threads(settings: Settings) -> Iterator[None]:
+    """Torch's thread count is the run's inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(build.own_trainer_settings(settings)["threads"])
     try:
@@ -205,7 +206,7 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def _expected_warnings() -> Iterator[None]:
+def expected_warnings() -> Iterator[None]:
     """Silence what Lightning warns of and is done on purpose here, one message at a time."""
     with warnings.catch_warnings():
         # Data lie in memory as tensors: worker processes would only copy them.

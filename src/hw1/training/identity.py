@@ -20,11 +20,15 @@ WITHOUT_EFFECT = (
     "dataset.eval_batch_size",
     "trainer.progress",
     "trainer.checkpoint_seconds",
+    # Limits and settings of a budget work through the settings that they change.
+    "budget.limits",
+    "budget.settings",
+    "quick",
 )
 
 # Settings added since the first release, with the value under which older runs were made: at that value they are
 # left out of the key, so that old keys stay what they are.
-ADDED: dict[str, Any] = {"replicas": 1, "objective": {"minimise": "loss", "after": 0}}
+ADDED: dict[str, Any] = {"replicas": 1, "objective": {"minimise": "loss", "after": 0}, "budget": {"name": "full"}}
 
 # What a run with `init: independent` derives its weights and data order from, besides the seed. Training longer or
 # measuring more does not change the start.
@@ -38,7 +42,7 @@ class ConfigError(ValueError):
     """A setting that cannot be used. The message is one line a problem: the key, what was got, what is expected."""
 
 
-def _without(settings: Settings, paths: Iterable[str]) -> dict[str, Any]:
+def without(settings: Settings, paths: Iterable[str]) -> dict[str, Any]:
     """A copy of nested `settings` without the dotted `paths`."""
     drop = {path.partition(".")[0]: [] for path in paths}
     for path in paths:
@@ -47,7 +51,7 @@ def _without(settings: Settings, paths: Iterable[str]) -> dict[str, Any]:
     for name, value in settings.items():
         if "" in drop.get(name, ()):
             continue
-        kept[name] = _without(value, drop[name]) if name in drop and isinstance(value, Mapping) else value
+        kept[name] = without(value, drop[name]) if name in drop and isinstance(value, Mapping) else value
     return kept
 
 
@@ -84,7 +88,7 @@ def run_key(settings: Settings) -> str:
     """The run's key: 10 hexadecimal digits that change with every setting that can change its result."""
     missing = object()
     at_old_value = [path for path, value in ADDED.items() if select(settings, path, missing) == value]
-    return _digest(_without(settings, [*WITHOUT_EFFECT, *at_old_value]))[:10]
+    return _digest(without(settings, [*WITHOUT_EFFECT, *at_old_value]))[:10]
 
 
 def run_seed(settings: Settings, member: int = 0) -> int:
@@ -104,14 +108,14 @@ def run_seed(settings: Settings, member: int = 0) -> int:
     if init == "independent":
         learning = {group: settings.get(group) for group in _LEARNING}
         at_old_value = [path for path, value in ADDED.items() if select(settings, path) == value]
-        own = _without(learning, [*WITHOUT_EFFECT, *_SEEDS, *at_old_value])
+        own = without(learning, [*WITHOUT_EFFECT, *_SEEDS, *at_old_value])
     return mixed(seed + member, own)
 
 
 def deciding(settings: Settings) -> dict[str, Any]:
     """The settings that tell runs apart for a reader: seed, init, and those that learning depends on."""
     chosen = {name: settings[name] for name in ("seed", "init", *_LEARNING) if settings.get(name) is not None}
-    return _without(chosen, [*WITHOUT_EFFECT, *_SEEDS])
+    return without(chosen, [*WITHOUT_EFFECT, *_SEEDS])
 
 
 def mixed(*parts: Any) -> int:

@@ -22,13 +22,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from hw1.command import explain
+from hw1.command import duration, explain
 from hw1.files import read_json, write_json
 from hw1.runs import find_run, is_complete, slug_of
+from hw1.training.budget import budget_name, budget_words, limited
 from hw1.training.identity import WITHOUT_EFFECT, ConfigError, run_key, select
 
 # Keys that say where results go or what is asked of them: sweeping one would tear a sweep apart.
-_UNSWEEPABLE = ("experiment", "name", "output", "study", "sweep", "hydra", "logger", "dataset.root")
+_UNSWEEPABLE = ("experiment", "name", "output", "study", "sweep", "hydra", "logger", "dataset.root", "budget", "quick")
+
+# Callbacks whose work comes after the training.
+_AT_THE_END = ("minimal_ratio", "sensitivity", "sharpness")
+
+_OF_MNIST = ("hw1.data.Mnist", "hw1.data.MnistMean")  # data sets whose source can be `auto`
 
 
 @dataclass
@@ -37,6 +43,7 @@ class Hw1SweeperConf:
 
     _target_: str = "hydra_plugins.hw1_sweeper.sweeper.Hw1Sweeper"
     params: dict[str, str | None] | None = None
+    dry_run: bool = False
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="hw1", node=Hw1SweeperConf, provider="hw1")
@@ -56,12 +63,15 @@ class Job:
 class Hw1Sweeper(BasicSweeper):
     """Every command is a sweep; a run that is complete is not trained again. Scaling out is the launcher's."""
 
-    def __init__(self, params: dict[str, str | None] | None = None) -> None:
+    def __init__(self, params: dict[str, str | None] | None = None, dry_run: bool = False) -> None:
         kept = {key: values for key, values in (params or {}).items() if values is not None}
         super().__init__(max_batch_size=None, params=kept)
+        self.dry_run = dry_run
 
     def sweep(self, arguments: list[str]) -> None:
         """Plan, train what is missing, conclude. Leaves by exit code 1 if a run failed, 130 if interrupted.
+
+        With `dry_run` nothing is trained: the runs are listed, with an estimate.
 
         Raises:
             ConfigError: a setting of some run is refused; nothing was trained.
@@ -82,6 +92,9 @@ class Hw1Sweeper(BasicSweeper):
             _validate(todo)  # before the study's check: a value that no run can take is the better thing to name
         if question is not None:
             question.check([job.settings for job in jobs], swept)
+        if self.dry_run:
+            print("\n".join(_listing(jobs, todo, base)))
+            return
         if todo:
             todo = _allot(base, todo)
 
@@ -93,6 +106,7 @@ class Hw1Sweeper(BasicSweeper):
             "status": "running",
             "command": arguments,
             "started": time.time(),
+            "budget": budget_name(self._master()),
             "swept": swept,
             "study": study,
             "runs": [{"key": job.key, "folder": job.folder.name, "overrides": job.overrides} for job in jobs],
@@ -128,11 +142,13 @@ class Hw1Sweeper(BasicSweeper):
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         typed = parser.parse_overrides(arguments)
+        budget = parser.parse_overrides(budget_words(self._master()))
         named = {word.key_or_group for word in typed}
-        # The command line replaces what is swept by default.
-        words = [
-            word for word in parser.parse_overrides(self._parse_config()) if word.key_or_group not in named
-        ] + typed
+        own = [word for word in budget if word.key_or_group not in named]
+        named |= {word.key_or_group for word in own}
+        # The command line replaces what the budget sets, and both replace what is swept by default.
+        by_default = [word for word in parser.parse_overrides(self._parse_config()) if word.key_or_group not in named]
+        words = [*self._fewer_seeds(by_default, parser), *own, *typed]
         swept = list(dict.fromkeys(word.key_or_group for word in words if word.is_sweep_override()))
         for key in swept:
             if any(key == name or key.startswith(f"{name}.") for name in _UNSWEEPABLE):
@@ -151,9 +167,9 @@ class Hw1Sweeper(BasicSweeper):
                 problems[explain(error, self.hydra_context.config_loader)] = None
         if problems:
             raise ConfigError("\n".join(problems))
-        pins = _Pins()
+        pins = _Pins({*named, *swept})
         jobs = []
-        readable = [*swept, *(word.key_or_group for word in words)]
+        readable = [*swept, *(word.key_or_group for word in words if word not in own)]
         for overrides, settings in composed:
             pinned = pins(settings)
             key = run_key(settings)
@@ -166,6 +182,25 @@ class Hw1Sweeper(BasicSweeper):
         for job in jobs:
             job.folder = find_run(base / "runs", job.key) or job.folder
         return swept, jobs
+
+    def _master(self) -> dict[str, Any]:
+        """What the budget needs of the settings that all runs share."""
+        settings = OmegaConf.to_container(OmegaConf.masked_copy(self.config, ["budget", "quick"]), resolve=True)
+        assert isinstance(settings, dict)
+        return {str(name): value for name, value in settings.items()}
+
+    def _fewer_seeds(self, words: list[Override], parser: OverridesParser) -> list[Override]:
+        """The words of an experiment with no more seeds than the budget allows."""
+        most = (self._master()["budget"].get("limits") or {}).get("seeds")
+        if most is None:
+            return words
+        kept = []
+        for word in words:
+            if word.key_or_group == "seed" and word.is_discrete_sweep():
+                seeds = itertools.islice(word.sweep_string_iterator(), most)
+                word = parser.parse_override(f"seed={','.join(seeds)}")
+            kept.append(word)
+        return kept
 
     # Launching
 
@@ -230,13 +265,25 @@ class _Composer:
 
 
 class _Pins:
-    """Decides what is `auto` once per command, and writes the decision into settings and overrides."""
+    """Decides what a budget limits and, once per command, what is `auto`; writes it into settings and overrides.
 
-    def __init__(self) -> None:
+    Args:
+        given: keys that the command sets or sweeps: a budget does not limit them.
+    """
+
+    def __init__(self, given: set[str]) -> None:
+        self._given = given
         self._decided: dict[tuple[str, Any], str] = {}
 
     def __call__(self, settings: dict[str, Any]) -> list[str]:
-        if select(settings, "dataset.source") != "auto" or select(settings, "dataset._target_") != "hw1.data.Mnist":
+        limits = limited(settings, self._given)
+        for key, value in limits.items():
+            group, _, name = key.rpartition(".")
+            (select(settings, group) if group else settings)[name] = value
+        return [*(f"{key}={value}" for key, value in limits.items()), *self._source(settings)]
+
+    def _source(self, settings: dict[str, Any]) -> list[str]:
+        if select(settings, "dataset.source") != "auto" or select(settings, "dataset._target_") not in _OF_MNIST:
             return []
         from hw1.data.source import choose_mnist_source
 
@@ -262,6 +309,43 @@ def _validate(jobs: Iterable[Job]) -> None:
             problems[str(error)] = None
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _listing(jobs: Iterable[Job], todo: list[Job], base: Path) -> list[str]:
+    """What a command would train, with an estimate of its time and disk; nothing is written."""
+    lines, costs, measuring = [], {}, set()
+    for job in jobs:
+        name, line = job.folder.name, f"  complete  {job.folder.name}"
+        if job in todo:
+            from hw1.training.estimate import cost_group, estimate
+
+            group = cost_group(job.settings)
+            if group not in costs:
+                costs[group] = estimate(job.settings)
+            cost = costs[group]
+            epochs = _count(job.settings["trainer"]["max_epochs"], "epoch")
+            line = f"  to train  {name}: {epochs}, about {duration(cost.seconds)}, {_size(cost.size)}"
+            measuring |= {key for key in job.settings["callbacks"] or {} if key in _AT_THE_END}
+        lines.append(line)
+    head = (
+        f"{base.name}: {_count(len(lines), 'run')}, {len(lines) - len(todo)} complete, {len(todo)} to train, in {base}"
+    )
+    if not todo:
+        return [head, *lines, "nothing would be trained"]
+    of_todo = [costs[cost_group(job.settings)] for job in todo]
+    seconds, size = sum(cost.seconds for cost in of_todo), sum(cost.size for cost in of_todo)
+    besides = ", ".join(["the study's figures and measurements", *sorted(measuring)])
+    return [
+        head,
+        *lines,
+        f"estimate, from a second of each kind of run on this machine as busy as it is: {duration(seconds)} of "
+        f"training, one run after the other, and {_size(size)}; not counted: {besides}",
+        "nothing was trained",
+    ]
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 def _check_name(name: str) -> None:

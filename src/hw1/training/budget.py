@@ -1,0 +1,85 @@
+"""What a budget makes of an experiment: limits on its settings, and settings of the experiment's own. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from hw1.training.identity import ConfigError, Settings, added, select
+
+# Datasets of tens of thousands of images; the others are small, or a user's own.
+_LARGE = ("hw1.data.Mnist", "hw1.data.MnistMean", "hw1.data.FashionMnist", "hw1.data.Cifar10")
+
+# Settings that count epochs, by the end of their name: they shrink with max_epochs, so that a run takes as many
+# snapshots, evaluates as often and changes its objective as early as in the full experiment, relative to its length.
+_EPOCHS = ("every_n_epochs", "check_val_every_n_epoch", "objective.after")
+
+_LIMITS = ("train_size", "epochs", "steps", "members", "seeds", "source")
+
+
+def budget_name(settings: Settings) -> str:
+    """The budget that a run's settings were made under."""
+    return str(added(settings, "budget")["name"])
+
+
+def budget_words(settings: Settings) -> list[str]:
+    """The experiment's own settings under its budget, as words of a command: weaker than what is typed.
+
+    Example:
+        >>> budget_words({"budget": {"name": "quick", "settings": {"replicas": 3, "seed": "0,1", "model.width": None}}})
+        ['replicas=3', 'seed=0,1', 'model.width=null']
+    """
+    words = {True: "true", False: "false", None: "null"}
+    own = added(settings, "budget").get("settings") or {}
+    return [f"{key}={words[v] if v is None or isinstance(v, bool) else v}" for key, v in own.items()]
+
+
+def limited(settings: Settings, given: Collection[str]) -> dict[str, Any]:
+    """What the budget's limits change in a run's settings: new value by dotted key.
+
+    Args:
+        settings: the resolved settings of one run.
+        given: keys that were typed or swept, or that the budget sets itself: they stay.
+
+    Raises:
+        ConfigError: there is no limit of that name.
+
+    Example:
+        >>> settings = {"trainer": {"max_epochs": 50, "check_val_every_n_epoch": 5}, "dataset": {"batch_size": 8}}
+        >>> limited({**settings, "budget": {"name": "quick", "limits": {"epochs": 10}}}, [])
+        {'trainer.max_epochs': 10, 'trainer.check_val_every_n_epoch': 1}
+    """
+    limits = added(settings, "budget").get("limits") or {}
+    if unknown := [name for name in limits if name not in _LIMITS]:
+        raise ConfigError(f"budget.limits.{unknown[0]}: no such limit; expected one of: {', '.join(_LIMITS)}")
+    changed: dict[str, Any] = {}
+
+    def limit(key: str, most: int | None) -> None:
+        value = select(settings, key)
+        if most is not None and isinstance(value, int) and value > most:
+            changed[key] = most
+
+    limit("dataset.train_size", limits.get("train_size"))
+    large = select(settings, "dataset._target_") in _LARGE
+    if large and select(settings, "dataset.train_size") is None and limits.get("train_size"):
+        changed["dataset.train_size"] = limits["train_size"]
+    if limits.get("source") and select(settings, "dataset.source") == "auto":
+        changed["dataset.source"] = limits["source"]
+    limit("replicas", limits.get("members"))
+    full_batch = select(settings, "dataset.batch_size") is None
+    limit("trainer.max_epochs", limits.get("steps" if full_batch else "epochs"))
+    if "trainer.max_epochs" in changed and "trainer.max_epochs" not in given:
+        share = changed["trainer.max_epochs"] / select(settings, "trainer.max_epochs")
+        for key, value in _leaves(settings, lambda path: path.endswith(_EPOCHS)):
+            if isinstance(value, int) and value > 0:
+                changed[key] = max(1, round(value * share))
+    return {key: value for key, value in changed.items() if key not in given and value != select(settings, key)}
+
+
+def _leaves(node: Mapping[str, Any], wanted: Callable[[str], bool], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _leaves(value, wanted, f"{path}.")
+        elif wanted(path):
+            yield path, value

@@ -1,0 +1,153 @@
+"""The table of reported and measured values, from sweeps made by hand, and the one in the README."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hw1.report.finished import experiments, finished, named
+from hw1.report.results import COLUMNS, experiment_of, fill, read, with_table
+from hw1.studies.protocol import Headline
+from made_runs import make_run, make_sweep
+
+ROOT = Path(__file__).parents[2]
+EMPTY = "a\n<!-- results -->\nold\n<!-- /results -->\nb\n"
+
+
+def ended(root, words, values=(1.0, 0.5, 1.5), *, seeds=(0, 1, 2), time="2026-01-01_00-00-00", **record):
+    """A complete sweep with one headline, whose command has these words."""
+    folders = []
+    for seed in seeds:
+        folder = next(root.glob(f"hand/runs/*seed={seed}_*"), None)
+        folders.append(folder or make_run(root, seed=seed)[0])
+    sweep = make_sweep(root, folders, ["seed"], time=time)
+    value, low, high = values
+    number = {"name": "loss size=[5, 10]", "value": value, "low": low, "high": high, "n": len(seeds)}
+    whole = json.loads((sweep / "sweep.json").read_text())
+    whole |= {"status": "complete", "command": words, "numbers": [number], "files": [], **record}
+    (sweep / "sweep.json").write_text(json.dumps(whole))
+    return sweep
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout with a question, its variant and a reported value."""
+    (tmp_path / "conf" / "experiment" / "hand").mkdir(parents=True)
+    for name in ("hand", "hand/other"):
+        (tmp_path / "conf" / "experiment" / f"{name}.yaml").write_text("{}")
+    (tmp_path / "docs").mkdir()
+    entries = {"hand": [{"report": "002", "quantity": "loss*[5,*", "reported": "4.9e-4"}]}
+    (tmp_path / "docs" / "reported.yaml").write_text(yaml.safe_dump(entries))
+    (tmp_path / "README.md").write_text(EMPTY)
+    return tmp_path
+
+
+def test_the_sweep_that_speaks_for_an_experiment(tmp_path):
+    ended(tmp_path, ["experiment=hand"], time="2026-01-01")
+    most = ended(tmp_path, ["experiment=hand", "seed=0,1,2,3", "output=x"], seeds=(0, 1, 2, 3), time="2026-01-02")
+    ended(tmp_path, ["experiment=hand"], time="2026-01-03")
+    ended(tmp_path, ["experiment=hand", "budget=quick"], seeds=range(6), time="2026-01-04", budget="quick")
+    ended(tmp_path, ["experiment=hand", "optimizer.lr=1"], seeds=range(7), time="2026-01-05")
+    ended(tmp_path, ["experiment=hand"], seeds=range(8), time="2026-01-06", status="failed")
+    ended(tmp_path, ["experiment=quick", "budget=quick"], time="2026-01-07", budget="quick")
+    damaged = tmp_path / "hand" / "sweeps" / "2026-01-08"
+    damaged.mkdir()
+    (damaged / "sweep.json").write_text("{")
+    found = finished(tmp_path)
+    assert set(found) == {"hand", "quick"}
+    assert found["hand"].sweep.path == most and found["hand"].seeds == 4 and found["hand"].seconds == 4 * 1.5
+    assert found["hand"].command == "python train.py experiment=hand seed=0,1,2,3"
+    assert found["quick"].budget == "quick"
+
+
+def test_headlines_of_an_earlier_version_are_read_from_their_lines(tmp_path):
+    sweep = ended(tmp_path, ["experiment=hand"])
+    record = json.loads((sweep / "sweep.json").read_text())
+    del record["numbers"]
+    lines = [str(Headline("barrier lr=0.1 a=[1, 2]", -0.5, -1.0, 2e-3, 3)), "one = 2 [nan, nan], n = 1"]
+    (sweep / "sweep.json").write_text(json.dumps(record | {"headlines": lines}))
+    one, two = finished(tmp_path)["hand"].numbers
+    assert one == Headline("barrier lr=0.1 a=[1, 2]", -0.5, -1.0, 2e-3, 3) and (two.name, two.n) == ("one", 1)
+
+
+def test_a_row_a_reported_value_and_one_for_every_other_experiment(checkout):
+    ended(checkout / "multirun", ["experiment=hand"])
+    assert fill(checkout, checkout / "multirun") == []
+    hand, other = read(checkout / "docs" / "results.csv")
+    assert hand == {
+        "command": "python train.py experiment=hand",
+        "commit": "",
+        "budget": "full",
+        "seeds": "3",
+        "seconds": "4",
+        "report": "002",
+        "quantity": "loss size=[5, 10]",
+        "reported": "4.9e-4",
+        "measured": "1",
+        "low": "0.5",
+        "high": "1.5",
+    }
+    assert (other["command"], other["budget"], other["measured"]) == (
+        "python train.py experiment=hand/other",
+        "not run",
+        "",
+    )
+    readme = (checkout / "README.md").read_text()
+    assert "| 002 | `python train.py experiment=hand` | loss size=[5, 10]: 4.9e-4 | 1 [0.5, 1.5] |\n" in readme
+    assert "|  | `python train.py experiment=hand/other` |  | not run |\n" in readme and "old" not in readme
+
+
+def test_what_was_measured_once_stays(checkout):
+    ended(checkout / "multirun", ["experiment=hand"])
+    fill(checkout, checkout / "multirun")
+    before = (checkout / "docs" / "results.csv").read_text()
+    ended(checkout / "quick", ["experiment=hand", "budget=quick"], (7.0, 6.0, 8.0), budget="quick")
+    for output in ("nowhere", "quick"):
+        fill(checkout, checkout / output)
+        assert (checkout / "docs" / "results.csv").read_text() == before
+    ended(checkout / "more", ["experiment=hand"], (7.0, 6.0, 8.0))
+    fill(checkout, checkout / "more")
+    assert read(checkout / "docs" / "results.csv")[0]["measured"] == "7"
+
+
+def test_a_reported_value_that_nothing_answers_is_named(checkout):
+    (checkout / "docs" / "reported.yaml").write_text("hand: [{quantity: gap, reported: 1}]\ngone: [{}]\n")
+    ended(checkout / "multirun", ["experiment=hand"])
+    unknown, unanswered = fill(checkout, checkout / "multirun")
+    assert unknown == "docs/reported.yaml: gone is no experiment"
+    assert "no headline is named 'gap'; there are: loss size=[5, 10]" in unanswered
+
+
+def test_a_name_with_brackets_is_matched_as_it_stands():
+    numbers = [Headline(f"loss hidden=[{size}]", size, 0, 0, 1) for size in (5, 190)]
+    assert named("loss*[190]", numbers).value == 190 and named("loss", numbers) is None
+    assert named("*", numbers).value == 5
+
+
+def test_a_readme_without_the_place_and_a_table_of_other_columns(tmp_path):
+    with pytest.raises(ValueError, match="got no <!-- results -->"):
+        with_table("# nothing", [])
+    (tmp_path / "results.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"results\.csv: got columns \['a', 'b'\], expected command, "):
+        read(tmp_path / "results.csv")
+
+
+def test_the_readme_and_results_csv_agree_and_no_experiment_is_left_out():
+    rows = read(ROOT / "docs" / "results.csv")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_table(readme, rows) == readme, "run python -m hw1 results"
+    table = re.search(r"<!-- results -->(.*)<!-- /results -->", readme, re.DOTALL)[1]
+    for name in experiments(ROOT / "conf"):
+        assert name in {experiment_of(row["command"]) for row in rows}, "run python -m hw1 results"
+        assert re.search(rf"experiment={re.escape(name)}[ `]", table)
+    with (ROOT / "docs" / "results.csv").open(newline="") as file:
+        assert tuple(next(csv.reader(file))) == COLUMNS
+
+
+def test_the_reported_values_name_experiments():
+    known = experiments(ROOT / "conf")
+    for name in yaml.safe_load((ROOT / "docs" / "reported.yaml").read_text(encoding="utf-8")):
+        assert name in known or name.partition("/")[0] not in known

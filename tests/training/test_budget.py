@@ -1,0 +1,70 @@
+"""A budget's limits on settings made by hand, and the budget in a run's key."""
+
+import pytest
+
+from hw1.training.budget import budget_name, budget_words, limited
+from hw1.training.identity import ConfigError, run_key, run_seed
+from made_runs import run_settings
+
+LIMITS = {"train_size": 2000, "epochs": 10, "steps": 2000, "members": 10, "seeds": 2, "source": "bundled"}
+MNIST = {"_target_": "hw1.data.Mnist", "train_size": None, "batch_size": 64, "source": "auto"}
+FUNCTION = {"_target_": "hw1.data.Function", "train_size": None, "batch_size": None, "points": 500}
+
+
+def settings(dataset, epochs=10, check=1, **others):
+    trainer = {"max_epochs": epochs, "check_val_every_n_epoch": check}
+    return {"dataset": dataset, "trainer": trainer, "budget": {"name": "quick", "limits": LIMITS}, **others}
+
+
+def test_images_are_fewer_and_bundled():
+    assert limited(settings(MNIST), []) == {"dataset.train_size": 2000, "dataset.source": "bundled"}
+    assert limited(settings({**MNIST, "train_size": 1000, "source": "full"}), []) == {}
+    assert limited(settings({**MNIST, "train_size": 5000}), ["dataset.source"]) == {"dataset.train_size": 2000}
+
+
+@pytest.mark.parametrize("target", ["hw1.data.Digits", "hw1.data.ImageFolder", "hw1.data.Function"])
+def test_datasets_that_may_be_small_stay_whole(target):
+    assert limited(settings({"_target_": target, "train_size": None, "batch_size": 64}), []) == {}
+
+
+def test_what_counts_epochs_shrinks_alike():
+    callbacks = {"weight_snapshots": {"every_n_epochs": 3}, "minimal_ratio": {"every_n_epochs": None}}
+    objective = {"minimise": "squared_gradient_norm", "after": 15}
+    changed = limited(settings({**FUNCTION, "batch_size": 32}, 30, 30, callbacks=callbacks, objective=objective), [])
+    assert changed == {
+        "trainer.max_epochs": 10,
+        "trainer.check_val_every_n_epoch": 10,
+        "callbacks.weight_snapshots.every_n_epochs": 1,
+        "objective.after": 5,
+    }
+
+
+def test_full_batches_are_limited_in_steps():
+    assert limited(settings(FUNCTION, 20000, 20000), []) == {
+        "trainer.max_epochs": 2000,
+        "trainer.check_val_every_n_epoch": 2000,
+    }
+
+
+def test_what_is_given_stays():
+    long = settings(FUNCTION, 20000, 20000, replicas=100)
+    assert limited(long, ["trainer.max_epochs"]) == {"replicas": 10}
+    assert limited({**long, "budget": {"name": "full"}}, []) == {}
+    assert limited({name: value for name, value in long.items() if name != "budget"}, []) == {}
+
+
+def test_an_unknown_limit_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"^budget\.limits\.epoch: no such limit; expected one of: train_size, epochs"
+    ):
+        limited({**settings(MNIST), "budget": {"name": "mine", "limits": {"epoch": 3}}}, [])
+
+
+def test_the_key_holds_the_budget_but_not_how_it_works():
+    old = run_settings()
+    quick = {"name": "quick", "limits": LIMITS, "settings": {"replicas": 3}}
+    keys = {run_key({**old, "budget": budget}) for budget in (quick, {**quick, "limits": {}}, {"name": "quick"})}
+    assert run_key(old) == run_key({**old, "budget": {"name": "full"}, "quick": {"replicas": 3}}) and len(keys) == 1
+    assert run_key(old) not in keys and run_seed({**old, "budget": quick}) == run_seed(old)
+    assert budget_name(old) == "full" and budget_name({"budget": quick}) == "quick"
+    assert budget_words({**old, "budget": quick}) == ["replicas=3"] and budget_words(old) == []
