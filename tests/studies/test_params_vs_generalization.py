@@ -57,6 +57,8 @@ def test_the_headlines(tables):
     points = tables["points"]
     gaps = [name for name in found if name.startswith("gap ")]
     assert len(gaps) == len(HIDDEN) and {found[name].n for name in gaps} == {3}
+    accuracy = found["test_accuracy parameters=385 5-2"]
+    assert accuracy.value == pytest.approx(of([5, 2], "test/accuracy", 1))
     counts = [int(name.split("=")[1].split()[0]) for name in gaps]
     assert counts == sorted(counts)
     for column in (*METRICS, "gap"):

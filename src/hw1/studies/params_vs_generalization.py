@@ -73,12 +73,14 @@ class ParamsVsGeneralization:
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
-        """The gap of each size, and rank correlations of the size with what it may change."""
+        """Test accuracy and gap of each size, and rank correlations of the size with what it may change."""
         found = []
         for keys, part in _parts(tables["points"]):
             name = "".join(f" {key}={value}" for key, value in keys.items())
             for (size, word), points in part.groupby([self.against, "architecture"]):
-                found.append(headline(f"gap{name} {self.against}={size} {word}", list(points[GAP])))
+                label = f"{name} {self.against}={size} {word}"
+                found.append(headline(f"test_accuracy{label}", list(points["test/accuracy"])))
+                found.append(headline(f"gap{label}", list(points[GAP])))
             for column in (*METRICS, GAP):
                 label = f"spearman_rho_{self.against}_{column.replace('/', '_')}{name}"
                 found.append(correlation_headline(label, list(part[self.against]), list(part[column])))
