@@ -60,7 +60,7 @@ def test_a_variant_drops_an_inherited_sweep_with_null(monkeypatch):
 def test_the_source_of_mnist_is_pinned(target, pinned, tmp_path, monkeypatch):
     monkeypatch.setattr("hw1.data.source.choose_mnist_source", lambda root, source: "bundled")
     settings = {"dataset": {"_target_": f"hw1.data.{target}", "root": str(tmp_path), "source": "auto"}}
-    assert _Pins()(settings) == (["dataset.source=bundled"] if pinned else [])
+    assert _Pins(set())(settings) == (["dataset.source=bundled"] if pinned else [])
     assert settings["dataset"]["source"] == ("bundled" if pinned else "auto")
 
 
