@@ -2,7 +2,7 @@ import pytest
 
 from hw1.plots.learning_curves import draw_learning_curves
 from hw1.runs import Sweep
-from hw1.studies.learning_curves import architecture, ends, learning_curves, swept_keys
+from hw1.studies.learning_curves import architecture, depth, ends, learning_curves, swept_keys
 from hw1.training.identity import ConfigError
 from made_classifiers import METRICS, make_classifier
 from made_runs import make_run, make_sweep
@@ -62,17 +62,18 @@ def test_what_a_run_is_called(swept, runs, series, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model", "word"),
+    ("model", "word", "layers"),
     [
-        ({"_target_": "hw1.models.Cnn", "layers": ["c3(8)", "p2", 18], "width": 1}, "c3(8)-p2-18"),
-        ({"_target_": "hw1.models.Mlp", "hidden": [20, 5], "width": 0.5}, "20-5 x 0.5"),
-        ({"_target_": "hw1.models.Mlp", "hidden": [], "width": 1}, "linear"),
-        ({"_target_": "hw1.models.Rnn", "hidden": 64, "layers": 1, "width": 1}, "Rnn 64"),
-        ({"_target_": "mine.Net", "layers": 3}, "Net"),
+        ({"_target_": "hw1.models.Cnn", "layers": ["c3(8)", "bn", "p2", "drop", 18, 9], "width": 1}, None, 3),
+        ({"_target_": "hw1.models.Cnn", "layers": ["c3(8)", "p2", 18], "width": 1}, "c3(8)-p2-18", 2),
+        ({"_target_": "hw1.models.Mlp", "hidden": [20, 5], "width": 0.5}, "20-5 x 0.5", 2),
+        ({"_target_": "hw1.models.Mlp", "hidden": [], "width": 1}, "linear", 0),
+        ({"_target_": "hw1.models.Rnn", "hidden": 64, "layers": 2, "width": 1}, "Rnn 64", 2),
+        ({"_target_": "mine.Net", "layers": 3}, "Net", 3),
     ],
 )
-def test_architectures(model, word):
-    assert architecture(model) == word
+def test_architectures_and_their_depth(model, word, layers):
+    assert architecture(model) == (word or "c3(8)-bn-p2-drop-18-9") and depth(model) == layers
 
 
 def test_no_complete_run_is_an_empty_table(tmp_path):
@@ -96,7 +97,9 @@ def test_lines_are_means_bands_the_range_and_no_two_look_alike(hidden, lines, tm
     assert (loss.get_yscale(), accuracy.get_yscale()) == ("log", "linear")
     for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
         assert len(axes.lines) == lines and quantity in axes.get_ylabel()
-        looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in axes.lines}
+        looks = {
+            (line.get_color(), line.get_marker(), line.get_linestyle(), line.get_fillstyle()) for line in axes.lines
+        }
         assert len(looks) == lines and len({look[1:] for look in looks}) == lines  # without colours too
         for line, split in zip(axes.lines, ("train", "test") * len(hidden), strict=True):
             expected = [value(f"{split}/{quantity}", epoch, 0) + 2 for epoch in (1, 2, 3)]

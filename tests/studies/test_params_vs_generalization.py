@@ -10,8 +10,12 @@ from hw1.training.identity import ConfigError
 from made_classifiers import METRICS, make_classifier
 from made_runs import make_run, make_sweep, run_settings
 
-HIDDEN = ([8], [2], [4], [4, 2], [16], [12])  # not in order
-PARAMETERS = {"8": 610, "2": 160, "4": 310, "4-2": 295, "16": 1210, "12": 910}
+HIDDEN = ([8], [2], [4], [5, 2], [16], [12])  # not in order
+PARAMETERS = {"8": 610, "2": 160, "4": 310, "5-2": 385, "16": 1210, "12": 910}
+
+
+def study(against="parameters"):
+    return ParamsVsGeneralization(against)
 
 
 def of(hidden, name, member):
@@ -33,9 +37,8 @@ def tables(tmp_path):
         )
         for hidden in HIDDEN
     ]
-    # made_runs counts one hidden layer's parameters
     sweep = Sweep.read(make_sweep(tmp_path, folders, ["model.hidden"]))
-    return ParamsVsGeneralization().measure(sweep, Measurements(tmp_path))
+    return study().measure(sweep, Measurements(tmp_path))
 
 
 def test_one_point_a_member_and_one_row_a_size(tables):
@@ -50,10 +53,12 @@ def test_one_point_a_member_and_one_row_a_size(tables):
 
 
 def test_the_headlines(tables):
-    found = {number.name: number for number in ParamsVsGeneralization().headlines(tables)}
+    found = {number.name: number for number in study().headlines(tables)}
     points = tables["points"]
     gaps = [name for name in found if name.startswith("gap ")]
     assert len(gaps) == len(HIDDEN) and {found[name].n for name in gaps} == {3}
+    accuracy = found["test_accuracy parameters=385 5-2"]
+    assert accuracy.value == pytest.approx(of([5, 2], "test/accuracy", 1))
     counts = [int(name.split("=")[1].split()[0]) for name in gaps]
     assert counts == sorted(counts)
     for column in (*METRICS, "gap"):
@@ -63,7 +68,7 @@ def test_the_headlines(tables):
 
 
 def test_loss_and_accuracy_against_the_number_of_parameters(tables):
-    (figure,) = ParamsVsGeneralization().draw(tables).values()
+    (figure,) = study().draw(tables).values()
     loss, accuracy = figure.axes
     for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
         assert axes.get_xscale() == "log" and quantity in axes.get_ylabel() and len(axes.lines) == 2
@@ -73,7 +78,7 @@ def test_loss_and_accuracy_against_the_number_of_parameters(tables):
             x, y = line.get_xdata().tolist(), line.get_ydata().tolist()
             means = tables["sizes"].sort_values("parameters")
             assert x == means["parameters"].tolist() and y == pytest.approx(means[f"{split}/{quantity} mean"].tolist())
-    assert "6 sizes" in figure.get_suptitle() and "n = 3" in figure.get_suptitle()
+    assert "6 sizes of 160 to 1,210 parameters" in figure.get_suptitle() and "n = 3" in figure.get_suptitle()
 
 
 def test_a_figure_for_every_other_swept_key(tmp_path):
@@ -83,20 +88,41 @@ def test_a_figure_for_every_other_swept_key(tmp_path):
         for lr in (0.1, 0.2)
     ]
     sweep = Sweep.read(make_sweep(tmp_path, folders, ["model.hidden", "optimizer.lr"]))
-    tables = ParamsVsGeneralization().measure(sweep, Measurements(tmp_path))
-    figures = ParamsVsGeneralization().draw(tables)
+    tables = study().measure(sweep, Measurements(tmp_path))
+    figures = study().draw(tables)
     assert list(figures) == ["params_vs_generalization_lr=0.1", "params_vs_generalization_lr=0.2"]
     assert "optimizer.lr = 0.2" in figures["params_vs_generalization_lr=0.2"].get_suptitle()
-    gaps = [number.name for number in ParamsVsGeneralization().headlines(tables) if number.name.startswith("gap ")]
+    gaps = [number.name for number in study().headlines(tables) if number.name.startswith("gap ")]
     assert len(gaps) == 4 and gaps[0] == "gap optimizer.lr=0.1 parameters=310 4"
 
 
+def test_against_depth(tmp_path):
+    folders = [
+        make_classifier(tmp_path, lambda name, epoch, member, n=n: n, hidden=hidden)
+        for n, hidden in ((1, [4]), (2, [4, 2]), (3, [4, 2, 2]))
+    ]
+    sweep = Sweep.read(make_sweep(tmp_path, folders, ["model.hidden"]))
+    tables = study("depth").measure(sweep, Measurements(tmp_path))
+    (figure,) = study("depth").draw(tables).values()
+    for axes in figure.axes:
+        assert axes.get_xscale() == "linear" and axes.get_xlabel() == "hidden layers"
+        for line in axes.lines:
+            assert line.get_xdata().tolist() == line.get_ydata().tolist() == [1, 2, 3]
+    names = [number.name for number in study("depth").headlines(tables)]
+    assert "gap depth=2 4-2" in names and "spearman_rho_depth_test_loss" in names
+
+
+def test_anything_else_is_refused():
+    with pytest.raises(ValueError, match=r"^against: got 'width', expected parameters or depth$"):
+        study("width")
+
+
 def test_one_size_is_refused():
-    ParamsVsGeneralization().check([run_settings(hidden=(4,)), run_settings(hidden=(5,))], ["model.hidden"])
+    study().check([run_settings(hidden=(4,)), run_settings(hidden=(5,))], ["model.hidden"])
     with pytest.raises(ConfigError, match=r"^model: got networks of one size, expected two sizes or more, as model\."):
-        ParamsVsGeneralization().check([run_settings(seed=0), run_settings(seed=1)], ["seed"])
+        study().check([run_settings(seed=0), run_settings(seed=1)], ["seed"])
 
 
 def test_no_complete_run_is_no_table(tmp_path):
     sweep = Sweep.read(make_sweep(tmp_path, [make_run(tmp_path, status="failed")[0]], []))
-    assert ParamsVsGeneralization().measure(sweep, Measurements(tmp_path)) == {}
+    assert study().measure(sweep, Measurements(tmp_path)) == {}

@@ -1,23 +1,25 @@
 """Loss and accuracy against epochs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from hw1.plots.style import COLORS, DASHES, MARKERS, style
 
+_SETS = [{"linestyle": dash, "fillstyle": fill} for dash, fill in zip(DASHES, ("full", "none"), strict=False)]
 LABELS = {"loss": "loss (nats, log scale)", "accuracy": "accuracy"}
 
 
 def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title: str) -> Figure:
     """One panel a quantity beside each other; colours and markers tell series apart, dashes the sets.
 
-    Where there is one series only, colours and markers tell the sets apart as well.
-
-    Lines are means over seeds, bands their range.
+    The markers of the second set are hollow. Where there is one series only, colours tell the sets apart as well. Lines
+    are means over seeds, bands their range.
 
     Args:
         curves: columns series, seed, epoch, split, quantity, value, data, source, n_train.
@@ -26,15 +28,14 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
     """
     series, splits = list(curves["series"].unique()), list(curves["split"].unique())
     one = len(series) == 1
-    looks = {
-        (name, split): {
-            "color": COLORS[(s if one else i) % len(COLORS)],
-            "marker": MARKERS[(s if one else i) % len(MARKERS)],
-            "linestyle": DASHES[s],
-        }
-        for i, name in enumerate(series)
-        for s, split in enumerate(splits)
-    }
+    looks = {}
+    for i, name in enumerate(series):
+        for s, split in enumerate(splits):
+            own = s if one else i
+            looks[name, split] = _SETS[s] | {
+                "color": COLORS[own % len(COLORS)],
+                "marker": MARKERS[own % len(MARKERS)],
+            }
     with style():
         figure = Figure(figsize=(8.0, 4.6 + 0.2 * len(series)))
         for ax, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
@@ -42,16 +43,16 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
                 own = curves["series"].eq(name) & curves["split"].eq(split) & curves["quantity"].eq(quantity)
                 _band(ax, curves[own], look)
             ax.set(xlabel="epochs", ylabel=LABELS[quantity])
+            ax.set_xlim(left=0)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             if quantity == "loss":
                 ax.set_yscale("log")
-        handles = [Line2D([], [], **(looks[name, splits[0]] | {"linestyle": "-"}), label=name) for name in series]
         if one:
             handles = [Line2D([], [], **look, label=f"{name}, {split} set") for (name, split), look in looks.items()]
         else:
-            dashes = {split: looks[series[0], split]["linestyle"] for split in splits}
-            handles += [
-                Line2D([], [], color="#555555", linestyle=dash, label=f"{split} set") for split, dash in dashes.items()
-            ]
+            handles = [Line2D([], [], **(looks[name, splits[0]] | _SETS[0]), label=name) for name in series]
+            grey = {"color": "#555555", "marker": "o"}
+            handles += [Line2D([], [], **_SETS[s], **grey, label=f"{split} set") for s, split in enumerate(splits)]
         longest = max(len(str(handle.get_label())) for handle in handles)
         figure.legend(
             handles=handles, loc="outside lower center", ncols=max(1, min(4, 100 // (longest + 8))), handlelength=3
@@ -68,7 +69,7 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
     return figure
 
 
-def _band(ax: Axes, curve: pd.DataFrame, look: dict[str, str]) -> None:
+def _band(ax: Axes, curve: pd.DataFrame, look: dict[str, Any]) -> None:
     over_seeds = curve.groupby("epoch")["value"]
     mean, low, high = over_seeds.mean(), over_seeds.min(), over_seeds.max()
     ax.plot(mean.index, mean, **look, markersize=4, markevery=max(1, len(mean) // 10))

@@ -22,8 +22,8 @@ def learning_curves(sweep: Sweep) -> pd.DataFrame:
     """One row an epoch, split and quantity of every member of every complete run; no rows where none is complete.
 
     Columns: the swept keys but the seed, series (what the run is called in a figure), architecture, parameters,
-    corruption (share of shuffled training labels), data, source, n_train, seed, epoch (completed ones), split, quantity
-    (loss in nats, accuracy), value.
+    depth, corruption (share of shuffled training labels), data, source, n_train, seed, epoch (completed ones), split,
+    quantity (loss in nats, accuracy), value.
     """
     import pandas as pd
 
@@ -83,6 +83,19 @@ def architecture(model: Mapping[str, Any]) -> str:
     return word if model.get("width", 1) == 1 else f"{word} x {model['width']:g}"
 
 
+def depth(model: Mapping[str, Any]) -> int:
+    """Number of hidden layers with weights: convolutions, dense and recurrent layers.
+
+    Example:
+        >>> depth({"_target_": "hw1.models.Cnn", "layers": ["c3(10)", "p2", "drop.5", 32]})
+        2
+    """
+    layers, hidden = model.get("layers"), model.get("hidden")
+    if isinstance(layers, Sequence):
+        return sum(str(layer).startswith("c") or str(layer).isdigit() for layer in layers)
+    return len(hidden) if isinstance(hidden, Sequence) else int(layers or 0)
+
+
 def swept_keys(table: pd.DataFrame) -> list[str]:
     """The swept keys among a table's columns, the seed left out."""
     return list(table.columns[: list(table.columns).index(KEYS_END)])
@@ -100,6 +113,7 @@ def _described(sweep: Sweep, run: Run) -> dict[str, Any]:
         KEYS_END: ", ".join(words),
         "architecture": name,
         "parameters": parameters,
+        "depth": depth(run.settings["model"]),
         "corruption": run.value("dataset.corruption"),
         "data": dataset["name"],
         "source": dataset["source"],

@@ -19,11 +19,22 @@ GAP = "gap"  # test loss - train loss, nats
 
 
 class ParamsVsGeneralization:
-    """Final loss and accuracy on the training and the test set against the number of parameters.
+    """Final loss and accuracy on the training and the test set against the number of parameters, or of hidden layers.
 
-    Tables: `points` (one row a training: parameters, losses, accuracies, gap = test loss - train loss) and `sizes` (one
-    row a size: mean, lowest and highest of each over seeds).
+    Tables: `points` (one row a training: parameters, depth, losses, accuracies, gap = test loss - train loss) and
+    `sizes` (one row a size: mean, lowest and highest of each over seeds).
+
+    Args:
+        against: what a size is: parameters, or depth where all networks have about as many parameters.
+
+    Raises:
+        ValueError: anything else.
     """
+
+    def __init__(self, against: str) -> None:
+        if against not in ("parameters", "depth"):
+            raise ValueError(f"against: got {against!r}, expected parameters or depth")
+        self.against = against
 
     def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
         """Networks of different size.
@@ -51,26 +62,28 @@ class ParamsVsGeneralization:
         return {"points": points, "sizes": sizes}
 
     def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
-        """Loss beside accuracy, one figure for each combination of other swept keys."""
+        """Loss beside accuracy against the size, one figure for each combination of other swept keys."""
         from hw1.plots.sizes import draw_sizes
 
         figures = {}
         for keys, part in _parts(tables["points"]):
             suffix = "".join(f"_{key.rpartition('.')[2]}={value}" for key, value in keys.items())
             title = ", ".join(f"{key} = {value}" for key, value in keys.items())
-            figures[f"params_vs_generalization{suffix}"] = draw_sizes(part, title)
+            figures[f"params_vs_generalization{suffix}"] = draw_sizes(part, self.against, title)
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
-        """The gap of each size, and rank correlations of the number of parameters with what it may change."""
+        """Test accuracy and gap of each size, and rank correlations of the size with what it may change."""
         found = []
         for keys, part in _parts(tables["points"]):
             name = "".join(f" {key}={value}" for key, value in keys.items())
-            for (parameters, word), points in part.groupby(["parameters", "architecture"]):
-                found.append(headline(f"gap{name} parameters={parameters} {word}", list(points[GAP])))
+            for (size, word), points in part.groupby([self.against, "architecture"]):
+                label = f"{name} {self.against}={size} {word}"
+                found.append(headline(f"test_accuracy{label}", list(points["test/accuracy"])))
+                found.append(headline(f"gap{label}", list(points[GAP])))
             for column in (*METRICS, GAP):
-                label = f"spearman_rho_parameters_{column.replace('/', '_')}{name}"
-                found.append(correlation_headline(label, list(part["parameters"]), list(part[column])))
+                label = f"spearman_rho_{self.against}_{column.replace('/', '_')}{name}"
+                found.append(correlation_headline(label, list(part[self.against]), list(part[column])))
         return found
 
 
