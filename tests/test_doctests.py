@@ -22,7 +22,12 @@ MODULES = [
     "hw1.models.cnn",
     "hw1.models.mlp",
     "hw1.models.rnn",
+    "hw1.report.claims",
+    "hw1.report.finished",
+    "hw1.report.results",
     "hw1.studies.protocol",
+    "hw1.training.budget",
+    "hw1.training.estimate",
     "hw1.command",
     "hw1.runs",
 ]

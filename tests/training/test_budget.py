@@ -68,3 +68,9 @@ def test_the_key_holds_the_budget_but_not_how_it_works():
     assert run_key(old) not in keys and run_seed({**old, "budget": quick}) == run_seed(old)
     assert budget_name(old) == "full" and budget_name({"budget": quick}) == "quick"
     assert budget_words({**old, "budget": quick}) == ["replicas=3"] and budget_words(old) == []
+
+
+def test_the_experiment_s_own_settings_have_dotted_keys():
+    nested = {"name": "quick", "settings": {"trainer": {"max_epochs": 3}}}
+    with pytest.raises(ConfigError, match=r"^quick\.trainer: got a group .* as trainer\.max_epochs: \.\.\.$"):
+        budget_words({"budget": nested})

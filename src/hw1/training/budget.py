@@ -25,12 +25,20 @@ def budget_name(settings: Settings) -> str:
 def budget_words(settings: Settings) -> list[str]:
     """The experiment's own settings under its budget, as words of a command: weaker than what is typed.
 
+    Raises:
+        ConfigError: a setting is not written with its dotted key.
+
     Example:
         >>> budget_words({"budget": {"name": "quick", "settings": {"replicas": 3, "seed": "0,1", "model.width": None}}})
         ['replicas=3', 'seed=0,1', 'model.width=null']
     """
     words = {True: "true", False: "false", None: "null"}
     own = added(settings, "budget").get("settings") or {}
+    for key, value in own.items():
+        if isinstance(value, Mapping):
+            raise ConfigError(
+                f"quick.{key}: got a group of settings, expected dotted keys, as {key}.{next(iter(value), 'lr')}: ..."
+            )
     return [f"{key}={words[v] if v is None or isinstance(v, bool) else v}" for key, v in own.items()]
 
 
