@@ -4,7 +4,7 @@ import json
 
 import torch
 import yaml
-from safetensors.torch import save_model
+from safetensors.torch import save_file, save_model
 
 from hw1.data import Digits
 from hw1.models import Mlp
@@ -50,7 +50,9 @@ def run_settings(batch_size=64, seed=0, lr=1e-3, hidden=(4,), **others):
     }
 
 
-def make_run(root, batch_size=64, seed=0, lr=1e-3, *, hidden=(4,), epochs=(0, 3), status="complete", **others):
+def make_run(
+    root, batch_size=64, seed=0, lr=1e-3, *, hidden=(4,), epochs=(0, 3), status="complete", metrics=None, **others
+):
     """(folder of a run with random weights, {epoch: net} of its snapshots)."""
     settings = run_settings(batch_size, seed, lr, hidden, **others)
     key = run_key(settings)
@@ -84,11 +86,24 @@ def make_run(root, batch_size=64, seed=0, lr=1e-3, *, hidden=(4,), epochs=(0, 3)
         "git": None,
     }
     if status == "complete":
-        result["metrics"] = {"train/loss": 0.5, "test/loss": 0.25 + seed, "test/accuracy": 0.75}
+        result["metrics"] = metrics or {"train/loss": 0.5, "test/loss": 0.25 + seed, "test/accuracy": 0.75}
     else:
         result["error"] = "the training loss is nan at step 3 (epoch 0)"
     (folder / "result.json").write_text(json.dumps(result))
     return folder, nets
+
+
+def make_members(root, singles, **settings):
+    """The folder of one run whose members are the runs (folder, nets) of seeds 0, 1, ...; it has no history."""
+    folder, _ = make_run(root, replicas=len(singles), **settings)
+    for epoch in singles[0][1]:
+        states = [nets[epoch].state_dict() for _, nets in singles]
+        stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+        save_file(stacked, str(folder / "snapshots" / f"epoch={epoch:06d}.safetensors"))
+    results = [json.loads((single / "result.json").read_text()) for single, _ in singles]
+    metrics = {name: [result["metrics"][name] for result in results] for name in results[0]["metrics"]}
+    (folder / "result.json").write_text(json.dumps(results[0] | {"replicas": len(singles), "metrics": metrics}))
+    return folder
 
 
 def make_sweep(root, folders, swept, *, study=None, overrides=None, time="2026-01-01_00-00-00"):

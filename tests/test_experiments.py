@@ -1,7 +1,10 @@
 """Every option of every group composes; every experiment YAML runs for two steps and concludes."""
 
 import contextlib
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,34 +114,91 @@ def test_the_yaml_says_question_command_and_expectation(name):
 
 def test_the_variant_in_contributing_works(command, tmp_path):
     block = re.search(r"```yaml\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
-    file = tmp_path / "conf" / "experiment" / "flatness_interp" / "mlp.yaml"
+    file = tmp_path / "conf" / "experiment" / "flatness_interp" / "wide.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(block)
     done = command(
         "--config-dir",
         str(tmp_path / "conf"),
-        "experiment=flatness_interp/mlp",
+        "experiment=flatness_interp/wide",
         *QUICK,
         output=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert {run.result["parameters"] for run in Sweep.read(tmp_path / "flatness_interp_mlp").runs} == {16950}
+    assert {run.result["parameters"] for run in Sweep.read(tmp_path / "flatness_interp_wide").runs} == {57906}
 
 
-def quick(name, monkeypatch):
-    """QUICK as far as it fits the experiment: functions have no source; two of many seeds are enough."""
-    monkeypatch.setenv("HW1_CHECKOUT", str(ROOT))
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("train", overrides=[f"experiment={name}"], return_hydra_config=True)
-    words = [word for word in QUICK if "source" not in word or "source" in composed.dataset]
-    return [*words, "seed=0,1"] if "seed" in (composed.hydra.sweeper.params or {}) else words
+def quick(composed):
+    """QUICK as far as it fits the experiment: a function is all its points; two seeds, members or widths are enough."""
+    words, swept = list(QUICK), composed.hydra.sweeper.params or {}
+    if "source" not in composed.dataset:
+        words.remove("dataset.source=bundled")
+    if "function" in composed.dataset:
+        words.remove("dataset.train_size=200")
+    if composed.dataset._target_ == "hw1.data.Cifar10":  # which is not bundled
+        words.append("dataset=digits")
+    if "seed" in swept:
+        words.append("seed=0,1")
+    if "model.width" in swept:
+        words.append(f"model.width={','.join(swept['model.width'].split(',')[:2])}")
+    if composed.replicas > 1:
+        words.append("replicas=2")
+    if composed.objective.after:
+        words[words.index("trainer.max_epochs=1")] = "trainer.max_epochs=2"
+        words.append("objective.after=1")
+    if "minimal_ratio" in composed.callbacks:
+        words += [f"callbacks.minimal_ratio.{name}=2" for name in ("probes", "steps", "samples")]
+        if composed.callbacks.minimal_ratio.search_iterations:
+            words.append("callbacks.minimal_ratio.search_iterations=1")
+    return [*words, "trainer.check_val_every_n_epoch=1", "trainer.threads=1"]
+
+
+# One process for all of them: importing torch and lightning takes longer than two steps.
+DRIVER = """
+import contextlib, io, json, os, sys
+sys.path.insert(0, sys.argv[1])
+import train
+ends = {}
+for name, words in json.loads(sys.argv[2]).items():
+    sys.argv[1:] = words
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        try:
+            train.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+    ends[name] = [code, said.getvalue()]
+print(json.dumps(ends))
+"""
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    """{experiment: (exit code, what it said, folder)} after two steps of every run."""
+    folder = tmp_path_factory.mktemp("experiments")
+    commands = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HW1_CHECKOUT", str(ROOT))
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            for name in EXPERIMENTS:
+                composed = compose("train", overrides=[f"experiment={name}"], return_hydra_config=True)
+                commands[name] = [f"experiment={name}", *quick(composed), f"output={folder}"]
+    words = [sys.executable, "-c", DRIVER, str(ROOT), json.dumps(commands)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {
+        name: (code, said, folder / name.replace("/", "_"))
+        for name, (code, said) in json.loads(done.stdout.splitlines()[-1]).items()
+    }
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_runs_for_two_steps(name, command, tmp_path, monkeypatch):
-    done = command(f"experiment={name}", *quick(name, monkeypatch), output=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (sweep,) = (tmp_path / name.replace("/", "_") / "sweeps").iterdir()
+def test_every_experiment_runs_for_two_steps(name, ends):
+    code, said, folder = ends[name]
+    assert code == 0, said
+    (sweep,) = (folder / "sweeps").iterdir()
     assert {"sweep.json", "runs.csv", "report.html"} <= {path.name for path in sweep.iterdir()}
     assert list(sweep.glob("*.png")) and len(list(sweep.glob("*.png"))) == len(list(sweep.glob("*.svg")))

@@ -79,6 +79,8 @@ LIGHT = [
     "hw1.training.construct",
     "hw1.studies.protocol",
     "hw1.studies.flatness_interp",
+    "hw1.studies.flatness_sensitivity",
+    "hw1.studies.simulate_function",
     "hw1.studies.weight_trajectories",
     "hw1.training.budget",
     "hw1.report.claims",

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from hw1.training.identity import run_key
-from hydra_plugins.hw1_sweeper.sweeper import Hw1Sweeper, Job, _allot, _Composer
+from hydra_plugins.hw1_sweeper.sweeper import Hw1Sweeper, Job, _allot, _Composer, _Pins
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -46,6 +46,20 @@ def test_composed_as_hydra_composes(loader, words):
     expected = OmegaConf.to_container(OmegaConf.create(expected), resolve=True)
     for _ in range(2):  # the second time from the copy that is kept
         assert compose(words) == expected
+
+
+def test_a_variant_drops_an_inherited_sweep_with_null():
+    sweeper = Hw1Sweeper(params={"seed": "0,1", "model.width": None})
+    assert sweeper._parse_config() == ["seed=0,1"]
+    assert Hw1Sweeper(params=None)._parse_config() == []
+
+
+@pytest.mark.parametrize(("target", "pinned"), [("Mnist", True), ("MnistMean", True), ("FashionMnist", False)])
+def test_the_source_of_mnist_is_pinned(target, pinned, tmp_path, monkeypatch):
+    monkeypatch.setattr("hw1.data.source.choose_mnist_source", lambda root, source: "bundled")
+    settings = {"dataset": {"_target_": f"hw1.data.{target}", "root": str(tmp_path), "source": "auto"}}
+    assert _Pins()(settings) == (["dataset.source=bundled"] if pinned else [])
+    assert settings["dataset"]["source"] == ("bundled" if pinned else "auto")
 
 
 def job(base, number):

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 
 from hw1.data import DataModule
+from hw1.models import Replicated
 from hw1.training.task import Task
 
 torch.set_num_threads(1)  # nets this small are slower on two threads, much slower where the cores are shared
@@ -28,6 +29,8 @@ def tiny_fit(
 ):
     """The trainer after `epochs` epochs."""
     module = DataModule(examples, **DATA | (data or {}))
+    if isinstance(net, Replicated):
+        module.order_seeds = list(range(net.replicas))
     adam = lambda parameters: torch.optim.Adam(parameters, 1e-2)  # noqa: E731
     made = Task(net, module.loss, optimizer or adam, **(task or {}))
     with warnings.catch_warnings():

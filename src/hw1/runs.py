@@ -104,6 +104,12 @@ class Run:
         """A setting by dotted key; None if there is none."""
         return select(self.settings, key)
 
+    def metrics(self, member: int = 0) -> dict[str, float]:
+        """The final metrics of one member, by name; {} while the run has not ended."""
+        values = self.result.get("metrics", {}).items()
+        several = self.members > 1
+        return {name: value[member] if several and isinstance(value, list) else value for name, value in values}
+
     def history(self) -> pd.DataFrame:
         """metrics.csv: columns epoch (counted from 0), step, and the metrics; NaN where one has no value at a step."""
         import pandas as pd
@@ -364,10 +370,7 @@ class Sweep:
             result = run.result
             several = run.members > 1
             for member in range(run.members):
-                values = {
-                    name: value[member] if isinstance(value, list) and several else value
-                    for name, value in result.get("metrics", {}).items()
-                }
+                values = run.metrics(member)
                 rows.append(
                     {
                         "run": run.path.name,

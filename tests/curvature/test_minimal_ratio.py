@@ -11,6 +11,7 @@ from hw1.curvature import (
     Hessian,
     Ratio,
     ladder,
+    many_points,
     minimal_ratio,
     quadrature_ratio,
     sampled_ratio,
@@ -64,7 +65,7 @@ def test_the_origin_of_w1_w2_minus_1_squared_has_index_one_half():
 
 def test_sampled_neighbours_of_diag_1_1_minus_1():
     def saddle(x):
-        return x[0] ** 2 + x[1] ** 2 - x[2] ** 2
+        return x[:, 0] ** 2 + x[:, 1] ** 2 - x[:, 2] ** 2
 
     share = sampled_ratio(saddle, torch.zeros(3).double(), 0.1, 20_000, seeded())
     assert share.value == pytest.approx(math.sqrt(0.5), abs=0.015)
@@ -74,20 +75,22 @@ def test_sampled_neighbours_of_diag_1_1_minus_1():
 def test_sampled_errors_cover_the_truth():
     within = 0
     for seed in range(200):
-        share = sampled_ratio(lambda x: x[0] ** 2 + x[1] ** 2 - x[2] ** 2, torch.zeros(3), 0.1, 60, seeded(seed))
+        share = sampled_ratio(
+            lambda x: x.square() @ torch.tensor([1.0, 1.0, -1.0]), torch.zeros(3), 0.1, 60, seeded(seed)
+        )
         within += abs(share.value - math.sqrt(0.5)) <= 1.96 * share.standard_error
     assert 0.90 <= within / 200 <= 0.99
 
 
 def test_sampled_neighbours_of_a_minimum_and_of_a_plane():
-    share = sampled_ratio(lambda x: x.square().sum(), torch.zeros(4).double(), 1e-3, 50, seeded())
+    share = sampled_ratio(lambda x: x.square().sum(1), torch.zeros(4).double(), 1e-3, 50, seeded())
     assert share.value == 1 and 0 < share.standard_error < 0.05
-    assert sampled_ratio(lambda x: x.sum() * 0, torch.zeros(4), 1e-3, 50, seeded()).value == 0  # level is not higher
+    assert sampled_ratio(lambda x: x.sum(1) * 0, torch.zeros(4), 1e-3, 50, seeded()).value == 0  # level is not higher
 
 
 def test_the_radius_is_the_distance():
     def outside(x):
-        return (x.norm() > 0.3).double()
+        return (x.norm(dim=1) > 0.3).double()
 
     theta = torch.zeros(5).double()
     assert sampled_ratio(outside, theta, 0.29999, 20, seeded()).value == 0
@@ -128,7 +131,7 @@ def test_a_networks_minimum_has_no_lower_neighbours():
     risk = EmpiricalRisk(net, F.mse_loss, [(x, y)])
     solution = torch.linalg.lstsq(torch.cat([x, torch.ones(20, 1).double()], 1), y).solution[:, 0]
     assert ParamSpace.of(net).size == 4
-    assert sampled_ratio(risk, solution, 1e-2, 30, seeded()).value == 1
+    assert sampled_ratio(many_points(risk), solution, 1e-2, 30, seeded()).value == 1
 
 
 def test_bad_input_is_refused():

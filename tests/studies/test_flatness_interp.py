@@ -4,13 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hw1.data import Digits
 from hw1.runs import Sweep
 from hw1.studies import FlatnessInterp
 from hw1.studies.protocol import Measurements
 from hw1.training.identity import ConfigError
-from made_runs import make_run, make_sweep, run_settings
+from made_runs import make_members, make_run, make_sweep, run_settings
 
 DIGITS = Digits().load()
 POINTS = 7  # -1, -0.5, ..., 2
@@ -227,6 +228,45 @@ def test_the_full_batch_is_the_largest(tmp_path):
     tables = measured(sweep, tmp_path)
     assert set(tables["interpolation"]["theta_1"]) == {32} and len(study().headlines(tables)) == 2
     assert len(study().draw(tables)) == 1
+
+
+def test_members_are_paired_one_by_one(sweep, tmp_path):
+    single, made = sweep
+    wanted = measured(single, tmp_path)
+    folders = []
+    for size in (64, 16, 256):
+        singles = [(folder, {3: net}) for folder, net in (made[size, seed] for seed in (0, 1))]
+        folders.append(make_members(tmp_path, singles, batch_size=size))
+    joined = Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size"], time="2026-01-02_00-00-00"))
+    for name, table in measured(joined, tmp_path).items():
+        order = [key for key in ("seed", "theta_2", "split", "alpha") if key in table]
+        one, two = (some.sort_values(order, ignore_index=True) for some in (table, wanted[name]))
+        pd.testing.assert_frame_equal(one, two, check_like=True, rtol=1e-12)
+
+
+def test_a_network_in_two_runs_is_one_pair(sweep, tmp_path):
+    """seed=0,1 replicas=2: member 1 of seed 0 is member 0 of seed 1."""
+    folders = []
+    for size in (64, 16):
+        folders += [make_run(tmp_path, size, seed, replicas=2)[0] for seed in (0, 1)]
+    for folder in folders:
+        for file in (folder / "snapshots").iterdir():
+            net = load_file(file)
+            save_file({name: torch.stack([value, value]) for name, value in net.items()}, file)
+    tables = measured(Sweep.read(make_sweep(tmp_path, folders, ["seed"], time="2026-01-03_00-00-00")), tmp_path)
+    assert tables["barriers"]["seed"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_barriers_hold_what_callbacks_measured(tmp_path):
+    folders = []
+    for size in (16, 64):
+        metrics = {"train/loss": 1.0, "test/loss": 2.0, "sensitivity/loss": size / 10, "sharpness/trace": 5 * size}
+        folders.append(make_run(tmp_path, size, metrics=metrics)[0])
+    tables = measured(Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size"])), tmp_path)
+    columns = ["sensitivity/loss_at_0", "sensitivity/loss_at_1", "sharpness/trace_at_0", "sharpness/trace_at_1"]
+    assert tables["barriers"][columns].to_numpy().tolist() == [[1.6, 6.4, 80, 320]] * 2  # train and test
+    assert not set(columns) & set(tables["interpolation"])
+    assert len(study().headlines(tables)) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hw1.runs import Sweep
 from hw1.studies import WeightTrajectories
 from hw1.studies.protocol import Measurements
 from hw1.training.identity import ConfigError
-from made_runs import make_run, make_sweep, run_settings
+from made_runs import make_members, make_run, make_sweep, run_settings
 
 EPOCHS = (0, 3, 6, 7)
 LAYER = "3.weight"
@@ -121,6 +121,31 @@ def test_loss_and_accuracy_are_those_after_the_epoch(whole):
             loss = np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(len(y)), y])
             assert run[f"{split}/loss"].iloc[0] == pytest.approx(loss, abs=1e-6)
             assert run[f"{split}/accuracy"].iloc[0] == pytest.approx(np.mean(logits.argmax(1) == y), abs=1e-9)
+
+
+def test_every_member_of_a_run_is_a_path(whole, tmp_path):
+    singles = [make_run(tmp_path, seed=seed, epochs=EPOCHS) for seed in (0, 1, 2)]
+    for folder, _ in singles:
+        trained(folder)
+    histories = [pd.read_csv(folder / "metrics.csv").assign(member=i) for i, (folder, _) in enumerate(singles)]
+    joined = make_members(tmp_path, singles)
+    pd.concat(histories).sort_values("step").to_csv(joined / "metrics.csv", index=False)
+    tables = measured(Sweep.read(make_sweep(tmp_path, [joined], [])), tmp_path)
+    assert set(tables) == set(whole[0])
+    for name, table in tables.items():
+        assert set(table["run"]) == {joined.name.rpartition("-")[0]}
+        single = whole[0][name].drop(columns="run")
+        pd.testing.assert_frame_equal(table.drop(columns="run"), single, rtol=1e-5, atol=1e-6)
+
+
+def test_a_member_that_stands_still_is_named(tmp_path):
+    singles = [make_run(tmp_path, seed=seed) for seed in (0, 1, 2)]
+    singles[1][1][3] = singles[1][1][0]
+    folder = make_members(tmp_path, singles)
+    message = r"\(member 1\): 3.weight did not move between epoch 0 and epoch 3; .* seed=0,2$"
+    trained(folder, 3)
+    with pytest.raises(ConfigError, match=message):
+        measured(Sweep.read(make_sweep(tmp_path, [folder], [])), tmp_path)
 
 
 def test_the_tables_say_where_they_come_from(whole):

@@ -7,6 +7,7 @@ from hw1.callbacks.progress import TrainingProgress
 from hw1.callbacks.sensitivity import Sensitivity
 from hw1.callbacks.sharpness import Sharpness
 from hw1.callbacks.step_loss import NonFiniteLossError, StepLoss
+from hw1.callbacks.stop_at_train_loss import StopAtTrainLoss
 from hw1.callbacks.weight_snapshots import WeightSnapshots
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Sensitivity",
     "Sharpness",
     "StepLoss",
+    "StopAtTrainLoss",
     "TrainingProgress",
     "WeightSnapshots",
 ]

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from hw1.data.folder import ImageFolder
     from hw1.data.functions import Function
     from hw1.data.images import Cifar10, Digits, FashionMnist, Mnist
+    from hw1.data.mnist_mean import MnistMean
     from hw1.data.module import DataModule
 
-__all__ = ["Cifar10", "DataModule", "Digits", "FashionMnist", "Function", "ImageFolder", "Mnist"]
+__all__ = ["Cifar10", "DataModule", "Digits", "FashionMnist", "Function", "ImageFolder", "Mnist", "MnistMean"]
 
 _HOMES = {
     "Cifar10": "images",
@@ -22,6 +23,7 @@ _HOMES = {
     "Function": "functions",
     "ImageFolder": "folder",
     "Mnist": "images",
+    "MnistMean": "mnist_mean",
 }
 
 

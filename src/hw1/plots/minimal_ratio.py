@@ -42,7 +42,7 @@ def draw_minimal_ratio(points: pd.DataFrame, title: str) -> Figure:
                 _scatter(ax, part, column)
                 ax.set_xlabel(label)
             share = f"{int(part['counted'].sum())} of {len(part)} converged and not constant"
-            axes[0, j].set_title(f"{_TITLES[phase]}: {share}")
+            axes[0, j].set_title(f"{_TITLES[phase]}\n{share}")
         for ax in axes[:, 0]:
             ax.set_ylabel("loss (log scale)")
         axes[0, 0].set_yscale("log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from hw1.training.identity import ConfigError, select
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from torch import nn
 
     from hw1.runs import Run, Sweep
 
@@ -24,8 +26,11 @@ class FlatnessInterp:
     Of the runs that differ in `pair_by` alone, the one with its smallest value is theta_1 and each other is theta_2.
     Following Goodfellow et al. 2015; as a picture of flatness, Keskar et al. 2017, figure 3.
 
+    Of runs with several members, member r of the one is paired with member r of the other.
+
     Tables: `interpolation` (alpha, split, loss, accuracy, the swept keys; one row a point) and `barriers` (one row a
-    pair and split: barrier in nats over the chord between the ends, the ends themselves).
+    pair and split: barrier in nats over the chord between the ends, the ends themselves, and the sensitivity and
+    sharpness of both where callbacks measured them, as `sharpness/trace_at_1`).
 
     Args:
         pair_by: dotted key of the setting that tells the two networks of a pair apart.
@@ -84,31 +89,39 @@ class FlatnessInterp:
         """Tables `interpolation` and `barriers`; {} where no pair is complete."""
         import pandas as pd
 
-        frames = []
-        for keys, first, second in self._pairs(sweep):
+        frames: list[pd.DataFrame] = []
+        ends: list[dict[str, Any]] = []
+        nets = functools.lru_cache(maxsize=2)(lambda run: run.nets())  # read once for all members of a pair of runs
+        for keys, first, second, member in self._pairs(sweep):
+            dataset = first.result["dataset"]
+            labels = {
+                "seed": _cell(sweep, first, "seed", member),
+                **{key: value for key, value in keys.items() if key != "seed"},
+                "theta_1": _cell(sweep, first, self.pair_by, member),
+                "theta_2": _cell(sweep, second, self.pair_by, member),
+                "data": dataset["name"],
+                "source": dataset["source"],
+            }
+            if any(labels.items() <= earlier.items() for earlier in ends):  # seed 1 is also member 1 of seed 0
+                continue
             identity = {
                 "measurement": "interpolation",
                 "runs": [first.key, second.key],
                 "weights": [first.weights_digest(), second.weights_digest()],
                 "data": first.result["dataset"]["sha256"],
                 "alphas": self.alphas,
+                **({"member": member} if first.members > 1 else {}),
             }
-            table = measurements.table(identity, lambda one=first, two=second: self._interpolate(one, two))
-            dataset = first.result["dataset"]
-            frames.append(
-                table.assign(
-                    **{"seed": sweep.cell(first, "seed"), **keys},
-                    theta_1=sweep.cell(first, self.pair_by),
-                    theta_2=sweep.cell(second, self.pair_by),
-                    data=dataset["name"],
-                    source=dataset["source"],
-                    n_train=dataset["train"],
-                )
+            table = measurements.table(
+                identity, lambda one=first, two=second, r=member: self._interpolate(one, nets(one)[r], nets(two)[r])
             )
+            frames.append(table.assign(**labels, n_train=dataset["train"]))
+            ends.append({**labels, **_measured(first, member, "at_0"), **_measured(second, member, "at_1")})
         if not frames:
             return {}
         interpolation = pd.concat(frames, ignore_index=True)
-        return {"interpolation": interpolation, "barriers": self._barriers(interpolation)}
+        barriers = self._barriers(interpolation)
+        return {"interpolation": interpolation, "barriers": barriers.merge(pd.DataFrame(ends), how="left")}
 
     def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
         """One figure for every combination of swept keys, one column a learning rate."""
@@ -138,8 +151,12 @@ class FlatnessInterp:
             found.append(headline(f"barrier{name} {self.pair_by}={one}-{two}", list(part["barrier"])))
         return found
 
-    def _pairs(self, sweep: Sweep) -> list[tuple[dict[str, Any], Run, Run]]:
-        """(values of the swept keys, theta_1's run, theta_2's run) of every pair."""
+    def _name(self, sweep: Sweep, run: Run, member: int) -> int | float | str:
+        """What tells a network of a pair from the other."""
+        return run.value("seed") + member if self.pair_by == "seed" else sweep.cell(run, self.pair_by)
+
+    def _pairs(self, sweep: Sweep) -> list[tuple[dict[str, Any], Run, Run, int]]:
+        """(values of the swept keys, theta_1's run, theta_2's run, member) of every pair."""
         keys = [key for key in dict.fromkeys([*sweep.swept, "seed", "init"]) if key != self.pair_by]
         groups: dict[tuple[str, ...], list[Run]] = {}
         for run in sweep.complete().runs:
@@ -147,19 +164,20 @@ class FlatnessInterp:
         pairs = []
         smallest = min((_order(run.value(self.pair_by)) for run in sweep.runs), default=None)
         for runs in groups.values():
-            ordered = sorted(runs, key=lambda run: _order(run.value(self.pair_by)))
-            if _order(ordered[0].value(self.pair_by)) != smallest:  # theta_1 failed: its partners stay unpaired
+            first, *others = sorted(runs, key=lambda run: _order(run.value(self.pair_by)))
+            if _order(first.value(self.pair_by)) != smallest:  # theta_1 failed: its partners stay unpaired
                 continue
-            values = {key: sweep.cell(ordered[0], key) for key in keys}
-            pairs += [(values, ordered[0], other) for other in ordered[1:]]
+            values = {key: sweep.cell(first, key) for key in keys}
+            for other in others:
+                pairs += [(values, first, other, member) for member in range(min(first.members, other.members))]
         return pairs
 
-    def _interpolate(self, first: Run, second: Run) -> pd.DataFrame:
+    def _interpolate(self, run: Run, one: nn.Module, two: nn.Module) -> pd.DataFrame:
         import pandas as pd
 
         from hw1.landscape import WholeSet, evaluate, segment
 
-        data, one, two = first.datamodule(), first.net(), second.net()
+        data = run.datamodule()
         frames = []
         for split, (x, y) in zip(SPLITS, (data.train_tensors, data.test_tensors), strict=True):
             inputs = data.train_tensors[0]
@@ -189,6 +207,17 @@ class FlatnessInterp:
         """The swept keys among a table's columns, seed and init included."""
         own = ("alpha", "split", "loss", "accuracy", "theta_1", "theta_2", "data", "source", "n_train", "barrier")
         return [name for name in table if name not in own and "_at_" not in name]
+
+
+def _cell(sweep: Sweep, run: Run, key: str, member: int) -> int | float | str:
+    """A setting as it stands in a table; a member has its own seed."""
+    return int(run.value("seed")) + member if key == "seed" else sweep.cell(run, key)
+
+
+def _measured(run: Run, member: int, end: str) -> dict[str, float]:
+    """Sensitivity and sharpness of a pair's end, if callbacks measured them."""
+    kinds = ("sensitivity/", "sharpness/")
+    return {f"{name}_{end}": value for name, value in run.metrics(member).items() if name.startswith(kinds)}
 
 
 def _order(value: Any) -> tuple[int, float, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hw1.studies.protocol import Headline, Measurements, median_headline, share_headline
@@ -124,20 +124,13 @@ def _keys(table: pd.DataFrame) -> list[str]:
     return [name for name in table if name not in (*_OWN, *_OF_ENDS)]
 
 
-def _members(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
-    """(member, its final metrics)."""
-    for member in range(run.members):
-        metrics = run.result["metrics"].items()
-        yield member, {name: value[member] if isinstance(value, list) else value for name, value in metrics}
-
-
 def _ends(run: Run, binned: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     norms = binned[binned["quantity"] == NORM].sort_values("iteration").groupby("member")["value"].last()
     rows = []
-    for member, metrics in _members(run):
-        kept = {name: value for name, value in metrics.items() if name in _OF_ENDS}
+    for member in range(run.members):
+        kept = {name: value for name, value in run.metrics(member).items() if name in _OF_ENDS}
         own = {"run": run.path.name, "seed": run.value("seed") + member, "parameters": run.result["parameters"]}
         rows.append({**own, **kept, NORM: norms.get(member)})
     return pd.DataFrame(rows)

@@ -24,7 +24,8 @@ class MinRatio:
 
     Reads what the callback `MinimalRatio` measured. Two estimators, never merged: the share of positive eigenvalues and
     the share of sampled neighbours with a higher loss. Numbers are over converged, non-constant points alone (|g| <
-    1e-6; predictions that depend on the input); all points are drawn, by the reason why their search stopped.
+    1e-6; predictions that depend on the input); all points are drawn, by the reason why their search stopped. Intervals
+    treat points as independent, which they are only roughly: searches from many starts end at the same saddle.
 
     Tables: `points` (one row a member and phase) and `reasons` (number of points by phase, reason and constant).
     """

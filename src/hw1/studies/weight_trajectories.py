@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,11 +27,12 @@ _KEYS_END = "run"  # a table's columns begin with the swept keys and the seed; t
 class WeightTrajectories:
     """Paths of one layer's weight matrix and of all parameters, in the plane of their two leading principal axes.
 
-    The axes are fitted jointly to all snapshots of the runs that differ in the seed alone; each combination of other
-    swept keys has its own. Loss and accuracy at a point are those of the whole sets after its epoch.
+    The axes are fitted jointly to all snapshots of the runs that differ in the seed alone, every member of a run a path
+    of its own; each combination of other swept keys has its own axes. Loss and accuracy at a point are those of the
+    whole sets after its epoch.
 
     Tables: `trajectory_layer` and `trajectory_model` (one row a snapshot: coordinates, displacement since the snapshot
-    before it, loss, accuracy), `paths` (one row a run: length, net displacement, median distances to the other runs'
+    before it, loss, accuracy), `paths` (one row a path: length, net displacement, median distances to the other runs'
     starts and ends, the latter over the length) and, if asked for, `filters` (one row a pixel).
 
     Args:
@@ -73,13 +75,16 @@ class WeightTrajectories:
             groups.setdefault(tuple(str(sweep.cell(run, key)) for key in keys[:-1]), []).append(run)
         frames: dict[str, list[pd.DataFrame]] = {}
         for runs in groups.values():
-            settings = pd.DataFrame([{key: sweep.cell(run, key) for key in keys} for run in runs])
-            settings["run"] = [run.slug for run in runs]
-            data = pd.DataFrame([run.result["dataset"] for run in runs])
-            settings[["data", "source", "n_train"]] = data[["name", "source", "train"]]
+            rows = []
+            for run, member in _members(runs):
+                own = {key: sweep.cell(run, key) for key in keys} | {"seed": run.value("seed") + member}
+                data = run.result["dataset"]
+                source = {"data": data["name"], "source": data["source"], "n_train": data["train"]}
+                rows.append({**own, "run": run.slug, **source})
+            settings = pd.DataFrame(rows)
             for name, table in self._measured(runs, measurements):
-                own = settings.loc[table["member"]].reset_index(drop=True)
-                frames.setdefault(name, []).append(own.join(table.drop(columns="member")))
+                of_path = settings.loc[table["member"]].reset_index(drop=True)
+                frames.setdefault(name, []).append(of_path.join(table.drop(columns="member")))
         return {name: pd.concat(tables, ignore_index=True) for name, tables in frames.items()}
 
     def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
@@ -112,7 +117,7 @@ class WeightTrajectories:
         return found
 
     def _measured(self, runs: list[Run], measurements: Measurements) -> Iterator[tuple[str, pd.DataFrame]]:
-        """(name, table) of runs that differ in the seed alone; `member` is a row's position in `runs`."""
+        """(name, table) of runs that differ in the seed alone; `member` counts on through all of `runs`."""
         import pandas as pd
 
         _check_names(runs[0], self.layer, self.filters)
@@ -128,8 +133,10 @@ class WeightTrajectories:
             return measurements.table(identity, compute)
 
         starts = [table("start", None, [run], functools.partial(_start, run)) for run in runs]
+        first = {run.key: start for run, start in zip(runs, starts, strict=True)}
         quality = [
-            _quality(run, start).assign(member=i) for i, (run, start) in enumerate(zip(runs, starts, strict=True))
+            _quality(run, member, first[run.key].iloc[[member]]).assign(member=i)
+            for i, (run, member) in enumerate(_members(runs))
         ]
         for name, weights in zip(_FIGURES[:2], (self.layer, WHOLE), strict=True):
             if weights is not None:
@@ -153,8 +160,18 @@ def _check_names(run: Run, layer: str | None, filters: Sequence[str]) -> None:
             )
 
 
+def _members(runs: Sequence[Run]) -> list[tuple[Run, int]]:
+    return [(run, member) for run in runs for member in range(run.members)]
+
+
 def _snapshots(runs: Sequence[Run], weights: str) -> list[Snapshots]:
-    return [run.snapshots(None if weights == WHOLE else weights) for run in runs]
+    """The snapshots of every member of every run."""
+    found = []
+    for run in runs:
+        every = run.snapshots(None if weights == WHOLE else weights)
+        values = every.values.unbind(1) if run.members > 1 else [every.values]
+        found += [dataclasses.replace(every, values=value) for value in values]
+    return found
 
 
 def _points(runs: Sequence[Run], weights: str, read: Callable[[], list[Snapshots]]) -> pd.DataFrame:
@@ -187,12 +204,15 @@ def _refuse_still(
 ) -> None:
     what = "all parameters" if weights == WHOLE else weights
     still = []
-    for run, path, lengths in zip(runs, snapshots, steps, strict=True):
+    moving = []
+    for (run, member), path, lengths in zip(_members(runs), snapshots, steps, strict=True):
         if 0 in lengths:
             first, second = path.epochs[lengths.index(0) :][:2]
-            still.append(f"{run.path.name}: {what} did not move between epoch {first} and epoch {second}")
+            of = f" (member {member})" if run.members > 1 else ""
+            still.append(f"{run.path.name}{of}: {what} did not move between epoch {first} and epoch {second}")
+        else:
+            moving.append(str(run.value("seed") + member))
     if still:
-        moving = [str(run.value("seed")) for run, lengths in zip(runs, steps, strict=True) if 0 not in lengths]
         raise ConfigError(
             f"{'; '.join(still)}; expected displacements above 0: is the learning rate 0, are units dead, or does the "
             f"loss not depend on these weights? The others: seed={','.join(moving) or 'none'}"
@@ -200,31 +220,39 @@ def _refuse_still(
 
 
 def _start(run: Run) -> pd.DataFrame:
-    """Loss and accuracy of the whole sets at the initialisation, which no history has."""
+    """Loss and accuracy of the whole sets at each member's initialisation, which no history has."""
     import pandas as pd
+    import torch
 
     from hw1.landscape import WholeSet
 
-    data, theta = run.datamodule(), run.snapshots().values[0]
-    row = {}
+    data, thetas = run.datamodule(), run.snapshots().values[0].reshape(run.members, -1)
+    columns = {}
     for split, (x, y) in zip(SPLITS, (data.train_tensors, data.test_tensors), strict=True):
         inputs = data.train_tensors[0]
         risk = WholeSet(run.net(), data.loss, x, y, batch_size=data.eval_batch_size, statistics_inputs=inputs)
-        row |= {f"{split}/{name}": value for name, value in zip(risk.columns, risk(theta).tolist(), strict=True)}
-    return pd.DataFrame([row])
+        values = torch.stack([risk(theta) for theta in thetas])  # [R, 2]; [R, 1] without classes
+        columns |= {f"{split}/{name}": column for name, column in zip(risk.columns, values.T.tolist(), strict=True)}
+    return pd.DataFrame(columns)
 
 
-def _quality(run: Run, start: pd.DataFrame) -> pd.DataFrame:
+def _history(run: Run, member: int) -> pd.DataFrame:
+    """The history of one member."""
+    history = run.history()
+    return history[history["member"] == member] if "member" in history else history
+
+
+def _quality(run: Run, member: int, start: pd.DataFrame) -> pd.DataFrame:
     """Loss and accuracy of the whole sets by completed epochs, the initialisation's among them."""
     import pandas as pd
 
-    history = run.history().dropna(subset="epoch").filter(["epoch", *start])
+    history = _history(run, member).dropna(subset="epoch").filter(["epoch", *start])
     history["epoch"] = history["epoch"].astype(int) + 1
     return pd.concat([start.assign(epoch=0), history], ignore_index=True)
 
 
 def _paths(weights: str, read: Callable[[], list[Snapshots]]) -> pd.DataFrame:
-    """One row a run: its path's length and the distances, in l2 norm."""
+    """One row a path: its length and the distances, in l2 norm."""
     import pandas as pd
 
     from hw1.landscape import displacements
@@ -248,16 +276,17 @@ def _filters(runs: Sequence[Run], layers: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
     frames = []
-    for member, run in enumerate(runs):
-        history = run.history()
+    kernels_of = {layer: _snapshots(runs, layer) for layer in layers}
+    for path, (run, member) in enumerate(_members(runs)):
+        history = _history(run, member)
         norms = history["gradient_norm"].groupby(history["epoch"].bfill() + 1).median()  # by completed epochs
         for layer in layers:
-            snapshots = run.snapshots(layer)
+            snapshots = kernels_of[layer][path]
             smallest = min((epoch for epoch in snapshots.epochs if epoch in norms), key=norms.get)
             for moment, epoch in (("smallest gradient norm", smallest), ("end", snapshots.epochs[-1])):
                 kernels = snapshots.values[snapshots.epochs.index(epoch), :, 0].numpy()  # [O, h, w]
                 pixels = dict(zip(("filter", "row", "column"), map(np.ravel, np.indices(kernels.shape)), strict=True))
-                table = pd.DataFrame({**pixels, "value": kernels.ravel(), "member": member, "layer": layer})
+                table = pd.DataFrame({**pixels, "value": kernels.ravel(), "member": path, "layer": layer})
                 frames.append(table.assign(moment=moment, epoch=epoch, gradient_norm=norms[epoch]))
     return pd.concat(frames, ignore_index=True)
 

@@ -35,11 +35,11 @@ class MetricsCsv(Logger):
         kept = []
         if self._path.exists():
             with self._path.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                self._columns = list(reader.fieldnames or self._columns)
+                reader = csv.reader(file)
+                self._columns = next(reader, self._columns)
                 # A last line cut off by a kill lacks cells, or belongs to a step from which training starts again.
-                whole = [row for row in reader if None not in row.values() and row["step"].isdigit()]
-                kept = [row for row in whole if int(row["step"]) < first_step]
+                whole = [row for row in reader if len(row) == len(self._columns) and row[1].isdigit()]
+                kept = [row for row in whole if int(row[1]) < first_step]
         self._rewrite(kept)
 
     @property
@@ -71,33 +71,34 @@ class MetricsCsv(Logger):
     def _append(self, steps: list[int]) -> None:
         if not steps:
             return
-        rows = [row for step in steps for row in self._rows({"step": step, **self._pending.pop(step)})]
-        new = [name for row in rows for name in row if name not in self._columns]
+        values = [{"step": step, **self._pending.pop(step)} for step in steps]
+        new = [name for row in values for name in row if name not in self._columns]
         if new:  # a column's first values have the whole file written again, atomically
             with self._path.open(newline="", encoding="utf-8") as file:
-                old = list(csv.DictReader(file))
+                old = list(csv.reader(file))[1:]
             self._columns += list(dict.fromkeys(new))
-            self._rewrite(old + rows)
+            self._rewrite([row + [""] * (len(self._columns) - len(row)) for row in old] + self._rows(values))
         else:
             with self._path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, self._columns, lineterminator="\n").writerows(rows)
+                csv.writer(file, lineterminator="\n").writerows(self._rows(values))
 
-    def _rows(self, values: dict[str, Any]) -> list[dict[str, Any]]:
-        return [
-            {
-                **({"member": r} if self._members > 1 else {}),
-                **{name: value[r] if isinstance(value, list) else value for name, value in values.items()},
-            }
-            for r in range(self._members)
-        ]
+    def _rows(self, steps: list[dict[str, Any]]) -> list[list[Any]]:
+        """Cells in the order of the columns, one row a step and member."""
+        rows = []
+        for values in steps:
+            cells = [values.get(name, "") for name in self._columns]
+            if self._members > 1:
+                cells[2] = list(range(self._members))
+            rows += [[cell[r] if isinstance(cell, list) else cell for cell in cells] for r in range(self._members)]
+        return rows
 
     def finalize(self, status: str) -> None:
         """Write what is pending."""
         self.write()
 
-    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+    def _rewrite(self, rows: list[list[Any]]) -> None:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
-        writer.writeheader()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self._columns)
         writer.writerows(rows)
         write_text(self._path, text.getvalue())

@@ -34,13 +34,15 @@ _UNSWEEPABLE = ("experiment", "name", "output", "study", "sweep", "hydra", "logg
 # Callbacks whose work comes after the training.
 _AT_THE_END = ("minimal_ratio", "sensitivity", "sharpness")
 
+_OF_MNIST = ("hw1.data.Mnist", "hw1.data.MnistMean")  # data sets whose source can be `auto`
+
 
 @dataclass
 class Hw1SweeperConf:
-    """Settings of the sweeper; an experiment fills `params`."""
+    """Settings of the sweeper; an experiment fills `params`, and a variant drops an inherited one with null."""
 
     _target_: str = "hydra_plugins.hw1_sweeper.sweeper.Hw1Sweeper"
-    params: dict[str, str] | None = None
+    params: dict[str, str | None] | None = None
     dry_run: bool = False
 
 
@@ -61,8 +63,9 @@ class Job:
 class Hw1Sweeper(BasicSweeper):
     """Every command is a sweep; a run that is complete is not trained again. Scaling out is the launcher's."""
 
-    def __init__(self, params: dict[str, str] | None = None, dry_run: bool = False) -> None:
-        super().__init__(max_batch_size=None, params=params)
+    def __init__(self, params: dict[str, str | None] | None = None, dry_run: bool = False) -> None:
+        kept = {key: values for key, values in (params or {}).items() if values is not None}
+        super().__init__(max_batch_size=None, params=kept)
         self.dry_run = dry_run
 
     def sweep(self, arguments: list[str]) -> None:
@@ -280,7 +283,7 @@ class _Pins:
         return [*(f"{key}={value}" for key, value in limits.items()), *self._source(settings)]
 
     def _source(self, settings: dict[str, Any]) -> list[str]:
-        if select(settings, "dataset.source") != "auto" or select(settings, "dataset._target_") != "hw1.data.Mnist":
+        if select(settings, "dataset.source") != "auto" or select(settings, "dataset._target_") not in _OF_MNIST:
             return []
         from hw1.data.source import choose_mnist_source
 

@@ -1,0 +1,74 @@
+"""Fully connected networks by their number of parameters instead of their sizes."""
+
+import itertools
+import logging
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cache
+
+from hw1.models.mlp import Mlp
+
+log = logging.getLogger(__name__)
+
+
+def mlp_of_budget(
+    in_shape: Sequence[int], out_features: int, *, budget: int, depth: int, activation: str, dropout: float
+) -> Mlp:
+    """The `Mlp` of a depth that is nearest to a number of parameters; its log line says how near.
+
+    Args:
+        in_shape: shape of one example.
+        out_features: number of outputs.
+        budget: number of parameters to come near to.
+        depth: number of hidden layers; see `hidden_of_budget` for their sizes.
+        activation: as of `Mlp`.
+        dropout: as of `Mlp`.
+
+    Raises:
+        ValueError: as `hidden_of_budget` and `Mlp`.
+
+    Example:
+        >>> net = mlp_of_budget((1,), 1, budget=571, depth=7, activation="relu", dropout=0.0)
+        >>> sum(p.numel() for p in net.parameters())
+        568
+    """
+    hidden = hidden_of_budget(math.prod(in_shape), out_features, budget, depth)
+    if log.isEnabledFor(logging.INFO):  # once each, and not while a sweep is only planned
+        _say(math.prod(in_shape), out_features, budget, tuple(hidden))
+    return Mlp(in_shape, out_features, hidden=hidden, activation=activation, dropout=dropout)
+
+
+def hidden_of_budget(inputs: int, outputs: int, budget: int, depth: int) -> list[int]:
+    """Hidden sizes whose network has the number of parameters nearest to `budget`; of two as near, the smaller.
+
+    The sizes are equal, but for the last ones, which may have one unit more.
+
+    Raises:
+        ValueError: no hidden layer, or a budget below the smallest network of this depth.
+
+    Example:
+        >>> hidden_of_budget(1, 1, 571, 1), hidden_of_budget(1, 1, 571, 4)
+        ([190], [12, 13, 13, 13])
+    """
+    if depth < 1:
+        raise ValueError(f"depth: got {depth}, expected a positive number of hidden layers")
+    least = parameters([inputs, *[1] * depth, outputs])
+    if budget < least:
+        raise ValueError(f"budget: got {budget}, expected at least {least}: one unit in each of {depth} hidden layers")
+    # The number of sizes that do not exceed the budget, which is the largest of them.
+    size = bisect_right(range(1, budget), budget, key=lambda width: parameters([inputs, *[width] * depth, outputs]))
+    nets = [[size] * (depth - more) + [size + 1] * more for more in range(depth + 1)]  # in rising order
+    return min(nets, key=lambda hidden: abs(parameters([inputs, *hidden, outputs]) - budget))
+
+
+def parameters(sizes: Sequence[int]) -> int:
+    """Weights and biases of a fully connected network with layers of these sizes, input and output included."""
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes))
+
+
+@cache
+def _say(inputs: int, outputs: int, budget: int, hidden: tuple[int, ...]) -> None:
+    found = parameters([inputs, *hidden, outputs])
+    sizes = "-".join(str(size) for size in (inputs, *hidden, outputs))
+    log.info("budget %d: %s has %d parameters (%+.2f%%)", budget, sizes, found, 100 * (found / budget - 1))

@@ -1,0 +1,75 @@
+"""Loss and accuracy against epochs."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hw1.plots.style import COLORS, DASHES, MARKERS, style
+
+LABELS = {"loss": "loss (nats, log scale)", "accuracy": "accuracy"}
+
+
+def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title: str) -> Figure:
+    """One panel a quantity beside each other; colours and markers tell series apart, dashes the sets.
+
+    Where there is one series only, colours and markers tell the sets apart as well.
+
+    Lines are means over seeds, bands their range.
+
+    Args:
+        curves: columns series, seed, epoch, split, quantity, value, data, source, n_train.
+        quantities: which panels: loss, accuracy.
+        title: what this figure holds fixed; may be empty.
+    """
+    series, splits = list(curves["series"].unique()), list(curves["split"].unique())
+    one = len(series) == 1
+    looks = {
+        (name, split): {
+            "color": COLORS[(s if one else i) % len(COLORS)],
+            "marker": MARKERS[(s if one else i) % len(MARKERS)],
+            "linestyle": DASHES[s],
+        }
+        for i, name in enumerate(series)
+        for s, split in enumerate(splits)
+    }
+    with style():
+        figure = Figure(figsize=(8.0, 4.6 + 0.2 * len(series)))
+        for ax, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
+            for (name, split), look in looks.items():
+                own = curves["series"].eq(name) & curves["split"].eq(split) & curves["quantity"].eq(quantity)
+                _band(ax, curves[own], look)
+            ax.set(xlabel="epochs", ylabel=LABELS[quantity])
+            if quantity == "loss":
+                ax.set_yscale("log")
+        handles = [Line2D([], [], **(looks[name, splits[0]] | {"linestyle": "-"}), label=name) for name in series]
+        if one:
+            handles = [Line2D([], [], **look, label=f"{name}, {split} set") for (name, split), look in looks.items()]
+        else:
+            dashes = {split: looks[series[0], split]["linestyle"] for split in splits}
+            handles += [
+                Line2D([], [], color="#555555", linestyle=dash, label=f"{split} set") for split, dash in dashes.items()
+            ]
+        longest = max(len(str(handle.get_label())) for handle in handles)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=max(1, min(4, 100 // (longest + 8))), handlelength=3
+        )
+        n = curves.groupby("series")["seed"].nunique()
+        count = f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
+        spread = "line: mean, band: range over seeds" if n.max() > 1 else "one seed: no spread"
+        first = curves.iloc[0]
+        figure.suptitle(
+            f"{first['data']} ({first['source']}, {first['n_train']:,} training examples), n = {count} ({spread})"
+            + (f"\n{title}" if title else ""),
+            fontsize=11,
+        )
+    return figure
+
+
+def _band(ax: Axes, curve: pd.DataFrame, look: dict[str, str]) -> None:
+    over_seeds = curve.groupby("epoch")["value"]
+    mean, low, high = over_seeds.mean(), over_seeds.min(), over_seeds.max()
+    ax.plot(mean.index, mean, **look, markersize=4, markevery=max(1, len(mean) // 10))
+    ax.fill_between(mean.index, low, high, color=look["color"], alpha=0.15, linewidth=0)

@@ -1,0 +1,81 @@
+"""Ten or more sizes of one network: do more parameters fit better, and generalise worse (section 7)?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hw1.studies.learning_curves import METRICS, SHAPE, ends, swept_keys
+from hw1.studies.protocol import Headline, Measurements, correlation_headline, headline
+from hw1.training.identity import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from hw1.runs import Sweep
+
+GAP = "gap"  # test loss - train loss, nats
+
+
+class ParamsVsGeneralization:
+    """Final loss and accuracy on the training and the test set against the number of parameters.
+
+    Tables: `points` (one row a training: parameters, losses, accuracies, gap = test loss - train loss) and `sizes` (one
+    row a size: mean, lowest and highest of each over seeds).
+    """
+
+    def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
+        """Networks of different size.
+
+        Raises:
+            ConfigError: all are of one.
+        """
+        shapes = {str({key: run["model"].get(key) for key in ("layers", "hidden", "width")}) for run in runs}
+        if len(shapes) < 2:
+            raise ConfigError(
+                "model: got networks of one size, expected two sizes or more, as model.width=0.5,1,2 or "
+                "'model.hidden=[4,8],[8,16]'"
+            )
+
+    def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
+        """Tables `points` and `sizes`; {} where no run is complete."""
+        points = ends(sweep)
+        if points.empty:
+            return {}
+        points[GAP] = points["test/loss"] - points["train/loss"]
+        groups = points.columns[: list(points.columns).index("seed")].tolist()
+        statistics = points.groupby(groups, sort=False)[[*METRICS, GAP]].agg(["mean", "min", "max"])
+        statistics.columns = [" ".join(names) for names in statistics.columns]
+        sizes = statistics.assign(n=points.groupby(groups, sort=False).size()).reset_index()
+        return {"points": points, "sizes": sizes}
+
+    def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+        """Loss beside accuracy, one figure for each combination of other swept keys."""
+        from hw1.plots.sizes import draw_sizes
+
+        figures = {}
+        for keys, part in _parts(tables["points"]):
+            suffix = "".join(f"_{key.rpartition('.')[2]}={value}" for key, value in keys.items())
+            title = ", ".join(f"{key} = {value}" for key, value in keys.items())
+            figures[f"params_vs_generalization{suffix}"] = draw_sizes(part, title)
+        return figures
+
+    def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
+        """The gap of each size, and rank correlations of the number of parameters with what it may change."""
+        found = []
+        for keys, part in _parts(tables["points"]):
+            name = "".join(f" {key}={value}" for key, value in keys.items())
+            for (parameters, word), points in part.groupby(["parameters", "architecture"]):
+                found.append(headline(f"gap{name} parameters={parameters} {word}", list(points[GAP])))
+            for column in (*METRICS, GAP):
+                label = f"spearman_rho_parameters_{column.replace('/', '_')}{name}"
+                found.append(correlation_headline(label, list(part["parameters"]), list(part[column])))
+        return found
+
+
+def _parts(points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """(values of the swept keys that are no sizes, points) of each of their combinations."""
+    keys = [key for key in swept_keys(points) if key not in SHAPE]
+    for values, part in points.groupby(keys, sort=False) if keys else [((), points)]:
+        yield dict(zip(keys, values, strict=True)), part

@@ -1,0 +1,62 @@
+import math
+
+import pytest
+
+from hw1.runs import Sweep
+from hw1.studies import ActualTask
+from hw1.studies.protocol import Measurements
+from made_classifiers import make_classifier
+from made_runs import make_run, make_sweep
+
+SMALL, LARGE = 310, 385  # parameters of hidden sizes 4 and 5-6
+
+
+def study():
+    return ActualTask(reported={str(SMALL): 80.5})
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Two models of three seeds; test accuracy 0.7 and 0.8, 0.01 more a seed, 0.1 more an epoch."""
+    folders = [
+        make_classifier(
+            tmp_path,
+            lambda name, epoch, member, seed=seed, base=base: base + 0.01 * seed + 0.1 * (epoch - 3),
+            hidden=hidden,
+            seed=seed,
+            seconds=10.0 + seed,
+        )
+        for hidden, base in (([4], 0.8), ([5, 6], 0.7))
+        for seed in (0, 1, 2)
+    ]
+    sweep = Sweep.read(make_sweep(tmp_path, folders, ["model.hidden", "seed"]))
+    return study().measure(sweep, Measurements(tmp_path))
+
+
+def test_the_table_of_models(tables):
+    small, large = tables["models"].to_dict("records")
+    assert [row["parameters"] for row in (small, large)] == [SMALL, LARGE]
+    for row, base in ((small, 80), (large, 70)):
+        assert [row[name] for name in ("accuracy", "low", "high")] == pytest.approx([base + 1, base, base + 2])
+        assert (row["n"], row["seconds"]) == (3, 11.0)
+    assert small["reported"] == 80.5 and small["difference"] == pytest.approx(0.5)
+    assert math.isnan(large["reported"]) and math.isnan(large["difference"])
+
+
+def test_the_headlines_are_final_test_accuracies(tables):
+    one, two = study().headlines(tables)
+    assert one.name == "test_accuracy 4 (310 parameters)" and (one.n, two.n) == (3, 3)
+    assert (one.value, two.value) == pytest.approx((0.81, 0.71))
+
+
+def test_loss_of_all_models_in_one_chart_and_accuracy_in_another(tables):
+    figures = study().draw(tables)
+    assert list(figures) == ["loss", "accuracy"]
+    for name, figure in figures.items():
+        (axes,) = figure.axes
+        assert name in axes.get_ylabel() and len(axes.lines) == 4
+
+
+def test_no_complete_run_is_no_table(tmp_path):
+    sweep = Sweep.read(make_sweep(tmp_path, [make_run(tmp_path, status="failed")[0]], []))
+    assert study().measure(sweep, Measurements(tmp_path)) == {}

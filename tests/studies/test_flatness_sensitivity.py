@@ -1,0 +1,218 @@
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from hw1.runs import Sweep
+from hw1.studies import FlatnessSensitivity
+from hw1.studies.flatness_sensitivity import REACHED
+from hw1.studies.protocol import Measurements
+from hw1.training.identity import ConfigError
+from made_runs import make_run, make_sweep, run_settings
+
+SIZES, SEEDS = (32, 512, 128), (0, 1, 2)
+MEASURES = ("sensitivity/loss", "sensitivity/softmax", "sensitivity/logits", "sharpness/keskar_1e-3", "sharpness/trace")
+CALLBACKS = {"sensitivity": {"_target_": "hw1.callbacks.Sensitivity"}}
+
+
+def study(across="dataset.batch_size"):
+    return FlatnessSensitivity(across)
+
+
+def metrics_of(size, seed, lr=1e-3, **more):
+    """Metrics that fall with the batch size, not quite in order."""
+    rng = np.random.default_rng([size or 0, seed, round(lr * 1e6)])
+    level = 1 / math.log(size or 1437) + 0.05 * rng.random()
+    quality = {"train/loss": 0.2 * level, "test/loss": 0.3 * level}
+    quality |= {"train/accuracy": 0.99, "test/accuracy": 0.9 + 0.1 * level}
+    measured = {name: level * rng.random() for name in (*MEASURES, "sharpness/trace_standard_error")}
+    return quality | measured | more
+
+
+def made_sweep(root, sizes=SIZES, lrs=(1e-3,), change=lambda size, seed: {}, **settings):
+    """(sweep of batch sizes x seeds x learning rates, {(size, seed, lr): metrics})."""
+    made, folders = {}, []
+    for size in sizes:
+        for seed in SEEDS:
+            for lr in lrs:
+                made[size, seed, lr] = metrics_of(size, seed, lr, **change(size, seed))
+                folders.append(make_run(root, size, seed, lr, metrics=made[size, seed, lr], **settings)[0])
+    swept = ["dataset.batch_size", "seed", *(["optimizer.lr"] if len(lrs) > 1 else [])]
+    return Sweep.read(make_sweep(root, folders, swept)), made
+
+
+def measured(sweep, root, across="dataset.batch_size"):
+    return study(across).measure(sweep, Measurements(root / "measurements"))
+
+
+def test_one_row_a_run_and_means_over_seeds(tmp_path):
+    sweep, made = made_sweep(tmp_path)
+    tables = measured(sweep, tmp_path)
+    assert set(tables) == {"points", "means"}
+    points, means = tables["points"], tables["means"].set_index(["x", "quantity"])
+    assert len(points) == 9 and points["x"].tolist() == points["dataset.batch_size"].tolist()
+    assert set(points["source"]) == {"scikit-learn"} and points["reached"].all()
+    for _, row in points.iterrows():
+        wanted = made[row["x"], row["seed"], 1e-3]
+        assert {name: row[name] for name in wanted} == pytest.approx(wanted)
+        assert row["loss_gap"] == pytest.approx(wanted["test/loss"] - wanted["train/loss"])
+        assert row["accuracy_gap"] == pytest.approx(wanted["train/accuracy"] - wanted["test/accuracy"])
+    for size in SIZES:
+        values = [made[size, seed, 1e-3]["sharpness/trace"] for seed in SEEDS]
+        row = means.loc[(size, "sharpness/trace")]
+        assert row[["mean", "sd", "low", "high", "n"]].tolist() == pytest.approx(
+            [np.mean(values), np.std(values, ddof=1), min(values), max(values), 3]
+        )
+    assert "sharpness/trace_standard_error" not in means.index.get_level_values("quantity")
+
+
+def test_the_headlines_are_rank_correlations_over_runs(tmp_path):
+    sweep, made = made_sweep(tmp_path)
+    found = study().headlines(measured(sweep, tmp_path))
+    assert all(number.n == 9 for number in found)
+    by_name = {number.name: number.value for number in found}
+    assert set(by_name) == {
+        f"spearman_rho {name} dataset.batch_size" for name in ("test/accuracy", "test/loss", "loss_gap", *MEASURES)
+    }
+    for name in ("test/accuracy", *MEASURES):
+        wanted = spearmanr([np.log(key[0]) for key in made], [metrics[name] for metrics in made.values()]).statistic
+        assert by_name[f"spearman_rho {name} dataset.batch_size"] == pytest.approx(wanted, abs=1e-12)
+
+
+def test_other_swept_keys_are_correlated_and_drawn_apart(tmp_path):
+    sweep, made = made_sweep(tmp_path, lrs=(1e-3, 1e-2))
+    tables = measured(sweep, tmp_path)
+    found = {number.name: number for number in study().headlines(tables)}
+    for lr in (1e-3, 1e-2):
+        some = {key: metrics["sensitivity/loss"] for key, metrics in made.items() if key[2] == lr}
+        number = found[f"spearman_rho sensitivity/loss dataset.batch_size lr={lr}"]
+        assert number.n == 9
+        assert number.value == pytest.approx(spearmanr([size for size, _, _ in some], list(some.values())).statistic)
+    figures = study().draw(tables)
+    assert set(figures) == {"loss", "accuracy", "sharpness"}
+    assert [axes.get_title() for axes in figures["loss"].axes] == ["lr=0.001", "lr=0.01", "", ""]  # left, then right
+    assert [text.get_text() for text in figures["sharpness"].legends[0].get_texts()] == ["lr=0.001", "lr=0.01"]
+    by_lr = measured(sweep, tmp_path, "optimizer.lr")
+    assert by_lr["points"]["x"].tolist() == by_lr["points"]["optimizer.lr"].tolist()
+    assert len(by_lr["means"]) == 3 * 2 * len(set(by_lr["means"]["quantity"]))
+
+
+def test_the_figures_show_both_axes_and_mean_and_range(tmp_path):
+    sweep, made = made_sweep(tmp_path)
+    figures = study().draw(measured(sweep, tmp_path))
+    left, right = figures["accuracy"].axes
+    assert left.get_xscale() == "log" and left.get_ylabel() == "accuracy" and right.get_ylabel() == "sensitivity"
+    assert [text.get_text() for text in figures["accuracy"].legends[0].get_texts()] == [
+        "train accuracy", "test accuracy", "sensitivity of the loss (right)", "sensitivity of the softmax (right)",
+    ]  # fmt: skip
+    for axes, line, name in ((left, 1, "test/accuracy"), (right, 0, "sensitivity/loss")):
+        curves = [curve for curve in axes.lines if curve.get_linestyle() != "None"]
+        assert curves[line].get_xdata().tolist() == sorted(SIZES)
+        values = np.array([[made[size, seed, 1e-3][name] for seed in SEEDS] for size in sorted(SIZES)])
+        assert curves[line].get_ydata().tolist() == pytest.approx(values.mean(1).tolist())
+        heights = axes.collections[line].get_paths()[0].vertices[:, 1]
+        assert (heights.min(), heights.max()) == pytest.approx((values.min(), values.max()))
+    assert "nats" in figures["loss"].axes[0].get_ylabel()
+    for figure in figures.values():
+        title = figure.get_suptitle()
+        assert all(word in title for word in ("digits", "scikit-learn", "1,437", "3 seeds", "3 epochs", "range"))
+
+
+def test_runs_that_never_reached_the_train_loss_are_named_and_left_out(tmp_path):
+    late = {(512, 1), (512, 2)}
+    sweep, made = made_sweep(tmp_path, change=lambda size, seed: {REACHED: float((size, seed) not in late)})
+    tables = measured(sweep, tmp_path)
+    assert set(zip(tables["unreached"]["dataset.batch_size"], tables["unreached"]["seed"], strict=True)) == late
+    means = tables["means"].set_index(["x", "quantity"])
+    assert means.loc[(512, "test/loss"), "mean"] == pytest.approx(made[512, 0, 1e-3]["test/loss"])
+    reached, *others = study().headlines(tables)
+    assert str(reached).startswith("reached_train_loss = 0.7778") and reached.n == 9
+    assert {number.n for number in others} == {7}
+    figure = study().draw(tables)["loss"]
+    assert "Never reached the train loss" in figure.get_suptitle() and "512 (seeds 1, 2)" in figure.get_suptitle()
+    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+    assert [len(line.get_xdata()) for line in crosses] == [2, 2]  # train and test
+
+
+def test_no_run_reached_it(tmp_path):
+    sweep, _ = made_sweep(tmp_path, change=lambda size, seed: {REACHED: 0.0})
+    tables = measured(sweep, tmp_path)
+    assert len(tables["unreached"]) == 9 and tables["means"].empty
+    assert set(study().draw(tables)) == {"loss", "accuracy", "sharpness"}
+    assert study().headlines(tables)[0].value == 0
+
+
+def test_members_are_rows_of_their_own(tmp_path):
+    folders = []
+    for size in SIZES:
+        of_members = [metrics_of(size, seed) for seed in SEEDS]
+        metrics = {name: [one[name] for one in of_members] for name in of_members[0]}
+        folders.append(make_run(tmp_path, size, 0, metrics=metrics, replicas=3)[0])
+    joined = measured(Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size"])), tmp_path)
+    single = measured(made_sweep(tmp_path / "single")[0], tmp_path)
+    for name in ("points", "means"):
+        columns = [column for column in single[name] if column != "run"]
+        assert joined[name][columns].equals(single[name][columns])
+
+
+def test_the_full_batch_stands_at_the_number_of_examples(tmp_path):
+    points = measured(made_sweep(tmp_path, sizes=(32, None))[0], tmp_path)["points"]
+    assert set(points["x"]) == {32, 1437} and set(points["dataset.batch_size"]) == {32, "null"}
+
+
+@pytest.mark.parametrize("gap", ["loss_gap", "accuracy_gap"])
+def test_every_measure_against_the_gap(gap, tmp_path):
+    sweep, made = made_sweep(tmp_path, change=lambda size, seed: {"minimal_ratio/positive": 1 / size + seed})
+    tables = measured(sweep, tmp_path, gap)
+    measures = [*MEASURES, "minimal_ratio/positive"]
+    found = study(gap).headlines(tables)
+    assert [number.name for number in found] == [f"spearman_rho {name} {gap}" for name in measures]
+    split = ("test", "train") if gap == "loss_gap" else ("train", "test")
+    kind = gap.partition("_")[0]
+    gaps = [metrics[f"{split[0]}/{kind}"] - metrics[f"{split[1]}/{kind}"] for metrics in made.values()]
+    for number, name in zip(found, measures, strict=True):
+        assert number.value == pytest.approx(spearmanr(gaps, [metrics[name] for metrics in made.values()]).statistic)
+    (figure,) = study(gap).draw(tables).values()
+    panels = [axes for axes in figure.axes if axes.axison]
+    assert len(panels) == len(measures)
+    points = np.concatenate([line.get_xydata() for line in panels[-1].lines])
+    wanted = list(zip(gaps, [metrics["minimal_ratio/positive"] for metrics in made.values()], strict=True))
+    assert sorted(points.tolist()) == pytest.approx(np.array(sorted(wanted)))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"batch_size={size}" for size in SIZES]
+
+
+def test_regression_has_no_accuracy(tmp_path):
+    folders = []
+    for size in (16, 64):
+        metrics = {"train/loss": 1.0, "test/loss": 2.0, "sensitivity/loss": 0.5, "sensitivity/outputs": 0.1 * size}
+        folders.append(make_run(tmp_path, size, metrics=metrics)[0])
+    tables = measured(Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size"])), tmp_path)
+    figures = study().draw(tables)
+    assert set(figures) == {"loss"} and figures["loss"].axes[0].get_ylabel() == "loss"
+
+
+def test_no_complete_run_is_no_table(tmp_path):
+    folder, _ = make_run(tmp_path, status="failed")
+    assert measured(Sweep.read(make_sweep(tmp_path, [folder], [])), tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("across", "runs", "message"),
+    [
+        ("dataset.batch_size", [{}, {"callbacks": {}}], r"^callbacks: got none that measures sensitivity"),
+        ("dataset.batch_size", [{}, {"seed": 1}], r"^dataset\.batch_size: got 64, expected two values or more"),
+        ("optimizer.lrr", [{}], r"^study\.across: got optimizer\.lrr, which is None in one of the runs"),
+        ("model.activation", [{}], r"^study\.across: got model\.activation, which is relu in one of the runs"),
+        ("optimizer.lr", [{"lr": 0.0}, {}], r"^study\.across: got optimizer\.lr, which is 0\.0"),
+    ],
+)
+def test_what_cannot_answer_is_refused(across, runs, message):
+    with pytest.raises(ConfigError, match=message):
+        study(across).check([run_settings(**{"callbacks": CALLBACKS} | run) for run in runs], [])
+
+
+def test_what_can_answer_is_not():
+    runs = [run_settings(size, callbacks=CALLBACKS) for size in (32, None)]
+    study().check(runs, ["dataset.batch_size"])
+    study("loss_gap").check(runs[:1], [])

@@ -1,0 +1,94 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_model
+
+from hw1.models import Mlp
+from hw1.runs import Sweep
+from hw1.studies import GradientNorm
+from hw1.studies.protocol import Measurements
+from hw1.training.identity import ConfigError
+from made_runs import make_run, make_sweep, run_settings
+
+steps = np.arange(1000)
+
+
+def write_history(folder, seed):
+    """Loss 1/(step + 1) times (seed + 1); the norm is its square root, layer 1 has all of it."""
+    loss = (seed + 1) / (steps + 1)
+    norm = np.where(steps % 10 == 0, np.sqrt(loss), np.nan)  # measured every 10 steps
+    frame = pd.DataFrame({"epoch": 0, "step": steps, "train_step/loss": loss, "gradient_norm": norm})
+    frame["gradient_norm/1"], frame["gradient_norm/3"] = norm, np.where(np.isnan(norm), np.nan, 0.0)
+    frame.to_csv(folder / "metrics.csv", index=False)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two learning rates x three seeds; the last of them is a dead net."""
+    folders = []
+    for lr in (1e-3, 1e-2):
+        for seed in range(3):
+            folder, _ = make_run(tmp_path, seed=seed, lr=lr)
+            write_history(folder, seed)
+            folders.append(folder)
+    dead = Mlp((1, 8, 8), 10, hidden=[4])
+    with torch.no_grad():
+        dead[1].weight.zero_()
+    save_model(dead, str(folders[-1] / "snapshots" / "epoch=000003.safetensors"))
+    return Sweep.read(make_sweep(tmp_path, folders, ["optimizer.lr", "seed"]))
+
+
+@pytest.fixture
+def tables(sweep, tmp_path):
+    return GradientNorm(bins=10).measure(sweep, Measurements(tmp_path / "measurements"))
+
+
+def test_curves_are_means_over_bins_then_medians_over_seeds(tables):
+    curves = tables["curves"]
+    edges = np.geomspace(1, 1001, 11)
+    for lr in (1e-3, 1e-2):
+        part = curves[(curves["optimizer.lr"] == lr) & (curves["quantity"] == "train_step/loss")]
+        for iteration, row in part.set_index("iteration").iterrows():
+            low, high = edges[edges < iteration].max(), edges[edges > iteration].min()
+            inside = (steps + 1 >= low) & (steps + 1 < high)
+            mean = np.mean(1 / (steps[inside] + 1.0))
+            assert [row["low"], row["median"], row["high"]] == pytest.approx([mean, 2 * mean, 3 * mean], rel=1e-12)
+            assert row["n"] == 3
+    layers = curves[curves["quantity"] == "gradient_norm/3"]
+    assert len(layers) and (layers["high"] == 0).all()
+
+
+def test_constant_predictors_are_found_by_their_predictions(tables):
+    ends = tables["ends"]
+    assert list(ends["constant"]) == [False] * 5 + [True]
+    assert list(ends["seed"]) == [0, 1, 2] * 2 and set(ends["train/loss"]) == {0.5}
+    final = [np.sqrt((seed + 1) / (steps + 1.0)) for seed in range(3)]
+    last = (steps % 10 == 0) & (steps + 1 >= np.geomspace(1, 1001, 11)[-2])
+    assert list(ends["gradient_norm"][:3]) == pytest.approx([norm[last].mean() for norm in final], rel=1e-12)
+
+
+def test_headlines(tables):
+    lines = {line.name: line for line in GradientNorm(bins=10).headlines(tables)}
+    assert lines["final_loss optimizer.lr=0.001"].value == 0.5 and lines["final_loss optimizer.lr=0.001"].n == 3
+    share = lines["constant_predictors optimizer.lr=0.01"]
+    assert share.value == pytest.approx(1 / 3) and share.low < 1 / 3 < share.high
+
+
+def test_the_figure_shows_loss_norm_and_layers_on_log_axes(tables):
+    figures = GradientNorm(bins=10).draw(tables)
+    assert list(figures) == ["gradient_norm"]
+    axes = figures["gradient_norm"].axes
+    assert len(axes) == 6 and all(ax.get_xscale() == ax.get_yscale() == "log" for ax in axes)
+    curve = tables["curves"]
+    curve = curve[(curve["quantity"] == "train_step/loss") & (curve["optimizer.lr"] == 1e-2)]
+    line = axes[1].get_lines()[0]
+    assert sorted(line.get_ydata()) == pytest.approx(sorted(curve["median"]))
+    assert "1 constant predictor" in axes[1].get_title() and "n = 3" in axes[0].get_title()
+
+
+def test_runs_without_gradient_norms_are_refused():
+    with pytest.raises(ConfigError, match=r"^callbacks: got none that logs gradient norms, expected"):
+        GradientNorm(bins=10).check([run_settings()], [])
+    with pytest.raises(ValueError, match=r"^bins: got 3, expected at least 10"):
+        GradientNorm(bins=3)

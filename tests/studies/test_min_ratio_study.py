@@ -1,0 +1,106 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgba
+from scipy.stats import spearmanr
+
+from hw1.runs import Sweep
+from hw1.studies import MinRatio
+from hw1.studies.protocol import Measurements, correlation_headline, median_headline, share_headline
+from hw1.training.identity import ConfigError
+from made_runs import make_run, make_sweep, run_settings
+
+
+def rows(n=40, seed=0):
+    """Points after training, and after a search: most converged, five constant, five stalled far off the trend."""
+    random = np.random.default_rng(seed)
+    trained = pd.DataFrame({"member": range(n), "epoch": 9, "phase": "training", "reason": "budget"})
+    trained["loss"], trained["positive"] = random.random(n), random.random(n)
+    searched = trained.assign(phase="search", reason="converged")
+    searched["positive"] = 0.9 - searched["loss"] / 2 + 0.05 * random.standard_normal(n)
+    searched.loc[:4, ["reason", "positive", "loss"]] = "stalled", 0.99, 0.99
+    both = pd.concat([trained, searched], ignore_index=True).assign(constant=False, sampled=0.7, sampled_error=0.01)
+    both.loc[both.index[-5:], ["constant", "positive"]] = True, 0.001
+    return both.assign(negative=1 - both["positive"], estimator="eigenvalues", gradient_norm=1e-7)
+
+
+@pytest.fixture
+def tables(tmp_path):
+    folder, _ = make_run(tmp_path)
+    rows().to_csv(folder / "minimal_ratio.csv", index=False)
+    sweep = Sweep.read(make_sweep(tmp_path, [folder], []))
+    return MinRatio().measure(sweep, Measurements(tmp_path / "measurements"))
+
+
+def test_numbers_are_over_converged_points_that_are_not_constant(tables):
+    points = tables["points"]
+    used = points[points["phase"] == "search"].iloc[5:-5]
+    assert points["counted"].sum() == 30 and set(points.index[points["counted"]]) == set(used.index)
+    lines = {line.name: line for line in MinRatio().headlines(tables)}
+    rho = lines["spearman_rho_positive phase=search"]
+    assert rho.value == pytest.approx(spearmanr(used["loss"], used["positive"]).statistic, rel=1e-12)
+    assert rho.n == 30 and rho.low < rho.value < rho.high < -0.5
+    assert lines["positive_share phase=search"].value == pytest.approx(used["positive"].median())
+    assert (
+        lines["converged phase=search"].value == 35 / 40 and lines["constant_predictors phase=search"].value == 5 / 40
+    )
+
+
+def test_no_conclusion_from_points_that_did_not_converge(tables):
+    assert not [line for line in MinRatio().headlines(tables) if "rho" in line.name and "training" in line.name]
+
+
+def test_reasons_are_counted(tables):
+    reasons = tables["reasons"].set_index(["phase", "reason", "constant"])["points"]
+    assert reasons["search", "stalled", False] == 5 and reasons["search", "converged", True] == 5
+    assert reasons.sum() == 80
+
+
+def test_the_figure_draws_every_point_and_fills_those_that_count(tables):
+    (figure,) = MinRatio().draw(tables).values()
+    assert len(figure.axes) == 4 and figure.axes[0].get_yscale() == "log"
+    after = figure.axes[1]
+    drawn = {}
+    for container in after.containers:
+        line = container[0]
+        filled = to_rgba(line.get_markerfacecolor())[3] > 0
+        drawn[line.get_marker(), filled] = len(line.get_xdata())
+    assert drawn == {("o", True): 30, ("X", False): 5, ("^", False): 5}
+    assert "30 of 40 converged" in after.get_title()
+
+
+def test_runs_that_do_not_measure_are_refused():
+    with pytest.raises(ConfigError, match=r"^callbacks: got none that measures it, expected callbacks="):
+        MinRatio().check([run_settings()], [])
+
+
+def test_a_lost_table_is_named(tmp_path):
+    folder, _ = make_run(tmp_path)
+    sweep = Sweep.read(make_sweep(tmp_path, [folder], []))
+    with pytest.raises(ConfigError, match=r"minimal_ratio\.csv is missing; delete the run's folder"):
+        MinRatio().measure(sweep, Measurements(tmp_path))
+
+
+def test_bootstrap_intervals_cover_the_correlation_at_the_stated_rate():
+    """Of a bivariate normal with r = 0.7: Spearman's rho is 6/pi asin(r/2)."""
+    truth = 6 / np.pi * np.arcsin(0.35)
+    random, covered = np.random.default_rng(1), 0
+    for _ in range(200):
+        x = random.standard_normal(50)
+        y = 0.7 * x + np.sqrt(1 - 0.49) * random.standard_normal(50)
+        line = correlation_headline("rho", list(x), list(y), resamples=400)
+        covered += line.low <= truth <= line.high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_too_few_or_equal_values_have_no_correlation():
+    assert np.isnan(correlation_headline("rho", [1, 2, 3, 4], [1, 2, 3, 4]).value)
+    assert np.isnan(correlation_headline("rho", [1] * 8, list(range(8))).value)
+
+
+def test_medians_and_shares_have_exact_intervals():
+    line = median_headline("m", [5.0, 1.0, 2.0, 4.0, 3.0, 8.0, 7.0, 6.0])
+    assert (line.value, line.low, line.high, line.n) == (4.5, 1.0, 8.0, 8)  # 1 - 2/256 is the first rank above 95%
+    assert np.isnan(median_headline("m", [1.0, 2.0]).low)
+    share = share_headline("s", 0, 10)
+    assert share.value == 0 and share.low == 0 and share.high == pytest.approx(0.2775, abs=1e-4)  # Wilson

@@ -1,0 +1,102 @@
+import math
+
+import pytest
+from scipy.stats import spearmanr
+
+from hw1.runs import Sweep
+from hw1.studies import ParamsVsGeneralization
+from hw1.studies.protocol import Measurements
+from hw1.training.identity import ConfigError
+from made_classifiers import METRICS, make_classifier
+from made_runs import make_run, make_sweep, run_settings
+
+HIDDEN = ([8], [2], [4], [4, 2], [16], [12])  # not in order
+PARAMETERS = {"8": 610, "2": 160, "4": 310, "4-2": 295, "16": 1210, "12": 910}
+
+
+def of(hidden, name, member):
+    """A made-up metric: all but the training loss grow with the net, and not all evenly."""
+    size = math.log(PARAMETERS["-".join(map(str, hidden))])
+    return {
+        "train/loss": 1 / size + 0.01 * member,
+        "test/loss": size % 1.5 + 1 + 0.03 * member,
+        "train/accuracy": size / 10,
+        "test/accuracy": size / 12 - 0.01 * member,
+    }[name]
+
+
+@pytest.fixture
+def tables(tmp_path):
+    folders = [
+        make_classifier(
+            tmp_path, lambda name, epoch, member, hidden=hidden: of(hidden, name, member), hidden=hidden, replicas=3
+        )
+        for hidden in HIDDEN
+    ]
+    # made_runs counts one hidden layer's parameters
+    sweep = Sweep.read(make_sweep(tmp_path, folders, ["model.hidden"]))
+    return ParamsVsGeneralization().measure(sweep, Measurements(tmp_path))
+
+
+def test_one_point_a_member_and_one_row_a_size(tables):
+    points, sizes = tables["points"], tables["sizes"]
+    assert len(points) == 3 * len(HIDDEN) and len(sizes) == len(HIDDEN) and set(sizes["n"]) == {3}
+    assert points["gap"].tolist() == pytest.approx((points["test/loss"] - points["train/loss"]).tolist())
+    for hidden, row in zip(HIDDEN, sizes.to_dict("records"), strict=True):
+        values = [of(hidden, "test/loss", member) - of(hidden, "train/loss", member) for member in range(3)]
+        expected = [sum(values) / 3, min(values), max(values)]
+        assert [row[f"gap {statistic}"] for statistic in ("mean", "min", "max")] == pytest.approx(expected)
+        assert row["test/accuracy max"] == pytest.approx(of(hidden, "test/accuracy", 0))
+
+
+def test_the_headlines(tables):
+    found = {number.name: number for number in ParamsVsGeneralization().headlines(tables)}
+    points = tables["points"]
+    gaps = [name for name in found if name.startswith("gap ")]
+    assert len(gaps) == len(HIDDEN) and {found[name].n for name in gaps} == {3}
+    counts = [int(name.split("=")[1].split()[0]) for name in gaps]
+    assert counts == sorted(counts)
+    for column in (*METRICS, "gap"):
+        number = found[f"spearman_rho_parameters_{column.replace('/', '_')}"]
+        expected = spearmanr(points["parameters"], points[column]).statistic
+        assert number.value == pytest.approx(expected) and number.low <= number.value <= number.high
+
+
+def test_loss_and_accuracy_against_the_number_of_parameters(tables):
+    (figure,) = ParamsVsGeneralization().draw(tables).values()
+    loss, accuracy = figure.axes
+    for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
+        assert axes.get_xscale() == "log" and quantity in axes.get_ylabel() and len(axes.lines) == 2
+        looks = [(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines]
+        assert all(one != two for one, two in zip(*looks, strict=True))
+        for line, split in zip(axes.lines, ("train", "test"), strict=True):
+            x, y = line.get_xdata().tolist(), line.get_ydata().tolist()
+            means = tables["sizes"].sort_values("parameters")
+            assert x == means["parameters"].tolist() and y == pytest.approx(means[f"{split}/{quantity} mean"].tolist())
+    assert "6 sizes" in figure.get_suptitle() and "n = 3" in figure.get_suptitle()
+
+
+def test_a_figure_for_every_other_swept_key(tmp_path):
+    folders = [
+        make_classifier(tmp_path, lambda name, epoch, member: 0.5, hidden=hidden, lr=lr)
+        for hidden in ([4], [5])
+        for lr in (0.1, 0.2)
+    ]
+    sweep = Sweep.read(make_sweep(tmp_path, folders, ["model.hidden", "optimizer.lr"]))
+    tables = ParamsVsGeneralization().measure(sweep, Measurements(tmp_path))
+    figures = ParamsVsGeneralization().draw(tables)
+    assert list(figures) == ["params_vs_generalization_lr=0.1", "params_vs_generalization_lr=0.2"]
+    assert "optimizer.lr = 0.2" in figures["params_vs_generalization_lr=0.2"].get_suptitle()
+    gaps = [number.name for number in ParamsVsGeneralization().headlines(tables) if number.name.startswith("gap ")]
+    assert len(gaps) == 4 and gaps[0] == "gap optimizer.lr=0.1 parameters=310 4"
+
+
+def test_one_size_is_refused():
+    ParamsVsGeneralization().check([run_settings(hidden=(4,)), run_settings(hidden=(5,))], ["model.hidden"])
+    with pytest.raises(ConfigError, match=r"^model: got networks of one size, expected two sizes or more, as model\."):
+        ParamsVsGeneralization().check([run_settings(seed=0), run_settings(seed=1)], ["seed"])
+
+
+def test_no_complete_run_is_no_table(tmp_path):
+    sweep = Sweep.read(make_sweep(tmp_path, [make_run(tmp_path, status="failed")[0]], []))
+    assert ParamsVsGeneralization().measure(sweep, Measurements(tmp_path)) == {}
