@@ -26,6 +26,7 @@ MODULES = [
     "hw1.report.claims",
     "hw1.report.finished",
     "hw1.report.results",
+    "hw1.report.statistic",
     "hw1.studies.learning_curves",
     "hw1.studies.protocol",
     "hw1.training.budget",
