@@ -6,7 +6,15 @@ from hw1.training.budget import budget_name, budget_words, limited
 from hw1.training.identity import ConfigError, run_key, run_seed
 from made_runs import run_settings
 
-LIMITS = {"train_size": 2000, "epochs": 10, "steps": 2000, "members": 10, "seeds": 2, "source": "bundled"}
+LIMITS = {
+    "train_size": 2000,
+    "epochs": 10,
+    "steps": 2000,
+    "members": 10,
+    "seeds": 2,
+    "measured": 200,
+    "source": "bundled",
+}
 MNIST = {"_target_": "hw1.data.Mnist", "train_size": None, "batch_size": 64, "source": "auto"}
 FUNCTION = {"_target_": "hw1.data.Function", "train_size": None, "batch_size": None, "points": 500}
 
@@ -44,6 +52,12 @@ def test_full_batches_are_limited_in_steps():
         "trainer.max_epochs": 2000,
         "trainer.check_val_every_n_epoch": 2000,
     }
+
+
+@pytest.mark.parametrize(("examples", "changed"), [(None, 200), (1024, 200), (100, 100)])
+def test_sharpness_is_measured_on_fewer_examples(examples, changed):
+    found = limited(settings(FUNCTION, callbacks={"sharpness": {"examples": examples}}), [])
+    assert found.get("callbacks.sharpness.examples", examples) == changed
 
 
 def test_what_is_given_stays():

@@ -14,7 +14,7 @@ _LARGE = ("hw1.data.Mnist", "hw1.data.MnistMean", "hw1.data.FashionMnist", "hw1.
 # snapshots, evaluates as often and changes its objective as early as in the full experiment, relative to its length.
 _EPOCHS = ("every_n_epochs", "check_val_every_n_epoch", "objective.after")
 
-_LIMITS = ("train_size", "epochs", "steps", "members", "seeds", "source")
+_LIMITS = ("train_size", "epochs", "steps", "members", "seeds", "measured", "source")
 
 
 def budget_name(settings: Settings) -> str:
@@ -73,6 +73,9 @@ def limited(settings: Settings, given: Collection[str]) -> dict[str, Any]:
         changed["dataset.train_size"] = limits["train_size"]
     if limits.get("source") and select(settings, "dataset.source") == "auto":
         changed["dataset.source"] = limits["source"]
+    sharpness = select(settings, "callbacks.sharpness")
+    if sharpness and limits.get("measured") and (sharpness["examples"] or limits["measured"] + 1) > limits["measured"]:
+        changed["callbacks.sharpness.examples"] = limits["measured"]
     limit("replicas", limits.get("members"))
     full_batch = select(settings, "dataset.batch_size") is None
     limit("trainer.max_epochs", limits.get("steps" if full_batch else "epochs"))
