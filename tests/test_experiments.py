@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from hw1.command import help_text
 from hw1.runs import Sweep
+from hw1.studies.protocol import make
 from hw1.training import build
 from hw1.training.identity import ConfigError, run_key
 
@@ -129,7 +131,9 @@ def test_the_variant_in_contributing_works(command, tmp_path):
 
 
 def quick(composed):
-    """QUICK as far as it fits the experiment: a function is all its points; two seeds, members or widths are enough."""
+    """QUICK as far as it fits the experiment: a function is all its points; two seeds, members or values are enough,
+    and one seed where measuring a run takes longer than two steps.
+    """
     words, swept = list(QUICK), composed.hydra.sweeper.params or {}
     if "source" not in composed.dataset:
         words.remove("dataset.source=bundled")
@@ -138,9 +142,11 @@ def quick(composed):
     if composed.dataset._target_ == "hw1.data.Cifar10":  # which is not bundled
         words.append("dataset=digits")
     if "seed" in swept:
-        words.append("seed=0,1")
-    if "model.width" in swept:
-        words.append(f"model.width={','.join(swept['model.width'].split(',')[:2])}")
+        words.append("seed=0" if "sharpness" in composed.callbacks else "seed=0,1")
+    for key in {"model.width", "dataset.batch_size", "optimizer.lr"} & set(swept):
+        words.append(f"{key}={','.join(str(swept[key]).split(',')[:2])}")
+    if "sharpness" in composed.callbacks:
+        words += ["callbacks.sharpness.examples=8", "callbacks.sharpness.trace_products=6", "model.width=0.25"]
     if composed.replicas > 1:
         words.append("replicas=2")
     if composed.objective.after:
@@ -174,16 +180,14 @@ print(json.dumps(ends))
 """
 
 
-@pytest.fixture(scope="module")
-def ends(tmp_path_factory):
+def two_steps(names, folder):
     """{experiment: (exit code, what it said, folder)} after two steps of every run."""
-    folder = tmp_path_factory.mktemp("experiments")
     commands = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HW1_CHECKOUT", str(ROOT))
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            for name in EXPERIMENTS:
+            for name in names:
                 composed = compose("train", overrides=[f"experiment={name}"], return_hydra_config=True)
                 commands[name] = [f"experiment={name}", *quick(composed), f"output={folder}"]
     words = [sys.executable, "-c", DRIVER, str(ROOT), json.dumps(commands)]
@@ -195,10 +199,52 @@ def ends(tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_runs_for_two_steps(name, ends):
-    code, said, folder = ends[name]
+def concluded(code, said, folder):
+    """Whether a command ended well and left a page with figures."""
     assert code == 0, said
     (sweep,) = (folder / "sweeps").iterdir()
     assert {"sweep.json", "runs.csv", "report.html"} <= {path.name for path in sweep.iterdir()}
     assert list(sweep.glob("*.png")) and len(list(sweep.glob("*.png"))) == len(list(sweep.glob("*.svg")))
+
+
+QUESTIONS = [name for name in EXPERIMENTS if "/" not in name]
+VARIANTS = [name for name in EXPERIMENTS if "/" in name]
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory):
+    return two_steps(QUESTIONS, tmp_path_factory.mktemp("questions"))
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory):
+    return two_steps(VARIANTS, tmp_path_factory.mktemp("variants"))
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_every_question_runs_for_two_steps(name, questions):
+    concluded(*questions[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_runs_for_two_steps(name, variants):
+    concluded(*variants[name])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_run_of_a_variant_can_be_built(name, monkeypatch, tmp_path):
+    """The first combination of what it sweeps: data, network, optimizer, callbacks and trainer; and its study."""
+    with composer(monkeypatch) as settings:
+        config = compose("train", overrides=[f"experiment={name}"], return_hydra_config=True)
+        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items() if value is not None]
+        first = []
+        for word in OverridesParser.create().parse_overrides(params):
+            value = next(word.sweep_string_iterator()) if word.is_sweep_override() else word.get_value_element_as_str()
+            first.append(f"{word.key_or_group}={value}")
+        words = ["dataset.source=bundled"] if "source" in config.dataset else []
+        words += ["dataset.train_size=200"] if "function" not in config.dataset else []
+        composed = settings(f"experiment={name}", *first, *words)
+    if composed["dataset"]["_target_"] != "hw1.data.Cifar10":  # which is not at hand everywhere
+        build.validate(composed, tmp_path)
+    assert make(composed["study"])

@@ -193,6 +193,14 @@ def test_figures_show_the_tables(whole):
     assert set(study().draw({**tables, "predictions": images})) == {"loss", "predicted_against_true"}
 
 
+def test_a_network_that_failed_on_one_function_leaves_the_others_their_room(whole):
+    tables = {name: pd.concat([table, table.assign(data="cos")]) for name, table in whole[0].items()}
+    tables = {name: table[(table["network"] == "1-6-1") | (table["data"] == "cos")] for name, table in tables.items()}
+    figure = study().draw(tables)["loss"]
+    figure.draw_without_rendering()
+    assert all(ax.get_window_extent().width > 0.3 * figure.bbox.width for ax in figure.axes)
+
+
 def test_classes_are_refused(tmp_path):
     folder, _ = make_run(tmp_path)
     sweep = Sweep.read(make_sweep(tmp_path, [folder], []))

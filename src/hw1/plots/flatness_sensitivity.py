@@ -178,10 +178,11 @@ def _title(figure: Figure, parts: Parts, spread: str) -> str:
     points = pd.concat([part for _, part in parts])
     first, low, high = points.iloc[0], points["epochs"].min(), points["epochs"].max()
     epochs = f"{low}" if low == high else f"{low} to {high}"
+    seeds = points["seed"].nunique()
     size = f", {first['parameters']:,} parameters" if points["parameters"].nunique() == 1 else ""
     text = (
         f"{first['data']} ({first['source']}, {first['n_train']:,} training examples){size}, {epochs} epochs"
-        f"\n{len(points)} networks, {points['seed'].nunique()} seeds: {spread}"
+        f"\n{len(points)} networks, {seeds} seed{'s' * (seeds > 1)}: {spread}"
     )
     missed = [(name, part[~part["reached"]]) for name, part in parts]
     if sum(len(part) for _, part in missed):

@@ -30,6 +30,8 @@ def draw_losses(curves: pd.DataFrame, networks: pd.DataFrame) -> Figure:
             part, ends = curves[curves["panel"] == panel], networks[networks["panel"] == panel]
             for i, name in enumerate(names):
                 curve = part[part["network"] == name].sort_values("epoch")
+                if curve.empty:  # its run failed
+                    continue
                 color = COLORS[i % len(COLORS)]
                 ax.plot(curve["epoch"], curve["median"], DASHES[i % len(DASHES)], color=color)
                 ax.fill_between(curve["epoch"], curve["low"], curve["high"], color=color, alpha=0.12, linewidth=0)
@@ -40,8 +42,8 @@ def draw_losses(curves: pd.DataFrame, networks: pd.DataFrame) -> Figure:
                         markeredgecolor="black", clip_on=False, zorder=5)  # fmt: skip
             if noise := ends["noise"].iloc[0]:
                 ax.axhline(noise**2, color="black", linestyle=":", linewidth=1)
-            dead = [f"{row.constant} of {row.n} {row.network}" for row in ends.itertuples() if row.constant]
-            ax.set_title(_heading(part) + (f"\nconstant predictors: {', '.join(dead)}" if dead else ""))
+            dead = [f"\n{row.constant} of {row.n} {row.network} constant" for row in ends.itertuples() if row.constant]
+            ax.set_title(_heading(part) + "".join(dead))
             ax.set(yscale="log", xlabel="epoch")
         axes[0].set_ylabel("training loss (mean squared error)")
         handles = [_line(i, f"{name} ({_parameters(networks, name)})") for i, name in enumerate(names)]

@@ -64,8 +64,7 @@ class Hw1Sweeper(BasicSweeper):
     """Every command is a sweep; a run that is complete is not trained again. Scaling out is the launcher's."""
 
     def __init__(self, params: dict[str, str | None] | None = None, dry_run: bool = False) -> None:
-        kept = {key: values for key, values in (params or {}).items() if values is not None}
-        super().__init__(max_batch_size=None, params=kept)
+        super().__init__(max_batch_size=None, params=params)
         self.dry_run = dry_run
 
     def sweep(self, arguments: list[str]) -> None:
@@ -136,6 +135,10 @@ class Hw1Sweeper(BasicSweeper):
             sys.exit(1)
 
     # Planning
+
+    def _parse_config(self) -> list[str]:
+        """The words of `params`; what is null is no longer swept."""
+        return [f"{key}={values}" for key, values in self.params.items() if values is not None]
 
     def _plan(self, arguments: list[str], base: Path) -> tuple[list[str], list[Job]]:
         """Compose every job of the sweep before any folder is made."""
