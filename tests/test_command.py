@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from hw1.command import explain, fail, help_text, job_line, normalised
+from hw1.command import explain, fail, help_text, job_line, normalised, with_budget
 from hw1.training.identity import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -29,11 +29,27 @@ CONF = Path(__file__).parents[1] / "conf"
         (["-sc", "install=bash"], ["-sc", "install=bash"]),
         (["hydra.mode=RUN", "seed=1"], ["hydra.mode=RUN", "seed=1"]),
         (["hydra.mode=MULTIRUN"], ["--multirun", "hydra.mode=MULTIRUN"]),
+        (["--dry-run", "seed=1"], ["--multirun", "hydra.sweeper.dry_run=true", "seed=1"]),
     ],
 )
 def test_a_command_is_a_sweep_unless_another_mode_is_asked_for(words, expected):
     before = list(words)
     assert normalised(words) == expected and words == before
+
+
+def test_what_cfg_shows_is_what_the_budget_makes_of_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("HW1_CHECKOUT", "checkout")
+    GlobalHydra.instance().clear()
+    words = ["experiment=flatness_interp", "budget=quick"]
+    assert with_budget(words, CONF) == words and with_budget(["--cfg", "job", words[0]], CONF)[2:] == words[:1]
+    pins = ["dataset.train_size=2000", "dataset.source=bundled"]
+    assert with_budget(["--cfg", "job", *words], CONF) == ["--cfg", "job", *pins, *words]
+    assert with_budget([*words, "dataset.train_size=5", "--cfg=job"], CONF)[:2] == [pins[1], words[0]]
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nquick: {trainer.max_epochs: 3, seed: '0,1', model.layers: '[p2,4]'}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    shown = with_budget(["--config-dir", str(tmp_path), "-c", "job", "experiment=mine", "budget=quick"], CONF)
+    assert shown[4:] == ["trainer.max_epochs=3", "model.layers=[p2,4]", *pins, "experiment=mine", "budget=quick"]
 
 
 def test_the_help_lists_groups_and_three_commands():
@@ -165,7 +181,15 @@ def test_the_line_of_a_failed_and_of_the_last_job(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.123, "0.12 s"), (9.4, "9.4 s"), (9.6, "10 s"), (59.7, "1 min 00 s"), (3599, "59 min 59 s")]
+    ("seconds", "text"),
+    [
+        (0.123, "0.12 s"),
+        (9.4, "9.4 s"),
+        (9.6, "10 s"),
+        (59.7, "1 min 00 s"),
+        (3599, "59 min 59 s"),
+        (7500, "2 h 05 min"),
+    ],
 )
 def test_durations(seconds, text, tmp_path):
     sweep = sweep_of(tmp_path, ["complete"])

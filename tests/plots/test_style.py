@@ -2,7 +2,7 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
-from hw1.plots.style import save, style
+from hw1.plots.style import entitle, save, style
 
 
 def drawn(value=1.0):
@@ -30,3 +30,12 @@ def test_the_style_ends_with_its_block():
         assert matplotlib.rcParams["axes.grid"] is True
         raise RuntimeError
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_note_is_a_line_of_the_title():
+    titled, bare = drawn(), drawn()
+    titled.suptitle("digits, n = 3", fontsize=7)
+    for figure in (titled, bare):
+        entitle(figure, "budget = quick")
+    assert titled.get_suptitle() == "digits, n = 3\nbudget = quick" and bare.get_suptitle() == "budget = quick"
+    assert [text.get_fontsize() for text in titled.texts] == [7] and len(bare.texts) == 1

@@ -11,8 +11,9 @@ import pytest
 import scipy.stats
 import yaml
 
-from hw1.report.claims import Rule, describe, fill, statistic
+from hw1.report.claims import Rule, fill
 from hw1.report.finished import experiments, finished
+from hw1.report.statistic import describe, statistic
 from hw1.studies.protocol import Headline
 from hw1.training.identity import ConfigError
 from made_runs import make_run, make_sweep

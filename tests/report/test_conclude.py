@@ -134,3 +134,16 @@ def test_a_damaged_record_is_no_earlier_result(text, tmp_path):
     assert earlier(folder.parent.parent, record(folder)["digest"])
     with pytest.raises(ValueError, match=r"sweep\.json is not"):
         Sweep.read(damaged)
+
+
+def test_another_budget_than_the_full_one_is_named(sweep):
+    folder, _ = sweep
+    (folder / "sweep.json").write_text(json.dumps(record(folder) | {"budget": "quick"}))
+    lines = conclude(folder)
+    assert lines[0].startswith("budget = quick: ") and lines[1].startswith("barrier")
+    for name in ("interpolation", "barriers", "runs"):
+        assert set(pd.read_csv(folder / f"{name}.csv")["budget"]) == {"quick"}
+    assert "budget = quick" in (folder / "interpolation.svg").read_text()
+    assert "budget = quick" in (folder / "report.html").read_text()
+    (number,) = record(folder)["numbers"]
+    assert record(folder)["headlines"][0].startswith(f"{number['name']} = {number['value']:.4g} [nan, nan], n = 1")

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -118,7 +119,22 @@ def test_a_reported_value_that_nothing_answers_is_named(checkout):
     ended(checkout / "multirun", ["experiment=hand"])
     unknown, unanswered = fill(checkout, checkout / "multirun")
     assert unknown == "docs/reported.yaml: gone is no experiment"
-    assert "no headline is named 'gap'; there are: loss size=[5, 10]" in unanswered
+    assert "hand: headline: got 'gap', expected one of: loss size=[5, 10]" in unanswered
+
+
+def test_a_reported_value_beside_a_statistic_of_the_runs(checkout):
+    entries = {
+        "hand": [{"report": "001", "reported": 0.5, "statistic": {"mean": "loss", "where": {"parameters": 310}}}]
+    }
+    (checkout / "docs" / "reported.yaml").write_text(yaml.safe_dump(entries))
+    assert fill(checkout, checkout / "multirun") == []
+    assert read(checkout / "docs" / "results.csv")[0]["quantity"] == "mean loss, where parameters = 310"
+    sweep = ended(checkout / "multirun", ["experiment=hand"])
+    table = pd.DataFrame({"seed": [0, 1, 2, 3], "parameters": [310, 310, 310, 9], "loss": [1.0, 2.0, 3.0, 99.0]})
+    table.to_csv(sweep / "runs.csv", index=False)
+    assert fill(checkout, checkout / "multirun") == []
+    row = read(checkout / "docs" / "results.csv")[0]
+    assert [row["measured"], row["low"], row["high"]] == ["2", "-0.4841", "4.484"] and row["reported"] == "0.5"
 
 
 def test_a_name_with_brackets_is_matched_as_it_stands():

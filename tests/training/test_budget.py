@@ -6,7 +6,15 @@ from hw1.training.budget import budget_name, budget_words, limited
 from hw1.training.identity import ConfigError, run_key, run_seed
 from made_runs import run_settings
 
-LIMITS = {"train_size": 2000, "epochs": 10, "steps": 2000, "members": 10, "seeds": 2, "source": "bundled"}
+LIMITS = {
+    "train_size": 2000,
+    "epochs": 10,
+    "steps": 2000,
+    "members": 10,
+    "seeds": 2,
+    "measured": 200,
+    "source": "bundled",
+}
 MNIST = {"_target_": "hw1.data.Mnist", "train_size": None, "batch_size": 64, "source": "auto"}
 FUNCTION = {"_target_": "hw1.data.Function", "train_size": None, "batch_size": None, "points": 500}
 
@@ -46,6 +54,12 @@ def test_full_batches_are_limited_in_steps():
     }
 
 
+@pytest.mark.parametrize(("examples", "changed"), [(None, 200), (1024, 200), (100, 100)])
+def test_sharpness_is_measured_on_fewer_examples(examples, changed):
+    found = limited(settings(FUNCTION, callbacks={"sharpness": {"examples": examples}}), [])
+    assert found.get("callbacks.sharpness.examples", examples) == changed
+
+
 def test_what_is_given_stays():
     long = settings(FUNCTION, 20000, 20000, replicas=100)
     assert limited(long, ["trainer.max_epochs"]) == {"replicas": 10}
@@ -68,3 +82,9 @@ def test_the_key_holds_the_budget_but_not_how_it_works():
     assert run_key(old) not in keys and run_seed({**old, "budget": quick}) == run_seed(old)
     assert budget_name(old) == "full" and budget_name({"budget": quick}) == "quick"
     assert budget_words({**old, "budget": quick}) == ["replicas=3"] and budget_words(old) == []
+
+
+def test_the_experiment_s_own_settings_have_dotted_keys():
+    nested = {"name": "quick", "settings": {"trainer": {"max_epochs": 3}}}
+    with pytest.raises(ConfigError, match=r"^quick\.trainer: got a group .* as trainer\.max_epochs: \.\.\.$"):
+        budget_words({"budget": nested})

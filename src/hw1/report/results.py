@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 
 from hw1.files import write_text
-from hw1.report.finished import Finished, command_of, experiments, finished, named, short
+from hw1.report.finished import Finished, command_of, experiments, finished, short
+from hw1.report.statistic import describe, statistic
+from hw1.training.identity import ConfigError
 
 COLUMNS = (
     *("command", "commit", "budget", "seeds", "seconds", "report"),
@@ -60,17 +62,18 @@ def _rows(
     for entry in entries:
         row = dict.fromkeys(COLUMNS, "") | {"command": command_of(name), "budget": NOT_RUN}
         row |= {key: str(entry[key]) for key in ("report", "quantity", "reported") if key in entry}
+        row |= {"quantity": describe(entry["statistic"])} if "statistic" in entry else {}
         if one is not None:
-            wanted = str(entry.get("quantity", "*"))
-            number = named(wanted, one.numbers)
             row |= {"command": one.command, "commit": one.commit, "budget": one.budget, "seeds": str(one.seeds)}
             row |= {"seconds": f"{one.seconds:.0f}"}
-            if number is not None:
+            try:
+                number = statistic(entry.get("statistic") or {"headline": entry.get("quantity", "*")}, one)
+            except (ConfigError, ValueError) as error:
+                if entry:  # an experiment that no report measured may have no headline either
+                    missing.append(f"docs/reported.yaml: {name}: {error}")
+            else:
                 row |= {"quantity": number.name, "measured": short(number.value)}
                 row |= {"low": short(number.low), "high": short(number.high)}
-            elif one.numbers or wanted != "*":
-                names = "; ".join(number.name for number in one.numbers) or "none"
-                missing.append(f"docs/reported.yaml: {name}: no headline is named {wanted!r}; there are: {names}")
         rows.append(row)
     return rows, missing
 

@@ -14,7 +14,7 @@ _LARGE = ("hw1.data.Mnist", "hw1.data.MnistMean", "hw1.data.FashionMnist", "hw1.
 # snapshots, evaluates as often and changes its objective as early as in the full experiment, relative to its length.
 _EPOCHS = ("every_n_epochs", "check_val_every_n_epoch", "objective.after")
 
-_LIMITS = ("train_size", "epochs", "steps", "members", "seeds", "source")
+_LIMITS = ("train_size", "epochs", "steps", "members", "seeds", "measured", "source")
 
 
 def budget_name(settings: Settings) -> str:
@@ -25,12 +25,20 @@ def budget_name(settings: Settings) -> str:
 def budget_words(settings: Settings) -> list[str]:
     """The experiment's own settings under its budget, as words of a command: weaker than what is typed.
 
+    Raises:
+        ConfigError: a setting is not written with its dotted key.
+
     Example:
         >>> budget_words({"budget": {"name": "quick", "settings": {"replicas": 3, "seed": "0,1", "model.width": None}}})
         ['replicas=3', 'seed=0,1', 'model.width=null']
     """
     words = {True: "true", False: "false", None: "null"}
     own = added(settings, "budget").get("settings") or {}
+    for key, value in own.items():
+        if isinstance(value, Mapping):
+            raise ConfigError(
+                f"quick.{key}: got a group of settings, expected dotted keys, as {key}.{next(iter(value), 'lr')}: ..."
+            )
     return [f"{key}={words[v] if v is None or isinstance(v, bool) else v}" for key, v in own.items()]
 
 
@@ -65,6 +73,9 @@ def limited(settings: Settings, given: Collection[str]) -> dict[str, Any]:
         changed["dataset.train_size"] = limits["train_size"]
     if limits.get("source") and select(settings, "dataset.source") == "auto":
         changed["dataset.source"] = limits["source"]
+    sharpness = select(settings, "callbacks.sharpness")
+    if sharpness and limits.get("measured") and (sharpness["examples"] or limits["measured"] + 1) > limits["measured"]:
+        changed["callbacks.sharpness.examples"] = limits["measured"]
     limit("replicas", limits.get("members"))
     full_batch = select(settings, "dataset.batch_size") is None
     limit("trainer.max_epochs", limits.get("steps" if full_batch else "epochs"))
