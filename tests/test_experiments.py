@@ -123,6 +123,7 @@ def test_the_variant_in_contributing_works(command, tmp_path):
         "--config-dir",
         str(tmp_path / "conf"),
         "experiment=flatness_interp/wide",
+        "callbacks=default",  # sharpness takes longer than the trainings
         *QUICK,
         output=tmp_path,
     )
