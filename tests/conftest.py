@@ -1,5 +1,6 @@
 """What several test files share: the command, as a user types it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -39,3 +40,32 @@ def command():
 def background():
     """`background(*words, output=folder)` -> the running process."""
     return start
+
+
+# Importing torch and lightning takes longer than what many commands do.
+DRIVER = """
+import contextlib, io, json, os, sys
+sys.path.insert(0, sys.argv[1])
+import train
+ends = {}
+for name, words in json.loads(sys.argv[2]).items():
+    sys.argv[1:] = words
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        try:
+            train.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+    ends[name] = [code, stdout.getvalue(), stderr.getvalue()]
+print(json.dumps(ends))
+"""
+
+
+def in_one_process(commands):
+    """{name: words} -> {name: [exit code, stdout, stderr]} of `python train.py words...`, one after another."""
+    words = [sys.executable, "-c", DRIVER, str(ROOT), json.dumps(commands)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])

@@ -1,10 +1,7 @@
 """Every option of every group composes; every experiment YAML runs for two steps and concludes."""
 
 import contextlib
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from conftest import in_one_process
 from hw1.command import help_text
 from hw1.runs import Sweep
 from hw1.studies.protocol import make
@@ -160,27 +158,6 @@ def quick(composed):
     return [*words, "trainer.check_val_every_n_epoch=1", "trainer.threads=1"]
 
 
-# One process for all of them: importing torch and lightning takes longer than two steps.
-DRIVER = """
-import contextlib, io, json, os, sys
-sys.path.insert(0, sys.argv[1])
-import train
-ends = {}
-for name, words in json.loads(sys.argv[2]).items():
-    sys.argv[1:] = words
-    os.environ.pop("HYDRA_FULL_ERROR", None)
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-        try:
-            train.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-    ends[name] = [code, said.getvalue()]
-print(json.dumps(ends))
-"""
-
-
 def two_steps(names, folder):
     """{experiment: (exit code, what it said, folder)} after two steps of every run."""
     commands = {}
@@ -191,12 +168,9 @@ def two_steps(names, folder):
             for name in names:
                 composed = compose("train", overrides=[f"experiment={name}"], return_hydra_config=True)
                 commands[name] = [f"experiment={name}", *quick(composed), f"output={folder}"]
-    words = [sys.executable, "-c", DRIVER, str(ROOT), json.dumps(commands)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    ends = in_one_process(commands)
     return {
-        name: (code, said, folder / name.replace("/", "_"))
-        for name, (code, said) in json.loads(done.stdout.splitlines()[-1]).items()
+        name: (code, stdout + stderr, folder / name.replace("/", "_")) for name, (code, stdout, stderr) in ends.items()
     }
 
 

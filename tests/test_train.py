@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from conftest import in_one_process
 from hw1.runs import Sweep
 
 SMALL = (
@@ -254,14 +255,22 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """{case: (exit code, stdout, stderr)}, and the folder of their outputs."""
+    folder = tmp_path_factory.mktemp("refused")
+    commands = {case: [*words, "dataset.source=bundled", f"output={folder}"] for case, (words, _) in REFUSED.items()}
+    return in_one_process(commands), folder
+
+
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused_in_one_line_before_anything_trains(case, command, tmp_path):
-    words, parts = REFUSED[case]
-    done = command(*words, "dataset.source=bundled", output=tmp_path / "out")
-    lines = done.stderr.strip().splitlines()
-    assert done.returncode == 1 and len(lines) == 1, done.stderr
-    assert all(part in lines[0] for part in parts), lines[0]
-    assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("sweep.json"))
+def test_refused_in_one_line_before_anything_trains(case, refused):
+    ends, folder = refused
+    code, _, stderr = ends[case]
+    lines = stderr.strip().splitlines()
+    assert code == 1 and len(lines) == 1, stderr
+    assert all(part in lines[0] for part in REFUSED[case][1]), lines[0]
+    assert not list(folder.rglob("result.json")) and not list(folder.rglob("sweep.json"))
 
 
 def test_the_traceback_on_request(command, tmp_path):

@@ -8,6 +8,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 from scipy.stats import ks_2samp
 
@@ -101,6 +102,33 @@ def test_float64_training_is_that_of_single_runs(name, batch_size, settings, tmp
         torch.testing.assert_close(several.theta()[member], alone.theta(), rtol=1e-9, atol=1e-11)
         x = several.datamodule().test_tensors[0].double()
         torch.testing.assert_close(several.net(member)(x), alone.net()(x), rtol=1e-9, atol=1e-9)
+
+
+class Interrupts(Callback):
+    """Ctrl-C at the beginning of epoch 2, once."""
+
+    armed = True
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 2 and Interrupts.armed:
+            Interrupts.armed = False
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_an_interrupted_run_goes_on_bit_by_bit(name, settings, tmp_path, monkeypatch):
+    """Dropout and the order of batches are each member's own, also behind the checkpoint."""
+    monkeypatch.setattr(Interrupts, "armed", True)
+    words = (*SMALL, *NETS[name], "trainer.max_epochs=4", "trainer.checkpoint_seconds=0", "replicas=2")
+    whole = trained(settings(*words), tmp_path)
+    broken = settings(*words, f"+callbacks.stop={{_target_: {__name__}.Interrupts}}")
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken, tmp_path / f"run-{run_key(broken)}")
+    assert not Interrupts.armed
+    resumed = trained(broken, tmp_path)
+    assert torch.equal(resumed.theta(), whole.theta())
+    assert resumed.result["metrics"] == whole.result["metrics"]
+    pd.testing.assert_frame_equal(resumed.history(), whole.history())
 
 
 def test_losses_of_the_571_net_after_100_epochs_in_float64(settings, tmp_path):
