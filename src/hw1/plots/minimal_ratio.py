@@ -1,5 +1,7 @@
 """Minimal ratio against loss, one point a network."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,13 +23,14 @@ _TITLES = {
 }
 
 
-def draw_minimal_ratio(points: pd.DataFrame, title: str) -> Figure:
+def draw_minimal_ratio(points: pd.DataFrame, title: str, notes: Mapping[str, str]) -> Figure:
     """Loss against the share of positive eigenvalues (upper row) and of higher neighbours (lower row), by phase.
 
     Args:
         points: columns phase, loss, positive, positive_error (where it is estimated), sampled, sampled_error, reason,
             constant, parameters, data, source, n_train.
         title: what this figure holds fixed; may be empty.
+        notes: phase -> what was found there, a line above its panels.
     """
     phases = list(dict.fromkeys(points["phase"]))
     quadrature = points["estimator"].iloc[0] == "quadrature"
@@ -42,7 +45,8 @@ def draw_minimal_ratio(points: pd.DataFrame, title: str) -> Figure:
                 _scatter(ax, part, column)
                 ax.set_xlabel(label)
             share = f"{int(part['counted'].sum())} of {len(part)} converged and not constant"
-            axes[0, j].set_title(f"{_TITLES[phase]}\n{share}")
+            lines = [_TITLES[phase], share, *([notes[phase]] if phase in notes else [])]
+            axes[0, j].set_title("\n".join(lines))
         for ax in axes[:, 0]:
             ax.set_ylabel("loss (log scale)")
         axes[0, 0].set_yscale("log")

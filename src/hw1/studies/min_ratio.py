@@ -69,7 +69,12 @@ class MinRatio:
 
         figures = {}
         for name, title, part in _parts(tables["points"]):
-            figures[f"minimal_ratio{name}"] = draw_minimal_ratio(_last(part), title)
+            notes = {}
+            for phase, points in _last(part).groupby("phase", sort=False):
+                if len(used := points[points["counted"]]) >= LEAST:
+                    rho = _correlation(used, "positive", "")
+                    notes[phase] = rf"$\rho$(loss, positive) = {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
+            figures[f"minimal_ratio{name}"] = draw_minimal_ratio(_last(part), title, notes)
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
@@ -89,6 +94,11 @@ class MinRatio:
                         )
                         found.append(rho)
         return found
+
+
+def _correlation(used: pd.DataFrame, share: str, name: str) -> Headline:
+    """Spearman's rho of the loss with a share, over points that count."""
+    return correlation_headline(name, list(used["loss"]), list(used[share]))
 
 
 def _last(points: pd.DataFrame) -> pd.DataFrame:
