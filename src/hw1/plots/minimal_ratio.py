@@ -34,7 +34,7 @@ def draw_minimal_ratio(points: pd.DataFrame, title: str, notes: Mapping[str, str
     """
     phases = list(dict.fromkeys(points["phase"]))
     quadrature = points["estimator"].iloc[0] == "quadrature"
-    above = "by Lanczos quadrature" if quadrature else "of all eigenvalues"
+    above = "quadrature" if quadrature else "all eigenvalues"
     rows = {"positive": f"share of positive eigenvalues ({above})", "sampled": "share of higher neighbours (sampled)"}
     with style():
         figure = Figure(figsize=(max(6.4, 4.2 * len(phases)), 7.4))
