@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,7 +14,7 @@ from hw1.models.mlp import Mlp
 _NORMALISING = (nn.modules.batchnorm._BatchNorm,)
 
 
-class Replicated(nn.Module):
+class Replicated(nn.Module, ABC):
     """R networks ("members") with weights of their own: [R, B, ...] -> [R, B, out_features].
 
     A batch [1, B, ...] is shared by all members. Members do not see each other: a loss that is summed over them has
@@ -25,38 +26,38 @@ class Replicated(nn.Module):
 
     replicas: int
 
+    @abstractmethod
     def replica(self, member: int) -> nn.Module:
         """A copy of one member as an ordinary network.
 
         Raises:
             IndexError: there is no such member.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def stacked(self) -> dict[str, Tensor]:
         """Parameters and buffers of all members by the name they have in one: [R, *shape] each, detached copies."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load_stacked(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `stacked` gave, in place.
 
         Raises:
             ValueError: other names or shapes.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def squares(self, tensors: Sequence[Tensor]) -> Tensor:
         """Squared l2 norms of tensors shaped as `self.parameters()`: [R, parameters of a member]; differentiable."""
-        raise NotImplementedError
 
     def theta(self) -> Tensor:
         """The members' parameter vectors, [R, P], detached; P as in `ParamSpace.of(self.replica(0))`."""
         tensors = self.stacked()
         return torch.cat([tensors[name].flatten(1) for name in self.member_names()], dim=1)
 
+    @abstractmethod
     def member_names(self) -> list[str]:
         """Names of a member's parameters, in the order of `squares`."""
-        raise NotImplementedError
 
     def seed(self, seed_of: Callable[[int], int]) -> None:
         """Let each member draw (dropout) what it would draw alone after `torch.manual_seed(seed_of(member))`."""
