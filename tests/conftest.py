@@ -63,9 +63,14 @@ print(json.dumps(ends))
 """
 
 
-def in_one_process(commands):
-    """{name: words} -> {name: [exit code, stdout, stderr]} of `python train.py words...`, one after another."""
-    words = [sys.executable, "-c", DRIVER, str(ROOT), json.dumps(commands)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture(scope="session")
+def in_one_process():
+    """`in_one_process({name: words})` -> {name: [exit code, stdout, stderr]} of `python train.py words...`, in turn."""
+
+    def run(commands):
+        words = [sys.executable, "-c", DRIVER, str(ROOT), json.dumps(commands)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run

@@ -10,7 +10,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from conftest import in_one_process
 from hw1.command import help_text
 from hw1.runs import Sweep
 from hw1.studies.protocol import make
@@ -158,7 +157,7 @@ def quick(composed):
     return [*words, "trainer.check_val_every_n_epoch=1", "trainer.threads=1"]
 
 
-def two_steps(names, folder):
+def two_steps(names, folder, in_one_process):
     """{experiment: (exit code, what it said, folder)} after two steps of every run."""
     commands = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -187,13 +186,13 @@ VARIANTS = [name for name in EXPERIMENTS if "/" in name]
 
 
 @pytest.fixture(scope="module")
-def questions(tmp_path_factory):
-    return two_steps(QUESTIONS, tmp_path_factory.mktemp("questions"))
+def questions(tmp_path_factory, in_one_process):
+    return two_steps(QUESTIONS, tmp_path_factory.mktemp("questions"), in_one_process)
 
 
 @pytest.fixture(scope="module")
-def variants(tmp_path_factory):
-    return two_steps(VARIANTS, tmp_path_factory.mktemp("variants"))
+def variants(tmp_path_factory, in_one_process):
+    return two_steps(VARIANTS, tmp_path_factory.mktemp("variants"), in_one_process)
 
 
 @pytest.mark.parametrize("name", QUESTIONS)

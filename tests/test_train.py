@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from conftest import in_one_process
 from hw1.runs import Sweep
 
 SMALL = (
@@ -256,7 +255,7 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def refused(tmp_path_factory):
+def refused(tmp_path_factory, in_one_process):
     """{case: (exit code, stdout, stderr)}, and the folder of their outputs."""
     folder = tmp_path_factory.mktemp("refused")
     commands = {case: [*words, "dataset.source=bundled", f"output={folder}"] for case, (words, _) in REFUSED.items()}
