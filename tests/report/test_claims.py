@@ -64,6 +64,15 @@ def test_a_trend_is_spearman_s_rho_of_each_seed(one):
     check(statistic(node, one), np.mean(by_lr, axis=1))
 
 
+def test_the_interval_of_a_correlation_ends_at_one(one):
+    table = pd.DataFrame([{"seed": s, "x": x, "y": -x} for s in SEEDS for x in range(4)])
+    table.loc[0, "y"] = -1.5  # one pair of seed 0 changes places
+    table.to_csv(one.sweep.path / "points.csv", index=False)
+    found = statistic({"trend": "y", "against": "x", "table": "points"}, one)
+    mean, low, high, _ = interval([-0.8, -1, -1, -1])
+    assert low < -1 and [found.value, found.low, found.high] == pytest.approx([mean, -1, high])
+
+
 def test_a_difference_is_paired_by_seed(one):
     wide = TABLE[TABLE["lr"] == 0.1].pivot(index="seed", columns="size", values="loss")
     node = {"difference": "loss", "at": {"size": 32}, "from": {"size": 8}, "table": "points", "where": {"lr": 0.1}}

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from hw1.report.finished import experiments, finished, named
-from hw1.report.results import COLUMNS, experiment_of, fill, read, with_table
+from hw1.report.results import COLUMNS, expected_hours, experiment_of, fill, read, with_table
 from hw1.studies.protocol import Headline
+from hw1.training.identity import ConfigError
 from made_runs import make_run, make_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ def checkout(tmp_path):
     """A checkout with a question, its variant and a reported value."""
     (tmp_path / "conf" / "experiment" / "hand").mkdir(parents=True)
     for name in ("hand", "hand/other"):
-        (tmp_path / "conf" / "experiment" / f"{name}.yaml").write_text("{}")
+        (tmp_path / "conf" / "experiment" / f"{name}.yaml").write_text("# Expect:   about 3 hours; a loss\n")
     (tmp_path / "docs").mkdir()
     entries = {"hand": [{"report": "002", "quantity": "loss*[5,*", "reported": "4.9e-4"}]}
     (tmp_path / "docs" / "reported.yaml").write_text(yaml.safe_dump(entries))
@@ -84,6 +85,7 @@ def test_a_row_a_reported_value_and_one_for_every_other_experiment(checkout):
         "budget": "full",
         "seeds": "3",
         "seconds": "4",
+        "full_hours": "",
         "report": "002",
         "quantity": "loss size=[5, 10]",
         "reported": "4.9e-4",
@@ -112,6 +114,33 @@ def test_what_was_measured_once_stays(checkout):
     ended(checkout / "more", ["experiment=hand"], (7.0, 6.0, 8.0))
     fill(checkout, checkout / "more")
     assert read(checkout / "docs" / "results.csv")[0]["measured"] == "7"
+
+
+def test_a_quick_row_says_how_long_the_full_one_takes(checkout):
+    ended(checkout / "multirun", ["experiment=hand", "budget=quick"], budget="quick")
+    assert fill(checkout, checkout / "multirun") == []
+    row = read(checkout / "docs" / "results.csv")[0]
+    assert (row["budget"], row["full_hours"], row["seconds"]) == ("quick", "3", "4")
+    assert "4.9e-4 | 1 [0.5, 1.5] (quick budget; full: 3 hours) |\n" in (checkout / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"),
+    [
+        ("40 seconds; x", 40 / 3600),
+        ("about an hour (estimated)", 1),
+        ("half a minute", 1 / 120),
+        ("about 1.5 hours", 1.5),
+    ],
+)
+def test_times_in_words(text, hours):
+    assert expected_hours(f"# Question: 7 hours?\n# Expect:   {text}\n") == pytest.approx(hours)
+
+
+@pytest.mark.parametrize("text", ["# Expect: little\n", "# Expect: some minutes\n", "# Question: 2 hours\n"])
+def test_an_expectation_without_a_time_is_refused(text):
+    with pytest.raises(ConfigError, match="# Expect: got no time"):
+        expected_hours(text)
 
 
 def test_a_reported_value_that_nothing_answers_is_named(checkout):

@@ -17,10 +17,13 @@ from hw1.report.statistic import describe, statistic
 from hw1.training.identity import ConfigError
 
 COLUMNS = (
-    *("command", "commit", "budget", "seeds", "seconds", "report"),
+    *("command", "commit", "budget", "seeds", "seconds", "full_hours", "report"),
     *("quantity", "reported", "measured", "low", "high"),
 )
 NOT_RUN = "not run"
+_HOURS = {"second": 1 / 3600, "minute": 1 / 60, "hour": 1.0}
+_WORDS = {"a": 1.0, "an": 1.0, "half a": 0.5, "half an": 0.5}
+_EXPECTED = re.compile(r"^# Expect: +(?:about )?(.*?) ?(second|minute|hour)s?\b", re.MULTILINE)
 _TABLE = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
@@ -45,7 +48,8 @@ def fill(checkout: Path, output: Path) -> list[str]:
         if before and (one is None or (one.budget != "full" and before[0]["budget"] == "full")):
             rows += before
             continue
-        made, missing = _rows(name, one, reported.get(name) or [{}])
+        text = (checkout / "conf" / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
+        made, missing = _rows(name, one, reported.get(name) or [{}], text)
         rows += made
         problems += missing
     write_text(file, _csv(rows))
@@ -55,7 +59,7 @@ def fill(checkout: Path, output: Path) -> list[str]:
 
 
 def _rows(
-    name: str, one: Finished | None, entries: Sequence[Mapping[str, Any]]
+    name: str, one: Finished | None, entries: Sequence[Mapping[str, Any]], text: str
 ) -> tuple[list[dict[str, str]], list[str]]:
     """Rows of one experiment, one a reported value, and the values that no headline answers."""
     rows, missing = [], []
@@ -66,6 +70,7 @@ def _rows(
         if one is not None:
             row |= {"command": one.command, "commit": one.commit, "budget": one.budget, "seeds": str(one.seeds)}
             row |= {"seconds": f"{one.seconds:.0f}"}
+            row |= {"full_hours": short(expected_hours(text))} if one.budget != "full" else {}
             try:
                 number = statistic(entry.get("statistic") or {"headline": entry.get("quantity", "*")}, one)
             except (ConfigError, ValueError) as error:
@@ -76,6 +81,24 @@ def _rows(
                 row |= {"low": short(number.low), "high": short(number.high)}
         rows.append(row)
     return rows, missing
+
+
+def expected_hours(text: str) -> float:
+    """Hours that an experiment's YAML says it takes at full budget: its line `# Expect: about 8 hours ...`.
+
+    Raises:
+        ConfigError: it says no time.
+
+    Example:
+        >>> expected_hours("# Expect:   about half an hour on 2 cores; two figures")
+        0.5
+    """
+    match = _EXPECTED.search(text)
+    try:
+        number, unit = match.groups() if match else ("", "")
+        return (_WORDS[number] if number in _WORDS else float(number)) * _HOURS[unit]
+    except (KeyError, ValueError) as error:
+        raise ConfigError("# Expect: got no time, expected a number of seconds, minutes or hours first") from error
 
 
 def experiment_of(command: str) -> str:
@@ -132,10 +155,10 @@ def _measured(row: Mapping[str, str]) -> str:
     if row["budget"] == NOT_RUN:
         return NOT_RUN
     if not row["measured"]:
-        return ""
+        return "" if row["budget"] == "full" else f"({row['budget']} budget; full: {row['full_hours']} hours)"
     quantity = "" if row["reported"] else f"{_text(row['quantity'])}: "
     interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
-    budget = "" if row["budget"] == "full" else f" ({row['budget']} budget)"
+    budget = "" if row["budget"] == "full" else f" ({row['budget']} budget; full: {row['full_hours']} hours)"
     return f"{quantity}{row['measured']}{interval}{budget}"
 
 

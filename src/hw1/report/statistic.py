@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,10 @@ def statistic(node: Mapping[str, Any], one: Finished) -> Headline:
         raise ConfigError(f"{name}: no seed gives a value")
     if "peak" in node:
         return share_headline(name, int(values.sum()), len(values))
-    return headline(name, values.tolist())
+    found = headline(name, values.tolist())
+    if "trend" in node:  # no rank correlation lies beyond 1
+        return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
+    return found
 
 
 def _by_seed(node: Mapping[str, Any], table: pd.DataFrame) -> pd.Series:
