@@ -65,7 +65,7 @@ def test_a_trend_is_spearman_s_rho_of_each_seed(one):
 
 
 def test_the_interval_of_a_correlation_ends_at_one(one):
-    table = pd.DataFrame([{"seed": s, "x": x, "y": -x} for s in SEEDS for x in range(4)])
+    table = pd.DataFrame([{"seed": s, "x": x, "y": -float(x)} for s in SEEDS for x in range(4)])
     table.loc[0, "y"] = -1.5  # one pair of seed 0 changes places
     table.to_csv(one.sweep.path / "points.csv", index=False)
     found = statistic({"trend": "y", "against": "x", "table": "points"}, one)
