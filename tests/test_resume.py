@@ -15,6 +15,7 @@ DROPOUT = (
     'model.layers=["c3(6)",p2,drop.5,32,drop.5]',
     "trainer.max_epochs=40",
     "trainer.checkpoint_seconds=0",
+    "trainer.threads=1",
     "callbacks=[default,gradient_norm]",
 )
 

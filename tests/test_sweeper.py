@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from hw1.training.identity import run_key
-from hydra_plugins.hw1_sweeper.sweeper import Hw1Sweeper, Job, _allot, _Composer, _Pins
+from hydra_plugins.hw1_sweeper.sweeper import Hw1Sweeper, Job, _allot, _Composer, _crowded, _Pins
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -46,6 +46,17 @@ def test_composed_as_hydra_composes(loader, words):
     expected = OmegaConf.to_container(OmegaConf.create(expected), resolve=True)
     for _ in range(2):  # the second time from the copy that is kept
         assert compose(words) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "threads", "runs", "crowded"),
+    [(-1, 2, 3, True), (2, 3, 2, True), (2, 2, 2, False), (2, 3, 1, False), (-1, 1, 9, False), (None, 8, 3, False)],
+)
+def test_workers_with_more_threads_than_cores_are_pointed_out(n_jobs, threads, runs, crowded, monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 4)
+    monkeypatch.setattr("joblib.effective_n_jobs", lambda n_jobs: 4 if n_jobs == -1 else n_jobs)
+    said = _crowded(n_jobs, [Job([], {"trainer": {"threads": threads}}, "", CONF)] * runs)
+    assert ("trainer.threads=1" in said and "on 4 cores" in said) if crowded else said is None
 
 
 def test_a_variant_drops_an_inherited_sweep_with_null():

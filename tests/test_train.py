@@ -26,6 +26,7 @@ SMALL = (
     "model.width=0.5",
     "study.points=7",
     "callbacks=default",
+    "trainer.threads=1",
 )
 
 

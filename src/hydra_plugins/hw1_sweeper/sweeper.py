@@ -96,6 +96,8 @@ class Hw1Sweeper(BasicSweeper):
             return
         if todo:
             todo = _allot(base, todo)
+            if crowded := _crowded(self.config.hydra.launcher.get("n_jobs"), todo):
+                print(crowded, file=sys.stderr)
 
         from hw1.report.conclude import conclude, digest, earlier
 
@@ -312,6 +314,26 @@ def _validate(jobs: Iterable[Job]) -> None:
             problems[str(error)] = None
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _crowded(n_jobs: int | None, jobs: list[Job]) -> str | None:
+    """What to say where the workers of joblib's launcher have more threads together than there are cores.
+
+    Their number stays what it is: other threads mean other last bits, hence another run.
+    """
+    if n_jobs is None or not jobs:
+        return None
+    import joblib
+
+    cores = joblib.cpu_count()
+    workers = min(joblib.effective_n_jobs(n_jobs), len(jobs))
+    threads = max(job.settings["trainer"]["threads"] for job in jobs)
+    if workers == 1 or threads == 1 or workers * threads <= cores:
+        return None
+    return (
+        f"hydra/launcher: {workers} workers of {threads} threads each on {_count(cores, 'core')} slow each other down "
+        "many times; add trainer.threads=1"
+    )
 
 
 def _listing(jobs: Iterable[Job], todo: list[Job], base: Path) -> list[str]:
