@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from warm import WarmProcess
+
 ROOT = Path(__file__).parents[1]
 
 
-def start(*words, output, cwd=ROOT, **environment):
-    """Start `python train.py words...` with its outputs below `output`."""
+def start(*words, output, cwd=ROOT, cold=False, **environment):
+    """Start `python train.py words...` with its outputs below `output`; `cold`: in a new interpreter."""
     env = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"} | environment
+    program, words = ROOT / "train.py", [*words, f"output={output}"]
+    if not cold:
+        return WarmProcess(program, words, cwd=cwd, env=env)
+    pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words, f"output={output}"],
-        cwd=cwd,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, str(program), *words], cwd=cwd, env=env, stdout=pipe, stderr=pipe, text=True
     )
 
 
@@ -42,7 +43,6 @@ def background():
     return start
 
 
-# Importing torch and lightning takes longer than what many commands do.
 DRIVER = """
 import contextlib, io, json, os, sys
 sys.path.insert(0, sys.argv[1])

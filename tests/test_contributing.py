@@ -28,7 +28,7 @@ def mine(tmp_path, command):
 
     def run(*words):
         conf = str(tmp_path / "mine" / "conf")
-        return command("--config-dir", conf, *words, output=tmp_path / "out", PYTHONPATH=path)
+        return command("--config-dir", conf, *words, output=tmp_path / "out", cold=True, PYTHONPATH=path)
 
     return run
 

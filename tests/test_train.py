@@ -172,7 +172,8 @@ def test_the_table_is_computed_from_the_saved_weights(small, command, tmp_path):
 
 def test_seeds_give_mean_and_interval_also_with_two_workers(command, tmp_path):
     words = [word for word in SMALL if "lr=" not in word]
-    done = command(*words, "seed=1,2,3", "optimizer.lr=1e-2", "hydra/launcher=joblib", output=tmp_path)
+    words += ["seed=1,2,3", "optimizer.lr=1e-2", "hydra/launcher=joblib"]
+    done = command(*words, output=tmp_path, cold=True)  # joblib's workers take minutes below a forked process
     assert done.returncode == 0, done.stderr
     sweep = Sweep.read(tmp_path / "flatness_interp")
     values = pd.read_csv(sweep.path / "barriers.csv").query("split == 'test'")["barrier"]
@@ -183,7 +184,9 @@ def test_seeds_give_mean_and_interval_also_with_two_workers(command, tmp_path):
 
 
 def test_without_an_experiment_from_any_folder(command, tmp_path):
-    done = command("model=mlp", "dataset=digits", "trainer.max_epochs=3", "-m", output=tmp_path / "out", cwd=tmp_path)
+    done = command(
+        "model=mlp", "dataset=digits", "trainer.max_epochs=3", "-m", output=tmp_path / "out", cwd=tmp_path, cold=True
+    )
     assert done.returncode == 0, done.stderr
     (run,) = Sweep.read(tmp_path / "out" / "default").runs
     assert run.slug == "mlp_digits_max_epochs=3" and run.status == "complete"
@@ -223,7 +226,7 @@ def test_sigterm_interrupts_and_the_command_goes_on(background, command, tmp_pat
     process = background(*words, output=tmp_path)
     runs = tmp_path / "default" / "runs"
     while not list(runs.glob("*/checkpoints/last.ckpt")):
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.communicate()
     os.kill(process.pid, signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted" in stderr and "Traceback" not in stderr
