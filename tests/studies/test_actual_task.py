@@ -12,7 +12,7 @@ SMALL, LARGE = 310, 385  # parameters of hidden sizes 4 and 5-6
 
 
 def study():
-    return ActualTask(reported={str(SMALL): 80.5})
+    return ActualTask(reported={"digits": {str(SMALL): 80.5}})
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def test_headlines(whole):
     assert found[f"final_loss {label}"].value == pytest.approx(0.225)
     assert found[f"at_or_below_reported_0.22 {label}"].value == 0.5
     assert found[f"constant_predictors {label}"].value == 0.25
-    silent = study(reported={}, swapped={}).headlines(whole[0])
+    silent = study(swapped={}).headlines({"members": whole[0]["members"].assign(reported=math.nan)})
     assert {headline.name for headline in silent} == {
         f"{name} sin_2 {model}" for name in ("final_loss", "constant_predictors") for model in ("1-6-1", "1-3-2-1")
     }

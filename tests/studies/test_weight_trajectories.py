@@ -86,6 +86,7 @@ def test_the_axes_are_scikit_learns_on_all_runs_together(name, layer, whole):
         assert run["epoch"].tolist() == list(EPOCHS)
         assert run[["pc1", "pc2"]].to_numpy() == pytest.approx(oracle.transform(path), abs=1e-6)
         assert math.isnan(run["displacement"].iloc[0])
+        assert run["interval"].tolist()[1:] == np.diff(run["epoch"]).tolist()
         steps = [math.dist(path[t], path[t + 1]) for t in range(3)]
         assert run["displacement"].tolist()[1:] == pytest.approx(steps, rel=1e-9)
 

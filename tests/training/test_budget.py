@@ -72,6 +72,9 @@ def test_an_unknown_limit_is_refused():
         ConfigError, match=r"^budget\.limits\.epoch: no such limit; expected one of: train_size, epochs"
     ):
         limited({**settings(MNIST), "budget": {"name": "mine", "limits": {"epoch": 3}}}, [])
+    for most in ("ten", 0, True, 1.5):
+        with pytest.raises(ConfigError, match=rf"^budget\.limits\.epochs: got {most!r}, expected a positive integer"):
+            limited({**settings(MNIST), "budget": {"name": "mine", "limits": {"epochs": most}}}, [])
 
 
 def test_the_key_holds_the_budget_but_not_how_it_works():

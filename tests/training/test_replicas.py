@@ -180,6 +180,10 @@ def test_a_member_that_diverges_leaves_the_others_alone(settings, tmp_path):
         (("replicas=2", 'model.layers=["c3(4)",bn,8]'), r"^replicas: got a network with batch-norm"),
         (("objective.minimise=gradient",), r"^objective.minimise: got 'gradient', expected loss or squared_gradient"),
         (("objective.after=3",), r"^objective.after: got 3, expected 0 where"),
+        (
+            ("objective.minimise=squared_gradient_norm", "objective.after=3", "trainer.max_epochs=3"),
+            r"^objective.after: got 3, expected less than trainer.max_epochs=3, or objective.minimise=loss",
+        ),
     ],
 )
 def test_what_would_couple_members_is_refused(words, message, settings, tmp_path):

@@ -27,9 +27,9 @@ _LABELS = {
     "sharpness/adaptive": "adaptive sharpness",
     "sharpness/largest_eigenvalue": "largest Hessian eigenvalue",
     "sharpness/trace": "trace of the Hessian",
-    "minimal_ratio/positive": "share of eigenvalues > 0",
-    "minimal_ratio/zero": "share of eigenvalues ≈ 0",
-    "minimal_ratio/negative": "share of eigenvalues < 0",
+    "minimal_ratio/positive": "share of eigenvalues > tolerance",
+    "minimal_ratio/zero": "share of eigenvalues within ± tolerance",
+    "minimal_ratio/negative": "share of eigenvalues < -tolerance",
 }
 _MEANS = "line: mean over seeds, band: their range"
 _ON_THE_RIGHT = ("sensitivity/loss", "sensitivity/softmax", "sensitivity/outputs")  # logits have a scale of their own
@@ -134,6 +134,9 @@ def _finish(figure: Figure, first: Axes, parts: Parts, spread: str) -> None:
     if len(parts) > 1:
         fitting = int(figure.get_figwidth() / (0.09 * max(map(len, labels)) + 0.7))  # inches a label
         figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(3, fitting)))
+    points = parts[0][1]
+    if "sharpness_examples" in points:
+        spread += f"; sharpness over {points['sharpness_examples'].iloc[0]:,} random training examples"
     figure.suptitle(_title(figure, parts, spread), fontsize=11)
 
 

@@ -43,7 +43,7 @@ def draw_gradient_norm(curves: pd.DataFrame, ends: pd.DataFrame, across: str | N
             if names and column == len(columns) - 1:
                 layers.legend(title="layer", fontsize=7, title_fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
         for ax, label in zip(
-            axes[:, 0], ("training loss", "gradient norm", "gradient norm\nof each layer"), strict=True
+            axes[:, 0], ("loss of the batch", "gradient norm", "gradient norm\nof each layer"), strict=True
         ):
             ax.set_ylabel(label)
         first = curves.iloc[0]

@@ -34,8 +34,8 @@ def draw_minimal_ratio(points: pd.DataFrame, title: str, notes: Mapping[str, str
     """
     phases = list(dict.fromkeys(points["phase"]))
     quadrature = points["estimator"].iloc[0] == "quadrature"
-    above = "quadrature" if quadrature else "all eigenvalues"
-    rows = {"positive": f"share of positive eigenvalues ({above})", "sampled": "share of higher neighbours (sampled)"}
+    above = "share of eigenvalues > 0.01 max|λ| (quadrature)" if quadrature else "share of positive eigenvalues (all)"
+    rows = {"positive": above, "sampled": "share of higher neighbours (sampled)"}
     with style():
         figure = Figure(figsize=(max(6.4, 4.2 * len(phases)), 7.4))
         axes = figure.subplots(2, len(phases), sharey=True, squeeze=False)

@@ -69,7 +69,7 @@ def conclude(folder: Path) -> list[str]:
                 for name, figure in study.draw(tables).items():
                     if budget != "full":
                         entitle(figure, f"budget = {budget}: less data, fewer epochs")
-                    figures += [path.name for path in save(figure, folder / name)]
+                    figures += [path.name for path in save(figure, folder / name.replace("/", "-"))]
             else:
                 problem = "too few complete runs to answer its question"
         except Exception as error:  # the runs and their table are worth a page all the same

@@ -68,7 +68,8 @@ def command_of(experiment: str) -> str:
 def finished(output: Path) -> dict[str, Finished]:
     """The sweep that speaks for each experiment, of those below `output`.
 
-    A sweep counts if it is complete and its command changes nothing of the experiment but its seeds and its budget.
+    A sweep counts if it is complete, its command changes nothing of the experiment but its seeds and its budget, and
+    at full budget its data are whole: the bundled digits, which stand in where nothing can be downloaded, are not.
     Of several the full budget wins, then the larger number of seeds, then the latest.
     """
     best: dict[str, tuple[tuple[bool, int, str], Finished]] = {}
@@ -83,6 +84,8 @@ def finished(output: Path) -> dict[str, Finished]:
         if sweep.record.get("status") != "complete" or not experiment or not harmless or not sweep.runs:
             continue
         one = _finished(sweep)
+        if one.budget == "full" and any(run.result.get("dataset", {}).get("source") == "bundled" for run in sweep.runs):
+            continue
         rank = (one.budget == "full", one.seeds, file.parent.name)
         if experiment not in best or rank > best[experiment][0]:
             best[experiment] = rank, one

@@ -73,7 +73,7 @@ def _rows(
             row |= {"full_hours": short(expected_hours(text))} if one.budget != "full" else {}
             try:
                 number = statistic(entry.get("statistic") or {"headline": entry.get("quantity", "*")}, one)
-            except (ConfigError, ValueError) as error:
+            except (ConfigError, KeyError, ValueError, FileNotFoundError) as error:
                 if entry:  # an experiment that no report measured may have no headline either
                     missing.append(f"docs/reported.yaml: {name}: {error}")
             else:

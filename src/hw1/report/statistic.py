@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw1.report.finished import Finished, named
-from hw1.studies.protocol import Headline, headline, share_headline
+from hw1.studies.protocol import Headline, headline
 from hw1.training.identity import ConfigError
 
 if TYPE_CHECKING:
@@ -39,15 +39,17 @@ def describe(node: Mapping[str, Any]) -> str:
             text = f"mean {of}"
         case {"smallest": of}:
             text = f"smallest {of}"
+        case {"largest": of}:
+            text = f"largest {of}"
         case {"peak": of, "against": against, "inside": [low, high]}:
-            text = f"share of seeds whose highest {of} is at {against} from {low} to {high}"
+            text = f"highest {of} at {against} from {low} to {high} minus highest elsewhere"
         case {"headline": name, "minus": other}:
             text = f"{name} minus {other}"
         case {"headline": name}:
             text = str(name)
         case _:
             raise ConfigError(
-                f"statistic: got {dict(node)}, expected one of headline; mean; smallest; trend, against; "
+                f"statistic: got {dict(node)}, expected one of headline; mean; smallest; largest; trend, against; "
                 "difference, at, from; peak, against, inside"
             )
     where = node.get("where")
@@ -71,8 +73,6 @@ def statistic(node: Mapping[str, Any], one: Finished) -> Headline:
     values = _by_seed(node, table).dropna()
     if values.empty:
         raise ConfigError(f"{name}: no seed gives a value")
-    if "peak" in node:
-        return share_headline(name, int(values.sum()), len(values))
     found = headline(name, values.tolist())
     if "trend" in node:  # no rank correlation lies beyond 1
         return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
@@ -83,7 +83,7 @@ def _by_seed(node: Mapping[str, Any], table: pd.DataFrame) -> pd.Series:
     """One value a seed: over all its rows, or the mean of those for each value of the keys `within`."""
     import pandas as pd
 
-    of = next(node[kind] for kind in ("trend", "difference", "mean", "smallest", "peak") if kind in node)
+    of = next(node[kind] for kind in ("trend", "difference", "mean", "smallest", "largest", "peak") if kind in node)
     table = table.assign(_value=_column(table, of))
     compute: Callable[[pd.DataFrame], float]
     match node:
@@ -106,13 +106,19 @@ def _by_seed(node: Mapping[str, Any], table: pd.DataFrame) -> pd.Series:
             table = table.assign(_x=_column(table, against))
 
             def compute(part: pd.DataFrame) -> float:
-                top = part.groupby("_x")["_value"].mean().idxmax()
-                return float(low <= top <= high)
+                means = part.groupby("_x")["_value"].mean()
+                inside = means.index.to_series().between(low, high)
+                return float(means[inside].max() - means[~inside].max())
 
         case {"smallest": _}:
 
             def compute(part: pd.DataFrame) -> float:
                 return float(part["_value"].min())
+
+        case {"largest": _}:
+
+            def compute(part: pd.DataFrame) -> float:
+                return float(part["_value"].max())
 
         case _:
 
@@ -149,7 +155,10 @@ def _table(one: Finished, name: str) -> pd.DataFrame:
 def _column(table: pd.DataFrame, of: str) -> pd.Series:
     """A column, or with columns in backticks an expression of several."""
     if "`" in of:
-        return table.eval(of)
+        try:
+            return table.eval(of)
+        except (NameError, SyntaxError, TypeError) as error:
+            raise ConfigError(f"{of}: {error}; expected columns among {', '.join(table)}") from error
     if of not in table:
         raise ConfigError(f"{of}: no such column; expected some of {', '.join(table)}")
     return table[of]

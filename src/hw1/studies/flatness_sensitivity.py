@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,9 @@ class FlatnessSensitivity:
             row["x"] = dataset["train"] if value is None else value  # the full batch
         row |= {name: value for name, value in metrics.items() if name.startswith(_MEASURED)}
         row |= {"reached": bool(metrics.get(REACHED, True)), "epochs": result["epochs"]}
+        sharpness = (run.settings["callbacks"] or {}).get("sharpness")
+        if sharpness:
+            row["sharpness_examples"] = min(sharpness["examples"] or math.inf, dataset["train"])
         row |= {"parameters": result["parameters"], "run": run.path.name}
         return row | {"data": dataset["name"], "source": dataset["source"], "n_train": dataset["train"]}
 

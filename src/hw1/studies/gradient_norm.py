@@ -63,7 +63,7 @@ class GradientNorm:
             binned.append(self._binned(run.history()).assign(**own, run=run.path.name))
             identity = {"measurement": "constant", "run": run.key, "weights": run.weights_digest()}
             constant = measurements.table(identity, lambda run=run: _constant(run))["constant"]
-            ends.append(_ends(run, binned[-1]).assign(constant=constant.to_numpy(dtype=bool), **own))
+            ends.append(_ends(run).assign(constant=constant.to_numpy(dtype=bool), **own))
         if not binned:
             return {}
         members = pd.concat(binned, ignore_index=True)
@@ -124,10 +124,12 @@ def _keys(table: pd.DataFrame) -> list[str]:
     return [name for name in table if name not in (*_OWN, *_OF_ENDS)]
 
 
-def _ends(run: Run, binned: pd.DataFrame) -> pd.DataFrame:
+def _ends(run: Run) -> pd.DataFrame:
     import pandas as pd
 
-    norms = binned[binned["quantity"] == NORM].sort_values("iteration").groupby("member")["value"].last()
+    history = run.history().dropna(subset=NORM)
+    late = history[history["step"] >= 0.99 * history["step"].max()]
+    norms = late.groupby(late["member"] if "member" in late else 0 * late["step"])[NORM].mean()
     rows = []
     for member in range(run.members):
         kept = {name: value for name, value in run.metrics(member).items() if name in _OF_ENDS}

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 SPLITS = ("train", "test")
 METRICS = ("train/loss", "test/loss", "train/accuracy", "test/accuracy")
 KEYS_END = "series"  # a table's columns begin with the swept keys; this one follows them
-SHAPE = ("model", "model.layers", "model.hidden", "model.width")  # keys that an architecture's name stands for
+# Keys that an architecture's name stands for.
+SHAPE = ("model", "model.layers", "model.hidden", "model.width", "model.budget", "model.depth")
 
 
 def learning_curves(sweep: Sweep) -> pd.DataFrame:
@@ -73,7 +74,11 @@ def architecture(model: Mapping[str, Any]) -> str:
         'c3(10)-p2-32 x 2'
         >>> architecture({"_target_": "hw1.models.Rnn", "hidden": 64, "layers": 1})
         'Rnn 64'
+        >>> architecture({"_target_": "hw1.models.mlp_of_budget", "budget": 571, "depth": 7})
+        '7 layers, budget 571'
     """
+    if "budget" in model:
+        return f"{model['depth']} layers, budget {model['budget']}"
     sizes = next((model[key] for key in ("layers", "hidden") if isinstance(model.get(key), Sequence)), None)
     kind = str(model["_target_"]).rpartition(".")[2]
     if sizes is None:
@@ -90,6 +95,8 @@ def depth(model: Mapping[str, Any]) -> int:
         >>> depth({"_target_": "hw1.models.Cnn", "layers": ["c3(10)", "p2", "drop.5", 32]})
         2
     """
+    if "depth" in model:
+        return int(model["depth"])
     layers, hidden = model.get("layers"), model.get("hidden")
     if isinstance(layers, Sequence):
         return sum(str(layer).startswith("c") or str(layer).isdigit() for layer in layers)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 TABLE = "minimal_ratio.csv"  # of the callback
 LEAST = 10  # converged, non-constant points below which no correlation is reported
-PHASES = ("training", "gradient_norm", "search")
 
 
 class MinRatio:

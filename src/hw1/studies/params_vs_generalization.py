@@ -42,7 +42,8 @@ class ParamsVsGeneralization:
         Raises:
             ConfigError: all are of one.
         """
-        shapes = {str({key: run["model"].get(key) for key in ("layers", "hidden", "width")}) for run in runs}
+        sizes = [key.partition(".")[2] for key in SHAPE[1:]]
+        shapes = {str({size: run["model"].get(size) for size in sizes}) for run in runs}
         if len(shapes) < 2:
             raise ConfigError(
                 "model: got networks of one size, expected two sizes or more, as model.width=0.5,1,2 or "

@@ -28,8 +28,8 @@ class Headline:
 
     Attributes:
         name: what it is.
-        value: the mean over seeds.
-        low: lower end of the 95% interval of the mean; NaN where n < 2.
+        value: the mean over seeds; a median, share or correlation where the name says so.
+        low: lower end of its 95% interval; NaN where n < 2.
         high: upper end.
         n: number of seeds (or members).
     """

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hw1.studies.learning_curves import SHAPE
 from hw1.studies.protocol import Headline, Measurements, median_headline, share_headline
 from hw1.training.identity import ConfigError
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from hw1.runs import Run, Sweep
 
 LOSS = "train/loss"
-_IN_ARCHITECTURE = ("model", "model.hidden", "model.width", "model.budget", "model.depth")
 _IN_DATA = ("dataset", "dataset.function", "dataset.target")
 
 
@@ -33,7 +33,7 @@ class SimulateFunction:
     Args:
         reach: the loss that `epochs_to_reach` counts the epochs to.
         bins: of epochs, in `curves`.
-        reported: final losses that a report gives, {function: {network: loss}}.
+        reported: final losses that a report gives, {function: {network: loss}}, to compare with at full budget.
         swapped: {function: [network, network]} whose labels the report's plot swaps.
 
     Raises:
@@ -89,6 +89,11 @@ class SimulateFunction:
             return {}
         groups = [*keys, "network", "data", "source", "n_train"]
         table = pd.concat(members, ignore_index=True)
+        whole = sweep.record.get("budget", "full") == "full"
+        known = [
+            self._reported(*names) if whole else math.nan for names in zip(table["data"], table["network"], strict=True)
+        ]
+        table["reported"] = known
         table = table[[*groups, *(name for name in table if name not in (*groups, "architecture"))]]
         loss = pd.concat(curves).groupby([*groups, "epoch"], sort=False)["loss"]
         return {
@@ -120,7 +125,7 @@ class SimulateFunction:
             name = f"{panel} {network}" + (f" ({swapped})" if swapped else "")
             losses = list(part[LOSS])
             found.append(median_headline(f"final_loss {name}", losses))
-            reported = self._reported(part["data"].iloc[0], network)
+            reported = part["reported"].iloc[0]
             if not math.isnan(reported):
                 below = sum(loss <= reported for loss in losses)
                 found.append(share_headline(f"at_or_below_reported_{reported:g} {name}", below, len(losses)))
@@ -139,7 +144,7 @@ class SimulateFunction:
         rows = []
         for values, part in members.groupby(groups, sort=False):
             row = dict(zip(groups, values, strict=True))
-            losses, reported = part[LOSS], self._reported(row["data"], row["network"])
+            losses, reported = part[LOSS], part["reported"].iloc[0]
             epochs = part["epochs_to_reach"].fillna(math.inf).median()  # never: later than any
             row |= {"parameters": part["parameters"].iloc[0], "n": len(part)}
             row |= {"noise": part["noise"].iloc[0]}
@@ -165,7 +170,7 @@ class SimulateFunction:
 def _name(own: Mapping[str, Any], architecture: str) -> str:
     """What a network is called: its preset or layer sizes, and what else of its training is swept."""
     preset = str(own.get("model", architecture)).rpartition("/")[2]
-    others = [key for key in own if key not in _IN_ARCHITECTURE and key.partition(".")[0] != "dataset"]
+    others = [key for key in own if key not in SHAPE and key.partition(".")[0] != "dataset"]
     return ", ".join([preset, *(f"{key.rpartition('.')[2]}={own[key]}" for key in others)])
 
 

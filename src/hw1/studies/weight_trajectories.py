@@ -32,8 +32,9 @@ class WeightTrajectories:
     whole sets after its epoch.
 
     Tables: `trajectory_layer` and `trajectory_model` (one row a snapshot: coordinates, displacement since the snapshot
-    before it, loss, accuracy), `paths` (one row a path: length, net displacement, median distances to the other runs'
-    starts and ends, the latter over the length) and, if asked for, `filters` (one row a pixel).
+    before it and the interval of epochs between, loss, accuracy), `paths` (one row a path: length, net displacement,
+    median distances to the other runs' starts and ends, the latter over the length) and, if asked for, `filters` (one
+    row a pixel).
 
     Args:
         layer: name of the weight matrix, as in `net.named_parameters()`; null for all parameters only.
@@ -142,6 +143,7 @@ class WeightTrajectories:
             if weights is not None:
                 read = functools.cache(functools.partial(_snapshots, runs, weights))  # once for both, if at all
                 points = table("trajectory", weights, runs, functools.partial(_points, runs, weights, read))
+                points["interval"] = points.groupby("member")["epoch"].diff()
                 yield name, points.merge(pd.concat(quality), on=["member", "epoch"], how="left")
                 yield "paths", table("paths", weights, runs, functools.partial(_paths, weights, read))
         if self.filters:

@@ -50,7 +50,7 @@ def limited(settings: Settings, given: Collection[str]) -> dict[str, Any]:
         given: keys that were typed or swept, or that the budget sets itself: they stay.
 
     Raises:
-        ConfigError: there is no limit of that name.
+        ConfigError: there is no limit of that name, or it is no number.
 
     Example:
         >>> settings = {"trainer": {"max_epochs": 50, "check_val_every_n_epoch": 5}, "dataset": {"batch_size": 8}}
@@ -60,6 +60,11 @@ def limited(settings: Settings, given: Collection[str]) -> dict[str, Any]:
     limits = added(settings, "budget").get("limits") or {}
     if unknown := [name for name in limits if name not in _LIMITS]:
         raise ConfigError(f"budget.limits.{unknown[0]}: no such limit; expected one of: {', '.join(_LIMITS)}")
+    for name, most in limits.items():
+        number = isinstance(most, int) and not isinstance(most, bool) and most > 0
+        if most is not None and not (isinstance(most, str) if name == "source" else number):
+            expected = "the name of a source" if name == "source" else "a positive integer"
+            raise ConfigError(f"budget.limits.{name}: got {most!r}, expected {expected}, or null for no limit")
     changed: dict[str, Any] = {}
 
     def limit(key: str, most: int | None) -> None:

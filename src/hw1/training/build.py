@@ -16,7 +16,7 @@ from hw1.data import DataModule
 from hw1.models import replicate
 from hw1.training.construct import call, check_setting, naming, target_of
 from hw1.training.identity import ConfigError, Settings, added, run_seed
-from hw1.training.objectives import check_objective
+from hw1.training.objectives import LOSS, check_objective
 from hw1.training.task import Task
 
 # No hardware banners and tips; importing lightning has just set the level to INFO.
@@ -40,7 +40,7 @@ def validate(settings: Settings, folder: Path) -> None:
         data.setup()
     with torch.device("meta"):
         net = single_network(settings, data)
-    check_objective(added(settings, "objective"))
+    minimise, after = check_objective(added(settings, "objective"))
     if replicas(settings) > 1:
         try:
             replicate([net])
@@ -54,6 +54,11 @@ def validate(settings: Settings, folder: Path) -> None:
         _refuse_coupling(settings, made)
     callbacks(settings)
     trainer(settings, folder, callbacks=[], loggers=[])
+    if minimise != LOSS and after >= settings["trainer"]["max_epochs"]:
+        raise ConfigError(
+            f"objective.after: got {after}, expected less than trainer.max_epochs={settings['trainer']['max_epochs']}, "
+            f"or objective.minimise={LOSS}"
+        )
 
 
 def replicas(settings: Settings) -> int:
