@@ -147,3 +147,16 @@ def test_another_budget_than_the_full_one_is_named(sweep):
     assert "budget = quick" in (folder / "report.html").read_text()
     (number,) = record(folder)["numbers"]
     assert record(folder)["headlines"][0].startswith(f"{number['name']} = {number['value']:.4g} [nan, nan], n = 1")
+
+
+def test_a_figure_named_after_an_option_in_a_folder_lies_beside_the_others(sweep, monkeypatch):
+    folder, _ = sweep
+    draw = FlatnessInterp.draw
+
+    def renamed(self, tables):
+        return {f"{name}_model=networks/dense": figure for name, figure in draw(self, tables).items()}
+
+    monkeypatch.setattr(FlatnessInterp, "draw", renamed)
+    conclude(folder)
+    assert (folder / "interpolation_model=networks-dense.png").is_file() and record(folder)["status"] == "complete"
+    assert "interpolation_model=networks-dense" in (folder / "report.html").read_text()
