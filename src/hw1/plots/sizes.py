@@ -3,11 +3,11 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from hw1.plots.learning_curves import LABELS
 from hw1.plots.style import COLORS, DASHES, MARKERS, style
 
 SPLITS = ("train", "test")
 AXES = {"parameters": "parameters (log scale)", "depth": "hidden layers"}
-LABELS = {"loss": "loss (nats, log scale)", "accuracy": "accuracy"}
 
 
 def draw_sizes(points: pd.DataFrame, against: str, title: str) -> Figure:

@@ -190,7 +190,8 @@ def _curve(run: Run) -> pd.DataFrame:
     if "member" not in history:
         history = history.assign(member=0)
     batch = run.value("dataset.batch_size")
-    if batch is None or batch >= run.result["dataset"]["train"]:  # the loss of step s is that after s epochs
+    whole = batch is None or batch >= run.result["dataset"]["train"]
+    if whole and not run.settings["model"].get("dropout"):  # the loss of step s is that after s epochs
         curve = history[["member", "step", "train_step/loss"]].set_axis(["member", "epoch", "loss"], axis=1)
     else:  # a history without evaluations has no such columns
         curve = history.reindex(columns=["member", "epoch", LOSS]).set_axis(["member", "epoch", "loss"], axis=1)
