@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 import yaml
+from PIL import Image
 
 from hw1.report.claims import Rule, fill
 from hw1.report.finished import experiments, finished
@@ -23,6 +24,8 @@ SEEDS, SIZES = (0, 1, 2, 3), (8, 16, 32)
 RNG = np.random.default_rng(5)
 TABLE = pd.DataFrame([{"seed": s, "size": b, "lr": lr} for s in SEEDS for b in SIZES for lr in (0.1, 1.0)])
 TABLE["loss"], TABLE["gap"] = RNG.normal(size=len(TABLE)) - 0.1 * TABLE["size"], RNG.normal(size=len(TABLE))
+PICTURE = Image.new("RGB", (60, 40), "white")
+PICTURE.paste((0, 114, 178), (5, 5, 30, 20))
 NUMBERS = [Headline("deep", 2.0, 1.5, 3.0, 10), Headline("shallow size=[5, 10]", 1.0, 0.6, 1.8, 8)]
 
 
@@ -31,7 +34,7 @@ def ended(root, seeds=SEEDS, **record):
     folders = [make_run(root, seed=seed)[0] for seed in seeds]
     sweep = make_sweep(root, folders, ["seed"])
     TABLE[TABLE["seed"].isin(seeds)].to_csv(sweep / "points.csv", index=False)
-    (sweep / "curve_a=[1].png").write_bytes(b"picture")
+    PICTURE.save(sweep / "curve_a=[1].png")
     whole = json.loads((sweep / "sweep.json").read_text())
     whole |= {"status": "complete", "numbers": [vars(n) for n in NUMBERS], "files": ["points.csv", "curve_a=[1].png"]}
     (sweep / "sweep.json").write_text(json.dumps(whole | record))
@@ -185,7 +188,9 @@ def test_the_tables_of_claims(tmp_path):
     first, second, third = rows(tmp_path)
     assert (first["verdict"], first["n"], first["rule"]) == ("holds", "4", "below 0")
     assert second["verdict"] == third["verdict"] == "not measured" and second["estimate"] == ""
-    assert (tmp_path / "docs" / first["figure"]).read_bytes() == b"picture"
+    with Image.open(tmp_path / "docs" / first["figure"]) as copy:
+        assert copy.size == PICTURE.size
+        assert np.abs(np.asarray(copy.convert("RGB"), int) - np.asarray(PICTURE, int)).max() <= 8
     text = (tmp_path / "docs" / "claims.md").read_text()
     assert "| holds | [figure](claims/hand_curve_a=%5B1%5D.png) |" in text and text.count("not measured") == 2
     before = (tmp_path / "docs" / "claims.csv").read_text()
