@@ -89,6 +89,7 @@ LIGHT = [
     "hw1.report.homework",
     "hw1.report.results",
     "hw1.report.statistic",
+    "hydra_plugins.hw1_sweeper.listing",
     "hydra_plugins.hw1_sweeper.sweeper",
     "hw1.command",
     "hw1.__main__",

@@ -12,7 +12,8 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from hw1.training.identity import run_key
-from hydra_plugins.hw1_sweeper.sweeper import Hw1Sweeper, Job, _allot, _Composer, _crowded, _Pins
+from hydra_plugins.hw1_sweeper.listing import Job, crowded
+from hydra_plugins.hw1_sweeper.sweeper import Hw1Sweeper, _allot, _Composer, _Pins
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -49,14 +50,14 @@ def test_composed_as_hydra_composes(loader, words):
 
 
 @pytest.mark.parametrize(
-    ("n_jobs", "threads", "runs", "crowded"),
+    ("n_jobs", "threads", "runs", "named"),
     [(-1, 2, 3, True), (2, 3, 2, True), (2, 2, 2, False), (2, 3, 1, False), (-1, 1, 9, False), (None, 8, 3, False)],
 )
-def test_workers_with_more_threads_than_cores_are_pointed_out(n_jobs, threads, runs, crowded, monkeypatch):
+def test_workers_with_more_threads_than_cores_are_pointed_out(n_jobs, threads, runs, named, monkeypatch):
     monkeypatch.setattr("joblib.cpu_count", lambda: 4)
     monkeypatch.setattr("joblib.effective_n_jobs", lambda n_jobs: 4 if n_jobs == -1 else n_jobs)
-    said = _crowded(n_jobs, [Job([], {"trainer": {"threads": threads}}, "", CONF)] * runs)
-    assert ("trainer.threads=1" in said and "on 4 cores" in said) if crowded else said is None
+    said = crowded(n_jobs, [Job([], {"trainer": {"threads": threads}}, "", CONF)] * runs)
+    assert ("trainer.threads=1" in said and "on 4 cores" in said) if named else said is None
 
 
 def test_a_variant_drops_an_inherited_sweep_with_null():

@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from hw1.command import duration, explain
+from hw1.command import explain
 from hw1.files import read_json, write_json
 from hw1.runs import find_run, is_complete, slug_of
 from hw1.training.budget import budget_name, budget_words, limited
 from hw1.training.identity import WITHOUT_EFFECT, ConfigError, run_key, select
+from hydra_plugins.hw1_sweeper.listing import Job, count, crowded, listing
 
 # Keys that say where results go or what is asked of them: sweeping one would tear a sweep apart.
 _UNSWEEPABLE = ("experiment", "name", "output", "study", "sweep", "hydra", "logger", "dataset.root", "budget", "quick")
-
-# Callbacks whose work comes after the training.
-_AT_THE_END = ("minimal_ratio", "sensitivity", "sharpness")
 
 _OF_MNIST = ("hw1.data.Mnist", "hw1.data.MnistMean")  # data sets whose source can be `auto`
 
@@ -47,17 +45,6 @@ class Hw1SweeperConf:
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="hw1", node=Hw1SweeperConf, provider="hw1")
-
-
-@dataclass
-class Job:
-    """One run of the sweep, before it is launched."""
-
-    overrides: list[str]
-    settings: dict[str, Any]
-    key: str
-    folder: Path
-    pins: list[str] = field(default_factory=list)
 
 
 class Hw1Sweeper(BasicSweeper):
@@ -92,12 +79,12 @@ class Hw1Sweeper(BasicSweeper):
         if question is not None:
             question.check([job.settings for job in jobs], swept)
         if self.dry_run:
-            print("\n".join(_listing(jobs, todo, base)))
+            print("\n".join(listing(jobs, todo, base)))
             return
         if todo:
             todo = _allot(base, todo)
-            if crowded := _crowded(self.config.hydra.launcher.get("n_jobs"), todo):
-                print(crowded, file=sys.stderr)
+            if warning := crowded(self.config.hydra.launcher.get("n_jobs"), todo):
+                print(warning, file=sys.stderr)
 
         from hw1.report.conclude import conclude, digest, earlier
 
@@ -114,12 +101,12 @@ class Hw1Sweeper(BasicSweeper):
             "trained": [job.folder.name for job in todo],
         }
         if not todo and (before := earlier(base, digest(base, record))):
-            print(f"{self.config.name}: nothing to do: {_count(len(jobs), 'run')} complete, measured and drawn")
+            print(f"{self.config.name}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
             print("\n".join(before))
             return
         folder = _new_sweep_folder(base)
         write_json(folder / "sweep.json", record)
-        print(f"{self.config.name}: {_count(len(jobs), 'run')}, {len(todo)} to train, in {base}", flush=True)
+        print(f"{self.config.name}: {count(len(jobs), 'run')}, {len(todo)} to train, in {base}", flush=True)
         try:
             self._launch(todo, folder)
             lines = conclude(folder)
@@ -226,7 +213,7 @@ class Hw1Sweeper(BasicSweeper):
                     for job in lost:
                         _record_failure(job, error)
                     continue
-                print(f"launcher: {explain(error)}; going on with {_count(len(lost), 'run')}", file=sys.stderr)
+                print(f"launcher: {explain(error)}; going on with {count(len(lost), 'run')}", file=sys.stderr)
                 alone = lost if waiting == batch else started  # no run started: not even a smaller batch will
                 batches += ([waiting] if waiting and waiting != batch else []) + [[job] for job in alone]
                 continue
@@ -316,63 +303,6 @@ def _validate(jobs: Iterable[Job]) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def _crowded(n_jobs: int | None, jobs: list[Job]) -> str | None:
-    """What to say where the workers of joblib's launcher have more threads together than there are cores.
-
-    Their number stays what it is: other threads mean other last bits, hence another run.
-    """
-    if n_jobs is None or not jobs:
-        return None
-    import joblib
-
-    cores = joblib.cpu_count()
-    workers = min(joblib.effective_n_jobs(n_jobs), len(jobs))
-    threads = max(job.settings["trainer"]["threads"] for job in jobs)
-    if workers == 1 or threads == 1 or workers * threads <= cores:
-        return None
-    return (
-        f"hydra/launcher: {workers} workers of {threads} threads each on {_count(cores, 'core')} slow each other down "
-        "many times; add trainer.threads=1"
-    )
-
-
-def _listing(jobs: Iterable[Job], todo: list[Job], base: Path) -> list[str]:
-    """What a command would train, with an estimate of its time and disk; nothing is written."""
-    lines, costs, measuring = [], {}, set()
-    for job in jobs:
-        name, line = job.folder.name, f"  complete  {job.folder.name}"
-        if job in todo:
-            from hw1.training.estimate import cost_group, estimate
-
-            group = cost_group(job.settings)
-            if group not in costs:
-                costs[group] = estimate(job.settings)
-            cost = costs[group]
-            epochs = _count(job.settings["trainer"]["max_epochs"], "epoch")
-            line = f"  to train  {name}: {epochs}, about {duration(cost.seconds)}, {_size(cost.size)}"
-            measuring |= {key for key in job.settings["callbacks"] or {} if key in _AT_THE_END}
-        lines.append(line)
-    head = (
-        f"{base.name}: {_count(len(lines), 'run')}, {len(lines) - len(todo)} complete, {len(todo)} to train, in {base}"
-    )
-    if not todo:
-        return [head, *lines, "nothing would be trained"]
-    of_todo = [costs[cost_group(job.settings)] for job in todo]
-    seconds, size = sum(cost.seconds for cost in of_todo), sum(cost.size for cost in of_todo)
-    besides = ", ".join(["the study's figures and measurements", *sorted(measuring)])
-    return [
-        head,
-        *lines,
-        f"estimate, from a second of each kind of run on this machine as busy as it is: {duration(seconds)} of "
-        f"training, one run after the other, and {_size(size)}; not counted: {besides}",
-        "nothing was trained",
-    ]
-
-
-def _size(size: float) -> str:
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
-
-
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise ConfigError(f"name: got {name!r}, expected letters, digits, '_', '-' and '.': it names a folder")
@@ -450,7 +380,3 @@ def _short(value: Any) -> str:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
