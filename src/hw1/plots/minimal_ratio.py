@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from hw1.plots.style import COLORS, style
 
@@ -44,6 +45,7 @@ def draw_minimal_ratio(points: pd.DataFrame, title: str, notes: Mapping[str, str
             for ax, (column, label) in zip(axes[:, j], rows.items(), strict=True):
                 _scatter(ax, part, column)
                 ax.set_xlabel(label)
+                ax.xaxis.set_major_locator(MaxNLocator(4))  # small shares have long numbers
             share = f"{int(part['counted'].sum())} of {len(part)} converged and not constant"
             lines = [_TITLES[phase], share, *([notes[phase]] if phase in notes else [])]
             axes[0, j].set_title("\n".join(lines))
