@@ -124,6 +124,13 @@ def test_a_quick_row_says_how_long_the_full_one_takes(checkout):
     assert "4.9e-4 | 1 [0.5, 1.5] (quick budget; full: 3 hours) |\n" in (checkout / "README.md").read_text()
 
 
+def test_a_quick_experiment_that_says_no_time_is_named(checkout):
+    (checkout / "conf" / "experiment" / "hand.yaml").write_text("{}")
+    ended(checkout / "multirun", ["experiment=hand", "budget=quick"], budget="quick")
+    with pytest.raises(ConfigError, match=r"^conf/experiment/hand\.yaml: # Expect: got no time, expected"):
+        fill(checkout, checkout / "multirun")
+
+
 @pytest.mark.parametrize(
     ("text", "hours"),
     [

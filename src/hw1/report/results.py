@@ -70,7 +70,11 @@ def _rows(
         if one is not None:
             row |= {"command": one.command, "commit": one.commit, "budget": one.budget, "seeds": str(one.seeds)}
             row |= {"seconds": f"{one.seconds:.0f}"}
-            row |= {"full_hours": short(expected_hours(text))} if one.budget != "full" else {}
+            if one.budget != "full":
+                try:
+                    row["full_hours"] = short(expected_hours(text))
+                except ConfigError as error:
+                    raise ConfigError(f"conf/experiment/{name}.yaml: {error}") from error
             try:
                 number = statistic(entry.get("statistic") or {"headline": entry.get("quantity", "*")}, one)
             except (ConfigError, KeyError, ValueError, FileNotFoundError) as error:
