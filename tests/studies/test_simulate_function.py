@@ -157,7 +157,7 @@ def test_predictions_are_the_median_members(whole):
     ("swept", "name"),
     [
         ({"model.hidden": "[6]", "dataset.function": "sin_2"}, "1-6-1"),
-        ({"model": "mnist_mean/cnn", "dataset": "mnist_mean"}, "cnn"),
+        ({"model": "networks/cnn", "dataset": "mnist_mean"}, "cnn"),
         ({"model.hidden": "[6]", "optimizer.lr": 0.1, "model.activation": "tanh"}, "1-6-1, lr=0.1, activation=tanh"),
     ],
 )
