@@ -202,6 +202,11 @@ def test_every_question_runs_for_two_steps(name, questions):
     concluded(*questions[name])
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_says_only_what_differs(name):
+    assert len((CONF / "experiment" / f"{name}.yaml").read_text().splitlines()) < 15
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_runs_for_two_steps(name, variants):
