@@ -72,7 +72,7 @@ def _rows(
             row |= {"seconds": f"{one.seconds:.0f}"}
             if one.budget != "full":
                 try:
-                    row["full_hours"] = short(expected_hours(text))
+                    row["full_hours"] = f"{expected_hours(text):.2g}"
                 except ConfigError as error:
                     raise ConfigError(f"conf/experiment/{name}.yaml: {error}") from error
             try:
