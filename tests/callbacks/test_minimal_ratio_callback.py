@@ -93,7 +93,10 @@ def test_the_search_ends_where_the_gradient_is_zero(tmp_path):
         replicate(nets), function(), tmp_path, epochs=60, search_iterations=200, search_method="newton"
     )
     assert list(rows["phase"]) == ["training"] * 4 + ["search"] * 4
+    trained = rows[rows["phase"] == "training"]  # the run's other metrics are of these weights too
+    assert trainer.lightning_module.measured["minimal_ratio/positive"] == list(trained["positive"])
     searched = rows[rows["phase"] == "search"].reset_index(drop=True)
+    assert list(trained["positive"]) != list(searched["positive"])
     thetas = load_file(tmp_path / "critical_points.safetensors")["theta"]
     assert thetas.dtype == torch.float64 and thetas.shape == (4, 7)
     risk = EmpiricalRisk(nets[0], F.mse_loss, [trainer.datamodule.train_tensors])

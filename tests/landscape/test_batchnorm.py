@@ -90,6 +90,14 @@ def test_whole_set_recomputes_at_every_theta():
             assert risk(theta).tolist() == pytest.approx(expected, rel=1e-10)
 
 
+def test_training_inputs_take_the_module_s_dtype():
+    module, x, y = net(), inputs(40), torch.zeros(40, dtype=torch.long)
+    theta = ParamSpace.of(module).flatten({name: value.detach() for name, value in module.named_parameters()})
+    single = WholeSet(module, F.cross_entropy, x.float(), y, statistics_inputs=x.float())(theta)
+    double = WholeSet(module, F.cross_entropy, x.float().double(), y, statistics_inputs=x.float().double())(theta)
+    assert torch.equal(single, double)
+
+
 def test_a_last_batch_of_one_example_is_no_error():
     module = Cnn((1, 8, 8), 3, layers=[6, "bn"]).double()
     x, y = inputs(51), torch.zeros(51, dtype=torch.long)

@@ -39,8 +39,11 @@ def test_members_are_seeds(tmp_path):
 
 def test_the_end_is_the_end_of_training_not_the_last_evaluation(tmp_path):
     sweep = made(tmp_path, [], [{}], epochs=5, every=2)
-    assert sorted(set(learning_curves(sweep)["epoch"])) == [2, 4]
+    curves = learning_curves(sweep).query("split == 'test' and quantity == 'loss'").set_index("epoch")["value"]
+    assert curves.to_dict() == {epoch: value("test/loss", epoch, 0) for epoch in (2, 4, 5)}
     assert ends(sweep)["test/loss"].tolist() == [value("test/loss", 5, 0)]
+    never = learning_curves(made(tmp_path / "never", [], [{}], epochs=5, every=9))
+    assert set(never["epoch"]) == {5} and len(never) == 4
 
 
 @pytest.mark.parametrize(

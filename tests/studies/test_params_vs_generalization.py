@@ -4,7 +4,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from hw1.runs import Sweep
-from hw1.studies import ParamsVsGeneralization
+from hw1.studies import ActualTask, ParamsVsGeneralization
 from hw1.studies.protocol import Measurements
 from hw1.training.identity import ConfigError
 from made_classifiers import METRICS, make_classifier
@@ -121,6 +121,17 @@ def test_one_size_is_refused():
     study().check([run_settings(hidden=(4,)), run_settings(hidden=(5,))], ["model.hidden"])
     with pytest.raises(ConfigError, match=r"^model: got networks of one size, expected two sizes or more, as model\."):
         study().check([run_settings(seed=0), run_settings(seed=1)], ["seed"])
+
+
+@pytest.mark.parametrize("question", [study(), ActualTask(reported={})])
+def test_data_without_classes_are_refused_before_training(question):
+    noise = {"noise": 0.0, "noise_seed": 0, "test_points": 9}
+    node = {"_target_": "hw1.data.Function", "function": "sin_2", "domain": [-1, 1], "points": 20, **noise}
+    runs = [run_settings(hidden=hidden) for hidden in ((4,), (5,))]
+    question.check(runs, ["model.hidden"])
+    runs[1]["dataset"] |= node
+    with pytest.raises(ConfigError, match=r"^dataset: got sin_2, which has no classes; expected images with labels"):
+        question.check(runs, ["model.hidden"])
 
 
 def test_no_complete_run_is_no_table(tmp_path):

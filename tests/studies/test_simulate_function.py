@@ -15,7 +15,7 @@ from hw1.studies import SimulateFunction
 from hw1.studies.protocol import Measurements
 from hw1.studies.simulate_function import _name
 from hw1.training.identity import ConfigError, run_key
-from made_runs import make_run, make_sweep, run_settings
+from made_runs import make_sweep, run_settings
 
 DATA = {
     "_target_": "hw1.data.Function", "function": "sin_2", "domain": [-1, 1], "points": 40, "noise": 0.0,
@@ -201,11 +201,9 @@ def test_a_network_that_failed_on_one_function_leaves_the_others_their_room(whol
     assert all(ax.get_window_extent().width > 0.3 * figure.bbox.width for ax in figure.axes)
 
 
-def test_classes_are_refused(tmp_path):
-    folder, _ = make_run(tmp_path)
-    sweep = Sweep.read(make_sweep(tmp_path, [folder], []))
+def test_classes_are_refused():
     with pytest.raises(ConfigError, match=r"^dataset: got digits, whose targets are classes"):
-        study().measure(sweep, Measurements(tmp_path / "measurements"))
+        study().check([run_settings()], [])
 
 
 @pytest.mark.parametrize("wrong", [{"reach": 0}, {"bins": 9}, {"swapped": {"sin_2": ["1-6-1"]}}])

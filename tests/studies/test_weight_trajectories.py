@@ -187,14 +187,17 @@ def test_weights_that_stand_still_are_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layer": "4.weight"}, r"study\.layer: got 4\.weight, expected one of .* 1\.weight, 3\.weight;"),
+        ({"layer": "4.weight"}, r"study\.layer: got 4\.weight, expected one of .* 1\.weight, 3\.weight$"),
         ({"layer": "3.bias"}, r"study\.layer: got 3\.bias, expected"),
-        ({"filters": ["1.weight"]}, r"study\.filters: got 1\.weight, expected .* have none;"),
+        ({"filters": ["1.weight"]}, r"study\.filters: got 1\.weight, expected .* have none$"),
     ],
 )
-def test_a_layer_that_is_not_there_is_named_with_those_that_are(changes, message, tmp_path):
+def test_a_layer_that_is_not_there_is_refused_before_training(changes, message):
+    kept = {name: {"_target_": f"hw1.callbacks.{name}"} for name in ("WeightSnapshots", "GradientNorm")}
+    runs = [run_settings(callbacks=kept, hidden=hidden) for hidden in ((4,), (5,))]
+    study(layer="3.weight").check(runs, [])
     with pytest.raises(ConfigError, match=rf"^{message}"):
-        measured(made_sweep(tmp_path, seeds=(0,))[0], tmp_path, **changes)
+        study(**changes).check(runs, [])
 
 
 def test_other_swept_keys_have_axes_of_their_own(tmp_path):
@@ -242,7 +245,9 @@ def test_what_the_runs_must_keep():
     kept = {"weight_snapshots": {"_target_": "hw1.callbacks.WeightSnapshots"}}
     norms = {"gradient_norm": {"_target_": "hw1.callbacks.GradientNorm"}}
     study().check([run_settings(callbacks=kept)], ["seed"])
-    study(filters=["0.weight"]).check([run_settings(callbacks=kept | norms)], ["seed"])
+    convolutions = {"_target_": "hw1.models.Cnn", "layers": ["c3(5)", 4], "width": 1, "activation": "relu"}
+    own = run_settings(callbacks=kept | norms, model=convolutions)
+    study(layer=None, filters=["0.weight"]).check([own], ["seed"])
     with pytest.raises(ConfigError, match=r"^callbacks: got none, expected WeightSnapshots among them"):
         study().check([run_settings(callbacks=None)], [])
     with pytest.raises(

@@ -47,6 +47,13 @@ def test_what_counts_epochs_shrinks_alike():
     }
 
 
+def test_the_experiment_s_own_settings_are_not_settings_of_the_run():
+    own = {"callbacks.weight_snapshots.every_n_epochs": 2}
+    long = settings({**FUNCTION, "batch_size": 32}, 30, 30, quick=own)
+    long["budget"] |= {"settings": own}
+    assert limited(long, own) == {"trainer.max_epochs": 10, "trainer.check_val_every_n_epoch": 10}
+
+
 def test_full_batches_are_limited_in_steps():
     assert limited(settings(FUNCTION, 20000, 20000), []) == {
         "trainer.max_epochs": 2000,

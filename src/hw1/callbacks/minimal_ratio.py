@@ -44,7 +44,8 @@ class MinimalRatio(Callback):
     The Hessian is that of the mean loss over the whole training set in float64, evaluation mode, all parameters. Phases
     are `training` (at the end of training on the loss, and every N epochs), `gradient_norm` (at the end of minimising
     the squared gradient norm) and `search` (where a search for a critical point from the end of training stopped; the
-    points themselves are `<run>/critical_points.safetensors`, theta [R, P]).
+    points themselves are `<run>/critical_points.safetensors`, theta [R, P]). The shares at the run's last weights are
+    its metrics `minimal_ratio/positive`, `/zero` and `/negative` too.
 
     Columns: `loss`, `gradient_norm` |g|, `flatness` |Hg| / (|H| |g|), `reason` (converged, flat, stalled, budget; see
     `hw1.curvature.find_critical_points`), `positive`, `zero`, `negative` and their `tolerance`, and both at the ladder,
@@ -127,11 +128,11 @@ class MinimalRatio(Callback):
     def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """The end of training; here because a run whose training had ended when it was killed is tested only."""
         phase = "gradient_norm" if pl_module.objective == SQUARED_GRADIENT_NORM else "training"
-        rows = self._rows + self._measure(trainer, pl_module, trainer.current_epoch, phase, search=self._iterations > 0)
+        last = self._measure(trainer, pl_module, trainer.current_epoch, phase, search=self._iterations > 0)
         with replacing(Path(trainer.default_root_dir) / TABLE) as temporary:
-            pd.DataFrame(rows).to_csv(temporary, index=False)
+            pd.DataFrame(self._rows + last).to_csv(temporary, index=False)
         shares = ("positive", "zero", "negative")
-        pl_module.add_measured({f"minimal_ratio/{n}": row[n] for n in shares} for row in rows[-pl_module.members :])
+        pl_module.add_measured({f"minimal_ratio/{n}": row[n] for n in shares} for row in last[: pl_module.members])
 
     def _measure(
         self, trainer: lightning.Trainer, task: lightning.LightningModule, epoch: int, phase: str, search: bool

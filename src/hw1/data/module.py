@@ -61,8 +61,12 @@ class DataModule(lightning.LightningDataModule):
         good = train_size is None or _count(train_size, 1)
         _check("train_size", train_size, good, f"{positive} or null (all)")
         _check("corruption", corruption, _fraction(corruption), "a fraction from 0 to 1")
-        classification = examples.loss is cross_entropy
-        _check("corruption", corruption, not corruption or classification, f"0: {examples.name} has no classes")
+        _check(
+            "corruption",
+            corruption,
+            not corruption or examples.loss is cross_entropy,
+            f"0: {examples.name} has no classes",
+        )
         _check(
             "val_fraction",
             val_fraction,
@@ -81,6 +85,11 @@ class DataModule(lightning.LightningDataModule):
         self.in_shape, self.out_features, self.loss = examples.in_shape, examples.out_features, examples.loss
         self.eval_names = ("train", "val", "test") if val_fraction else ("train", "test")
         self._sets: dict[str, Batch] = {}
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the targets are classes, not numbers."""
+        return self.loss is cross_entropy
 
     @property
     def source(self) -> str:

@@ -68,6 +68,7 @@ class WholeSet:
             if statistics_inputs is None:
                 raise ValueError("statistics_inputs: got None, expected training inputs: the network has batch-norm")
             # Equal parts: a last batch of one example has no variance.
+            statistics_inputs = statistics_inputs.to(dtype)
             self._statistics = torch.tensor_split(statistics_inputs, math.ceil(len(statistics_inputs) / batch_size))
         classes = not targets.is_floating_point()
         self.columns: tuple[str, ...] = ("loss", "accuracy") if classes else ("loss",)

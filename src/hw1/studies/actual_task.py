@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hw1.studies.learning_curves import ends, learning_curves, swept_keys
+from hw1.studies.learning_curves import check_classes, ends, learning_curves, swept_keys
 from hw1.studies.protocol import Headline, Measurements, headline
 
 if TYPE_CHECKING:
@@ -31,7 +31,12 @@ class ActualTask:
         self.reported = {data: {str(size): value for size, value in of.items()} for data, of in reported.items()}
 
     def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
-        """Any sweep will do."""
+        """Data with classes.
+
+        Raises:
+            ConfigError: a run's have none.
+        """
+        check_classes(runs)
 
     def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
         """Tables `learning_curves` and `models`; {} where no run is complete."""

@@ -14,13 +14,30 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "test")
 METRICS = ("train/loss", "test/loss", "train/accuracy", "test/accuracy")
+_EXPECTED = "expected images with labels, as dataset=mnist"
 KEYS_END = "series"  # a table's columns begin with the swept keys; this one follows them
 # Keys that an architecture's name stands for.
 SHAPE = ("model", "model.layers", "model.hidden", "model.width", "model.budget", "model.depth")
 
 
+def check_classes(runs: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse data without classes, before anything trains.
+
+    Raises:
+        ConfigError: a run has such.
+    """
+    from hw1.training import build
+
+    for run in {str(run["dataset"]): run for run in runs}.values():
+        data = build.datamodule(run)
+        if not data.has_classes:
+            raise ConfigError(f"dataset: got {data.name}, which has no classes; {_EXPECTED}")
+
+
 def learning_curves(sweep: Sweep) -> pd.DataFrame:
     """One row an epoch, split and quantity of every member of every complete run; no rows where none is complete.
+
+    The epochs are those that were evaluated, and the end.
 
     Columns: the swept keys but the seed, series (what the run is called in a figure), architecture, parameters,
     depth, corruption (share of shuffled training labels), data, source, n_train, seed, epoch (completed ones), split,
@@ -33,7 +50,12 @@ def learning_curves(sweep: Sweep) -> pd.DataFrame:
         history = run.history().dropna(subset="epoch")
         member = history["member"].astype(int) if "member" in history else 0
         history = history.assign(seed=run.value("seed") + member, epoch=history["epoch"].astype(int) + 1)
-        long = history.melt(["seed", "epoch"], [name for name in METRICS if name in history])
+        end = pd.DataFrame(
+            {name: value for name, value in run.result["metrics"].items() if name in METRICS}, range(run.members)
+        )
+        end = end.assign(seed=run.value("seed") + end.index, epoch=run.result["epochs"])
+        both = [part.melt(["seed", "epoch"], [name for name in METRICS if name in part]) for part in (history, end)]
+        long = pd.concat(both, ignore_index=True).drop_duplicates(["seed", "epoch", "variable"])
         long[["split", "quantity"]] = long.pop("variable").str.split("/", expand=True)
         for position, (name, value) in enumerate(_described(sweep, run).items()):
             long.insert(position, name, value)
@@ -53,10 +75,7 @@ def ends(sweep: Sweep) -> pd.DataFrame:
     for run in sweep.complete().runs:
         metrics = run.result["metrics"]
         if not set(METRICS) <= set(metrics):
-            raise ConfigError(
-                f"dataset: got {run.result['dataset']['name']}, which has no classes; expected images with labels, as "
-                "dataset=mnist"
-            )
+            raise ConfigError(f"dataset: got {run.result['dataset']['name']}, which has no classes; {_EXPECTED}")
         own = _described(sweep, run)
         for member in range(run.members):
             values = {name: metrics[name] for name in METRICS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hw1.studies.learning_curves import METRICS, SHAPE, ends, swept_keys
+from hw1.studies.learning_curves import METRICS, SHAPE, check_classes, ends, swept_keys
 from hw1.studies.protocol import Headline, Measurements, correlation_headline, headline
 from hw1.training.identity import ConfigError
 
@@ -37,11 +37,12 @@ class ParamsVsGeneralization:
         self.against = against
 
     def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
-        """Networks of different size.
+        """Networks of different size, on data with classes.
 
         Raises:
-            ConfigError: all are of one.
+            ConfigError: all are of one, or a run's data have no classes.
         """
+        check_classes(runs)
         sizes = [key.partition(".")[2] for key in SHAPE[1:]]
         shapes = {str({size: run["model"].get(size) for size in sizes}) for run in runs}
         if len(shapes) < 2:

@@ -57,14 +57,22 @@ class SimulateFunction:
         self.reported, self.swapped = reported, swapped
 
     def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
-        """Nothing to refuse before the data are known."""
-
-    def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
-        """The four tables; {} where no run is complete.
+        """Data without classes.
 
         Raises:
-            ConfigError: the data are a classification.
+            ConfigError: a run's have classes.
         """
+        from hw1.training import build
+
+        for run in {str(run["dataset"]): run for run in runs}.values():
+            data = build.datamodule(run)
+            if data.has_classes:
+                raise ConfigError(
+                    f"dataset: got {data.name}, whose targets are classes; expected function or mnist_mean"
+                )
+
+    def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
+        """The four tables; {} where no run is complete."""
         import pandas as pd
 
         keys = [key for key in sweep.swept if key != "seed"]
@@ -221,8 +229,6 @@ def _fits(run: Run) -> pd.DataFrame:
     from hw1.models import Mlp
 
     data = run.datamodule()
-    if not data.train_tensors[1].is_floating_point():
-        raise ConfigError(f"dataset: got {data.name}, whose targets are classes; expected function or mnist_mean")
     rows = []
     for member, net in enumerate(run.nets()):
         linear = [layer for layer in net.modules() if isinstance(layer, nn.Linear)]

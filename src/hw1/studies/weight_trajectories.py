@@ -48,10 +48,11 @@ class WeightTrajectories:
         self.filters = list(filters)
 
     def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
-        """The runs keep what the paths are made of.
+        """The runs keep what the paths are made of, and their networks have the layers.
 
         Raises:
-            ConfigError: no weight snapshots, or filters at the smallest gradient norm without gradient norms.
+            ConfigError: no weight snapshots, filters at the smallest gradient norm without gradient norms, or a layer
+                that is not there.
         """
         needed = {"weight_snapshots": "WeightSnapshots"} | ({"gradient_norm": "GradientNorm"} if self.filters else {})
         for run in runs:
@@ -61,12 +62,14 @@ class WeightTrajectories:
                     f"callbacks: got {', '.join(kept) or 'none'}, expected {' and '.join(needed.values())} among them: "
                     f"callbacks=[{','.join(needed)}]"
                 )
+        for run in {str((run["dataset"], run["model"])): run for run in runs}.values():
+            _check_names(run, self.layer, self.filters)
 
     def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
         """The tables; {} where no run is complete.
 
         Raises:
-            ConfigError: a layer that is not there, or weights that stood still between two snapshots.
+            ConfigError: weights stood still between two snapshots.
         """
         import pandas as pd
 
@@ -121,8 +124,6 @@ class WeightTrajectories:
         """(name, table) of runs that differ in the seed alone; `member` counts on through all of `runs`."""
         import pandas as pd
 
-        _check_names(runs[0], self.layer, self.filters)
-
         def table(measurement: str, of: Any, some: Sequence[Run], compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
             identity = {
                 "measurement": measurement,
@@ -150,15 +151,21 @@ class WeightTrajectories:
             yield "filters", table("filters", self.filters, runs, functools.partial(_filters, runs, self.filters))
 
 
-def _check_names(run: Run, layer: str | None, filters: Sequence[str]) -> None:
-    dimensions = {name: parameter.dim() for name, parameter in run.net().named_parameters()}
+def _check_names(settings: Mapping[str, Any], layer: str | None, filters: Sequence[str]) -> None:
+    import torch
+
+    from hw1.training import build
+
+    with torch.device("meta"):
+        net = build.single_network(settings, build.datamodule(settings))
+    dimensions = {name: parameter.dim() for name, parameter in net.named_parameters()}
     asked = [("layer", layer, "matrices", 2)] if layer is not None else []
     for setting, name, kind, least in [*asked, *(("filters", name, "kernels", 4) for name in filters)]:
         known = [name for name, dimension in dimensions.items() if dimension >= least]
         if name not in known:
             raise ConfigError(
                 f"study.{setting}: got {name}, expected one of the weight {kind} of these networks, "
-                f"{', '.join(known) or 'which have none'}; the same command with it trains nothing anew"
+                f"{', '.join(known) or 'which have none'}"
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from hw1.training.identity import ConfigError, Settings, added, select
+from hw1.training.identity import ConfigError, Settings, added, select, without
 
 # Datasets of tens of thousands of images; the others are small, or a user's own.
 _LARGE = ("hw1.data.Mnist", "hw1.data.MnistMean", "hw1.data.FashionMnist", "hw1.data.Cifar10")
@@ -86,7 +86,7 @@ def limited(settings: Settings, given: Collection[str]) -> dict[str, Any]:
     limit("trainer.max_epochs", limits.get("steps" if full_batch else "epochs"))
     if "trainer.max_epochs" in changed and "trainer.max_epochs" not in given:
         share = changed["trainer.max_epochs"] / select(settings, "trainer.max_epochs")
-        for key, value in _leaves(settings, lambda path: path.endswith(_EPOCHS)):
+        for key, value in _leaves(without(settings, ["budget", "quick"]), lambda path: path.endswith(_EPOCHS)):
             if isinstance(value, int) and value > 0:
                 changed[key] = max(1, round(value * share))
     return {key: value for key, value in changed.items() if key not in given and value != select(settings, key)}
