@@ -76,6 +76,24 @@ def test_the_interval_of_a_correlation_ends_at_one(one):
     assert low < -1 and [found.value, found.low, found.high] == pytest.approx([mean, -1, high])
 
 
+def test_equal_correlations_have_no_interval(one):
+    table = pd.DataFrame([{"seed": s, "x": x, "y": -float(x)} for s in SEEDS for x in range(4)])
+    table.to_csv(one.sweep.path / "points.csv", index=False)
+    found = statistic({"trend": "y", "against": "x", "table": "points"}, one)
+    assert found.value == -1 and Rule.parse("below 0").verdict(found) == "undecided (no interval)"
+
+
+def test_a_correlation_is_over_all_runs_and_counts_seeds(one):
+    some = TABLE[TABLE["lr"] == 0.1]
+    node = {"correlation": "loss", "against": "size", "table": "points", "where": {"lr": 0.1}}
+    found = statistic(node, one)
+    assert found.value == pytest.approx(scipy.stats.spearmanr(some["size"], some["loss"])[0]) and found.n == len(SEEDS)
+    generator = np.random.default_rng(1)
+    picked = [some.sample(frac=1, replace=True, random_state=generator) for _ in range(2000)]
+    oracle = np.nanquantile([part["size"].corr(part["loss"], "spearman") for part in picked], [0.025, 0.975])
+    assert [found.low, found.high] == pytest.approx(oracle, abs=0.05)
+
+
 def test_a_difference_is_paired_by_seed(one):
     wide = TABLE[TABLE["lr"] == 0.1].pivot(index="seed", columns="size", values="loss")
     node = {"difference": "loss", "at": {"size": 32}, "from": {"size": 8}, "table": "points", "where": {"lr": 0.1}}
@@ -210,5 +228,7 @@ def test_the_claims_of_the_reports_can_be_read_and_name_experiments():
         assert describe(claim["statistic"])
         assert claim["experiment"] in known
     with (ROOT / "docs" / "claims.csv").open(newline="") as file:
-        written = [(row["claim"], row["report"], row["statistic"]) for row in csv.DictReader(file)]
-    assert written == [(c["claim"], c["report"], describe(c["statistic"])) for c in claims], "run python -m hw1 claims"
+        written = [(row["claim"], row["report"], row["statistic"], row["rule"]) for row in csv.DictReader(file)]
+    assert written == [(c["claim"], c["report"], describe(c["statistic"]), c["holds"]) for c in claims], (
+        "run python -m hw1 claims"
+    )

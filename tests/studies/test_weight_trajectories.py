@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from safetensors.torch import save_model
 from sklearn.decomposition import PCA
 
@@ -13,6 +14,7 @@ from hw1.models import Cnn
 from hw1.runs import Sweep
 from hw1.studies import WeightTrajectories
 from hw1.studies.protocol import Measurements
+from hw1.studies.weight_trajectories import _between
 from hw1.training.identity import ConfigError
 from made_runs import make_members, make_run, make_sweep, run_settings
 
@@ -172,6 +174,23 @@ def test_the_headlines(whole):
     ratio = found["end_distance_over_length weights=all"]
     assert ratio.value == pytest.approx(tables["paths"].query("weights == 'all'")["ends_over_length"].mean())
     assert ratio.n == 3
+
+
+@pytest.mark.parametrize("n", [3, 7])
+def test_the_interval_between_ends_is_the_jackknife_s(n):
+    points = np.random.default_rng(n).normal(size=(n, 4))
+    apart = np.linalg.norm(points[:, None] - points, axis=2)
+    found = _between("apart", (apart.sum(1) / (n - 1)).tolist())
+    left_out = [np.delete(np.delete(apart, i, 0), i, 1).sum() / ((n - 1) * (n - 2)) for i in range(n)]
+    error = math.sqrt((n - 1) / n * np.square(left_out - np.mean(left_out)).sum())
+    half = scipy.stats.t.ppf(0.975, n - 1) * error
+    mean = apart.sum() / (n * (n - 1))
+    assert [found.value, found.low, found.high, found.n] == pytest.approx([mean, mean - half, mean + half, n])
+
+
+def test_two_ends_have_one_distance_and_no_interval():
+    found = _between("apart", [1.0, 2.0])
+    assert (found.value, found.n) == (1.5, 2) and math.isnan(found.low) and math.isnan(found.high)
 
 
 def test_weights_that_stand_still_are_an_error(tmp_path):

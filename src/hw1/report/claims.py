@@ -1,8 +1,8 @@
 """docs/claims.md and .csv: what the reports concluded, and what finished sweeps say of it.
 
-Each claim of docs/claims.yaml names an experiment, a statistic and a rule. A statistic is computed for each seed (or
-member) from a table of the sweep; the estimate is the mean over seeds with Student's 95% interval. Below three seeds
-there is no verdict.
+Each claim of docs/claims.yaml names an experiment, a statistic and a rule. A statistic is computed from a table of the
+sweep: for each seed (or member), and the estimate is their mean with Student's 95% interval, or a rank correlation over
+all runs with the bootstrap's. Below three seeds there is no verdict.
 """
 
 from __future__ import annotations
@@ -147,8 +147,9 @@ def page(rows: Sequence[Mapping[str, str]]) -> str:
         "# What the reports concluded, and what is measured",
         "",
         "Written by `python -m hw1 claims` from finished sweeps and [claims.yaml](claims.yaml). The estimate is a mean",
-        "over n seeds with its 95% interval. A claim holds where the whole interval obeys the rule, does not where all",
-        "of it breaks the rule, and is undecided otherwise, and always with fewer than three seeds.",
+        "over n seeds with its 95% interval, or a rank correlation over all runs of n seeds with the bootstrap's. A claim",
+        "holds where the whole interval obeys the rule, does not where all of it breaks the rule, and is undecided",
+        "otherwise, and always with fewer than three seeds.",
         "",
         "| report | claim | statistic | n | estimate [95% interval] | rule | verdict | figure |",
         "|---|---|---|---|---|---|---|---|",

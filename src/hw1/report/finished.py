@@ -14,6 +14,7 @@ from hw1.studies.protocol import Headline
 # Words that leave an experiment what it is: how often, how fast, and where to.
 _HARMLESS = (
     *("experiment", "budget", "seed", "replicas", "output", "logger", "dataset.root", "dataset.source"),
+    *("hydra/launcher", "hydra.launcher.n_jobs"),
     *(
         "dataset.workers",
         "dataset.eval_batch_size",
@@ -80,7 +81,7 @@ def finished(output: Path) -> dict[str, Finished]:
             continue
         words = dict(word.lstrip("+").partition("=")[::2] for word in sweep.record["command"])
         experiment = words.get("experiment")
-        harmless = all(word in _HARMLESS or word.startswith("hydra") for word in words)
+        harmless = all(word in _HARMLESS for word in words)
         if sweep.record.get("status") != "complete" or not experiment or not harmless or not sweep.runs:
             continue
         one = _finished(sweep)

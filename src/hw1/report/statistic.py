@@ -1,4 +1,4 @@
-"""Numbers that a finished sweep gives: one a seed, from its tables, with their mean and its interval.
+"""Numbers that a finished sweep gives, from its tables: means over seeds, or rank correlations over runs.
 
 See docs/claims.yaml for how a statistic is written.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw1.report.finished import Finished, named
-from hw1.studies.protocol import Headline, headline
+from hw1.studies.protocol import Headline, correlation_headline, headline
 from hw1.training.identity import ConfigError
 
 if TYPE_CHECKING:
@@ -24,15 +24,17 @@ def describe(node: Mapping[str, Any]) -> str:
 
     Example:
         >>> describe({"trend": "test/accuracy", "against": "dataset.batch_size", "where": {"seed": 1}})
-        'rank correlation of test/accuracy with dataset.batch_size, where seed = 1'
+        'rank correlation of test/accuracy with dataset.batch_size in each run, where seed = 1'
     """
 
     def values(part: Mapping[str, Any]) -> str:
         return ", ".join(f"{key} = {value}" for key, value in part.items())
 
     match node:
+        case {"correlation": of, "against": against}:
+            text = f"rank correlation of {of} with {against} over all runs"
         case {"trend": of, "against": against}:
-            text = f"rank correlation of {of} with {against}"
+            text = f"rank correlation of {of} with {against} in each run"
         case {"difference": of, "at": at, "from": start}:
             text = f"{of} at {values(at)} minus at {values(start)}"
         case {"mean": of}:
@@ -49,8 +51,8 @@ def describe(node: Mapping[str, Any]) -> str:
             text = str(name)
         case _:
             raise ConfigError(
-                f"statistic: got {dict(node)}, expected one of headline; mean; smallest; largest; trend, against; "
-                "difference, at, from; peak, against, inside"
+                f"statistic: got {dict(node)}, expected one of headline; mean; smallest; largest; correlation, "
+                "against; trend, against; difference, at, from; peak, against, inside"
             )
     where = node.get("where")
     return text.replace("`", "") + (f", where {values(where)}" if where else "")
@@ -70,12 +72,17 @@ def statistic(node: Mapping[str, Any], one: Finished) -> Headline:
         table = table[_equal(table, key, value)]
     if table.empty:
         raise ConfigError(f"{name}: no rows are left")
+    if "correlation" in node:
+        pairs = [list(_column(table, column)) for column in (node["against"], node["correlation"])]
+        return replace(correlation_headline(name, *pairs), n=table["seed"].nunique())
     values = _by_seed(node, table).dropna()
     if values.empty:
         raise ConfigError(f"{name}: no seed gives a value")
     found = headline(name, values.tolist())
-    if "trend" in node:  # no rank correlation lies beyond 1
-        return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
+    if "trend" in node:  # no rank correlation lies beyond 1, and equal ones are too coarse to have a spread
+        no_spread = found.low == found.high
+        low, high = (math.nan, math.nan) if no_spread else (max(found.low, -1.0), min(found.high, 1.0))
+        return replace(found, low=low, high=high)
     return found
 
 

@@ -28,10 +28,11 @@ class Headline:
 
     Attributes:
         name: what it is.
-        value: the mean over seeds; a median, share or correlation where the name says so.
-        low: lower end of its 95% interval; NaN where n < 2.
+        value: a mean over seeds or members, unless its study's `headlines` says that it is a median, a share or a rank
+            correlation.
+        low: lower end of its 95% interval; NaN where n is too small for one.
         high: upper end.
-        n: number of seeds (or members).
+        n: number of seeds, members or, of a correlation, points.
     """
 
     name: str

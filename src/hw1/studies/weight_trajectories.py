@@ -117,7 +117,7 @@ class WeightTrajectories:
                 found.append(Headline(f"explained_variance{label}", explained, math.nan, math.nan, n))
                 paths = tables["paths"].merge(part[[*keys, "weights", "seed"]].drop_duplicates())
                 if n > 1:
-                    found.append(headline(f"end_distance_over_length{label}", list(paths["ends_over_length"])))
+                    found.append(_between(f"end_distance_over_length{label}", list(paths["ends_over_length"])))
         return found
 
     def _measured(self, runs: list[Run], measurements: Measurements) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -149,6 +149,17 @@ class WeightTrajectories:
                 yield "paths", table("paths", weights, runs, functools.partial(_paths, weights, read))
         if self.filters:
             yield "filters", table("filters", self.filters, runs, functools.partial(_filters, runs, self.filters))
+
+
+def _between(name: str, values: Sequence[float]) -> Headline:
+    """Mean over paths of what lies between each and the others, with a 95% interval; NaN below three paths.
+
+    Every pair of paths is in two of the values. The standard error is the jackknife's over paths: for means of pairs
+    that of independent values times 2 (n - 1) / (n - 2).
+    """
+    n, naive = len(values), headline(name, values)
+    half = (naive.high - naive.value) * 2 * (n - 1) / (n - 2) if n > 2 else math.nan
+    return Headline(name, naive.value, naive.value - half, naive.value + half, n)
 
 
 def _check_names(settings: Mapping[str, Any], layer: str | None, filters: Sequence[str]) -> None:
