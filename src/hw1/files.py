@@ -1,6 +1,8 @@
 """Files that are whole or absent: a killed process leaves the old content or the new, never half of either."""
 
 import contextlib
+import datetime
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -19,6 +21,18 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def new_folder(base: Path) -> Path:
+    """A folder in `base` that was not there, named by the present second; two processes never get the same."""
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for name in itertools.chain([stamp], (f"{stamp}_{i}" for i in itertools.count(2))):
+        try:
+            (base / name).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return base / name
+    raise AssertionError("the names never end")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,1 +1,1 @@
-"""Ink: arrays and DataFrames -> Axes, in one style. Computes nothing and knows no torch."""
+"""Ink: arrays and DataFrames -> Axes, in one style. Computes means and ranges over seeds at most; knows no torch."""

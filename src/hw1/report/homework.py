@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
-import itertools
 import os
 import re
 import subprocess
@@ -18,7 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, select_autoescape
 
-from hw1.files import read_json, write_text
+from hw1.files import new_folder, read_json, write_text
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def homework(checkout: Path, words: Sequence[str]) -> int:
         answers.append(answer)
     codes = {answer.code for answer in answers}
     if "--dry-run" not in words:
-        folder = _new_folder(output / "homework")
+        folder = new_folder(output / "homework")
         write_text(folder / "index.html", page(answers, folder))
         print(f"page: {folder / 'index.html'}")
     for answer in answers:
@@ -128,14 +126,3 @@ def page(answers: Iterable[Answer], folder: Path) -> str:
     environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
     template = files("hw1.report").joinpath("homework.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(answers=shown, time=folder.name)
-
-
-def _new_folder(base: Path) -> Path:
-    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    for name in itertools.chain([stamp], (f"{stamp}_{i}" for i in itertools.count(2))):
-        try:
-            (base / name).mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return base / name
-    raise AssertionError("the names never end")

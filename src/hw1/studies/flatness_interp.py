@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hw1.studies.protocol import Headline, Measurements, headline
+from hw1.studies.protocol import Headline, Measurements, headline, labelled, parts, suffix, titled
 from hw1.training.identity import ConfigError, select
 
 if TYPE_CHECKING:
@@ -132,11 +132,10 @@ class FlatnessInterp:
         across = next((key for key in ["optimizer.lr", *keys] if key in keys and key not in ("seed", "init")), None)
         others = [key for key in keys if key not in ("seed", across)]
         figures = {}
-        for values, part in table.groupby(others, sort=False) if others else [((), table)]:
-            varied = [key for key in others if table[key].nunique() > 1]
-            name = "".join(f"_{key.rpartition('.')[2]}={part[key].iloc[0]}" for key in varied)
-            title = ", ".join(f"{key} = {value}" for key, value in zip(others, values, strict=True))
-            figures[f"interpolation{name}"] = draw_interpolation(part, across, self.pair_by, title)
+        for values, part in parts(table, others):
+            varied = {key: value for key, value in values.items() if table[key].nunique() > 1}
+            figure = draw_interpolation(part, across, self.pair_by, titled(values))
+            figures[f"interpolation{suffix(varied)}"] = figure
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
@@ -145,10 +144,9 @@ class FlatnessInterp:
         table = table[table["split"] == "test"]
         keys = [key for key in self._group_keys(table) if key != "seed"]
         found = []
-        for values, part in table.groupby([*keys, "theta_1", "theta_2"], sort=False):
-            *settings, one, two = values
-            name = "".join(f" {key}={value}" for key, value in zip(keys, settings, strict=True))
-            found.append(headline(f"barrier{name} {self.pair_by}={one}-{two}", list(part["barrier"])))
+        for values, part in parts(table, [*keys, "theta_1", "theta_2"]):
+            ends = f"{self.pair_by}={values.pop('theta_1')}-{values.pop('theta_2')}"
+            found.append(headline(f"barrier{labelled(values)} {ends}", list(part["barrier"])))
         return found
 
     def _name(self, sweep: Sweep, run: Run, member: int) -> int | float | str:

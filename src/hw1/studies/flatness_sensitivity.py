@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hw1.studies.protocol import Headline, Measurements, correlation_headline, share_headline
+from hw1.studies.protocol import Headline, Measurements, correlation_headline, parts, share_headline
 from hw1.training.identity import ConfigError, select
 
 if TYPE_CHECKING:
@@ -113,17 +113,17 @@ class FlatnessSensitivity:
         from hw1.plots.flatness_sensitivity import draw_gap, draw_measures, draw_quality
 
         points = tables["points"]
-        parts = [(_words(values), part) for values, part in self._groups(points)]
+        named = [(_words(values), part) for values, part in self._groups(points)]
         names = _measures(points)
         if self.across in GAPS:
-            return {"gap": draw_gap(parts, self.across, names)}
+            return {"gap": draw_gap(named, self.across, names)}
         found = {
-            quantity: draw_quality(parts, quantity, self.across, [n for n in names if n.startswith("sensitivity/")])
+            quantity: draw_quality(named, quantity, self.across, [n for n in names if n.startswith("sensitivity/")])
             for quantity in ("loss", "accuracy")
             if f"test/{quantity}" in points
         }
         sharpness = [name for name in names if not name.startswith("sensitivity/")]
-        return found | ({"sharpness": draw_measures(parts, self.across, sharpness)} if sharpness else {})
+        return found | ({"sharpness": draw_measures(named, self.across, sharpness)} if sharpness else {})
 
     def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
         """Rank correlations over the runs of `across` with every measure, and with test loss, accuracy and gap.
@@ -146,9 +146,7 @@ class FlatnessSensitivity:
 
     def _groups(self, points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
         """(values, rows) of each combination of the swept keys other than the seed and what the x axis shows."""
-        keys = [key for key in _keys(points) if key != self.across]
-        for values, part in points.groupby(keys, sort=False) if keys else [((), points)]:
-            yield dict(zip(keys, values, strict=True)), part
+        return parts(points, [key for key in _keys(points) if key != self.across])
 
 
 def _keys(points: pd.DataFrame) -> list[str]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hw1.studies.protocol import Headline, Measurements, median_headline, share_headline
+from hw1.studies.protocol import (
+    Headline,
+    Measurements,
+    labelled,
+    median_headline,
+    parts,
+    share_headline,
+    suffix,
+    titled,
+)
 from hw1.training.identity import ConfigError
 
 if TYPE_CHECKING:
@@ -96,20 +105,17 @@ class GradientNorm:
         across = keys[0] if keys else None
         others = keys[1:]
         figures = {}
-        for values, part in curves.groupby(others, sort=False) if others else [((), curves)]:
-            same = (ends[others] == list(values)).all(axis=1) if others else ends["constant"].notna()
-            name = "".join(f"_{key.rpartition('.')[2]}={value}" for key, value in zip(others, values, strict=True))
-            title = ", ".join(f"{key} = {value}" for key, value in zip(others, values, strict=True))
-            figures[f"gradient_norm{name}"] = draw_gradient_norm(part, ends[same], across, title)
+        for values, part in parts(curves, others):
+            own = ends[(ends[others] == list(values.values())).all(axis=1)]
+            figures[f"gradient_norm{suffix(values)}"] = draw_gradient_norm(part, own, across, titled(values))
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
         """Median final loss of each setting, and the share of constant predictors."""
         ends = tables["ends"]
-        keys = _keys(ends)
         found = []
-        for values, part in ends.groupby(keys, sort=False) if keys else [((), ends)]:
-            name = "".join(f" {key}={value}" for key, value in zip(keys, values, strict=True))
+        for values, part in parts(ends, _keys(ends)):
+            name = labelled(values)
             found.append(median_headline(f"final_loss{name}", list(part["train/loss"])))
             found.append(share_headline(f"constant_predictors{name}", int(part["constant"].sum()), len(part)))
         return found

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hw1.studies.protocol import Headline, Measurements, correlation_headline, median_headline, share_headline
+from hw1.studies.protocol import (
+    Headline,
+    Measurements,
+    correlation_headline,
+    labelled,
+    median_headline,
+    parts,
+    share_headline,
+    suffix,
+    titled,
+)
 from hw1.training.identity import ConfigError
 
 if TYPE_CHECKING:
@@ -67,35 +77,33 @@ class MinRatio:
         from hw1.plots.minimal_ratio import draw_minimal_ratio
 
         figures = {}
-        for name, title, part in _parts(tables["points"]):
+        for keys, part in _parts(tables["points"]):
             notes = {}
             for phase, points in _last(part).groupby("phase", sort=False):
                 if len(used := points[points["counted"]]) >= LEAST:
-                    rho = _correlation(used, "positive", "")
+                    rho = _correlation("", used, "positive")
                     notes[phase] = rf"$\rho$(loss, positive) = {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
-            figures[f"minimal_ratio{name}"] = draw_minimal_ratio(_last(part), title, notes)
+            title = titled(keys)
+            figures[f"minimal_ratio{suffix(keys)}"] = draw_minimal_ratio(_last(part), title, notes)
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
         """Share of converged and of constant points, median ratio and index, and their correlations with the loss."""
         found = []
-        for _, title, part in _parts(tables["points"]):
+        for keys, part in _parts(tables["points"]):
             for phase, points in _last(part).groupby("phase", sort=False):
-                name = " ".join(word for word in (f"phase={phase}", title) if word)
+                name = labelled({"phase": phase, **keys}).strip()
                 n, used = len(points), points[points["counted"]]
                 found.append(share_headline(f"converged {name}", int((points["reason"] == "converged").sum()), n))
                 found.append(share_headline(f"constant_predictors {name}", int(points["constant"].sum()), n))
                 if len(used) >= LEAST:
                     for share in ("positive", "negative"):
                         found.append(median_headline(f"{share}_share {name}", list(used[share])))
-                        rho = correlation_headline(
-                            f"spearman_rho_{share} {name}", list(used["loss"]), list(used[share])
-                        )
-                        found.append(rho)
+                        found.append(_correlation(f"spearman_rho_{share} {name}", used, share))
         return found
 
 
-def _correlation(used: pd.DataFrame, share: str, name: str) -> Headline:
+def _correlation(name: str, used: pd.DataFrame, share: str) -> Headline:
     """Spearman's rho of the loss with a share, over points that count."""
     return correlation_headline(name, list(used["loss"]), list(used[share]))
 
@@ -106,14 +114,6 @@ def _last(points: pd.DataFrame) -> pd.DataFrame:
     return points[points["epoch"] == last]
 
 
-def _parts(points: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """(suffix of a file's name, title, points) of each combination of swept keys, which stand before `data`."""
-    keys = [name for name in points.columns[points.columns.get_loc("run") + 1 : points.columns.get_loc("data")]]
-    if not keys:
-        return [("", "", points)]
-    parts = []
-    for values, part in points.groupby(keys, sort=False):
-        pairs = list(zip(keys, values, strict=True))
-        suffix = "".join(f"_{key.rpartition('.')[2]}={value}" for key, value in pairs)
-        parts.append((suffix, ", ".join(f"{key}={value}" for key, value in pairs), part))
-    return parts
+def _parts(points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """(values, rows) of each combination of swept keys, which stand between `run` and `data`."""
+    return parts(points, list(points.columns[points.columns.get_loc("run") + 1 : points.columns.get_loc("data")]))

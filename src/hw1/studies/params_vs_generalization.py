@@ -6,7 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hw1.studies.learning_curves import METRICS, SHAPE, check_classes, ends, swept_keys
-from hw1.studies.protocol import Headline, Measurements, correlation_headline, headline
+from hw1.studies.protocol import (
+    Headline,
+    Measurements,
+    correlation_headline,
+    headline,
+    labelled,
+    parts,
+    suffix,
+    titled,
+)
 from hw1.training.identity import ConfigError
 
 if TYPE_CHECKING:
@@ -69,16 +78,14 @@ class ParamsVsGeneralization:
 
         figures = {}
         for keys, part in _parts(tables["points"]):
-            suffix = "".join(f"_{key.rpartition('.')[2]}={value}" for key, value in keys.items())
-            title = ", ".join(f"{key} = {value}" for key, value in keys.items())
-            figures[f"params_vs_generalization{suffix}"] = draw_sizes(part, self.against, title)
+            figures[f"params_vs_generalization{suffix(keys)}"] = draw_sizes(part, self.against, titled(keys))
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
         """Test accuracy and gap of each size, and rank correlations of the size with what it may change."""
         found = []
         for keys, part in _parts(tables["points"]):
-            name = "".join(f" {key}={value}" for key, value in keys.items())
+            name = labelled(keys)
             for (size, word), points in part.groupby([self.against, "architecture"]):
                 label = f"{name} {self.against}={size} {word}"
                 found.append(headline(f"test_accuracy{label}", list(points["test/accuracy"])))
@@ -91,6 +98,4 @@ class ParamsVsGeneralization:
 
 def _parts(points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """(values of the swept keys that are no sizes, points) of each of their combinations."""
-    keys = [key for key in swept_keys(points) if key not in SHAPE]
-    for values, part in points.groupby(keys, sort=False) if keys else [((), points)]:
-        yield dict(zip(keys, values, strict=True)), part
+    return parts(points, [key for key in swept_keys(points) if key not in SHAPE])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -112,6 +112,42 @@ def correlation_headline(name: str, x: Sequence[float], y: Sequence[float], resa
         rho = (one * two).sum(axis=1) / scale
     low, high = np.nanquantile(rho[1:], [0.025, 0.975])
     return Headline(name, float(rho[0]), float(low), float(high), n)
+
+
+def parts(table: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """(values of `keys`, rows) of each of their combinations; the whole table where there are no keys."""
+    for values, part in table.groupby(list(keys), sort=False) if keys else [((), table)]:
+        yield dict(zip(keys, values, strict=True)), part
+
+
+def suffix(values: Mapping[str, Any]) -> str:
+    """What tells the figure of a part from the others, as the end of a name.
+
+    Example:
+        >>> suffix({"optimizer.lr": 0.1, "seed": 2})
+        '_lr=0.1_seed=2'
+    """
+    return "".join(f"_{key.rpartition('.')[2]}={value}" for key, value in values.items())
+
+
+def titled(values: Mapping[str, Any]) -> str:
+    """The same in a title.
+
+    Example:
+        >>> titled({"optimizer.lr": 0.1, "seed": 2})
+        'optimizer.lr = 0.1, seed = 2'
+    """
+    return ", ".join(f"{key} = {value}" for key, value in values.items())
+
+
+def labelled(values: Mapping[str, Any]) -> str:
+    """The same in the name of a headline.
+
+    Example:
+        >>> f"barrier{labelled({'optimizer.lr': 0.1, 'seed': 2})}"
+        'barrier optimizer.lr=0.1 seed=2'
+    """
+    return "".join(f" {key}={value}" for key, value in values.items())
 
 
 class Measurements:

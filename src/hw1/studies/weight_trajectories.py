@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from hw1.studies.protocol import Headline, Measurements, headline
+from hw1.studies.protocol import Headline, Measurements, headline, labelled, parts, suffix, titled
 from hw1.training.identity import ConfigError
 
 if TYPE_CHECKING:
@@ -99,10 +99,8 @@ class WeightTrajectories:
         figures = {}
         for name in (name for name in _FIGURES if name in tables):
             for keys, part in _groups(tables[name]):
-                title = ", ".join(f"{key} = {value}" for key, value in keys.items())
-                suffix = "".join(f"_{key.rpartition('.')[2]}={value}" for key, value in keys.items())
                 draw = draw_filters if name == "filters" else draw_trajectories
-                figures[f"{name}{suffix}"] = draw(part, title)
+                figures[f"{name}{suffix(keys)}"] = draw(part, titled(keys))
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
@@ -111,7 +109,7 @@ class WeightTrajectories:
         for name in (name for name in _FIGURES[:2] if name in tables):
             for keys, part in _groups(tables[name]):
                 weights = part["weights"].iloc[0]
-                label = "".join(f" {key}={value}" for key, value in {"weights": weights, **keys}.items())
+                label = labelled({"weights": weights, **keys})
                 explained = float(part["explained_1"].iloc[0] + part["explained_2"].iloc[0])
                 n = part["seed"].nunique()  # one fit to all seeds: a number without a spread
                 found.append(Headline(f"explained_variance{label}", explained, math.nan, math.nan, n))
@@ -313,6 +311,4 @@ def _filters(runs: Sequence[Run], layers: Sequence[str]) -> pd.DataFrame:
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """(values of the swept keys other than the seed, rows) of each of their combinations."""
-    keys = [str(key) for key in table.columns[: list(table.columns).index(_KEYS_END)] if key != "seed"]
-    for values, part in table.groupby(keys, sort=False) if keys else [((), table)]:
-        yield dict(zip(keys, values, strict=True)), part
+    return parts(table, [key for key in table.columns[: list(table.columns).index(_KEYS_END)] if key != "seed"])

@@ -4,7 +4,6 @@ Hydra imports this file at every start: it stays free of torch.
 """
 
 import copy
-import datetime
 import itertools
 import re
 import sys
@@ -23,7 +22,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hw1.command import explain
-from hw1.files import read_json, write_json
+from hw1.files import new_folder, read_json, write_json
 from hw1.runs import find_run, is_complete, slug_of
 from hw1.training.budget import budget_name, budget_words, limited
 from hw1.training.identity import WITHOUT_EFFECT, ConfigError, run_key, select
@@ -104,7 +103,8 @@ class Hw1Sweeper(BasicSweeper):
             print(f"{self.config.name}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
             print("\n".join(before))
             return
-        folder = _new_sweep_folder(base)
+        with _folder_errors():
+            folder = new_folder(base / "sweeps")
         write_json(folder / "sweep.json", record)
         print(f"{self.config.name}: {count(len(jobs), 'run')}, {len(todo)} to train, in {base}", flush=True)
         try:
@@ -338,18 +338,6 @@ def _allot(base: Path, jobs: Iterable[Job]) -> list[Job]:
                     (job.folder / "result.json").unlink(missing_ok=True)  # of a failed attempt: it is tried again
                     todo.append(job)
     return todo
-
-
-def _new_sweep_folder(base: Path) -> Path:
-    """`sweeps/<time>`, made under one lock so that two commands of one second get two folders."""
-    with _folder_errors():
-        base.mkdir(parents=True, exist_ok=True)
-        with FileLock(base / ".lock"):
-            stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-            names = itertools.chain([stamp], (f"{stamp}_{i}" for i in itertools.count(2)))
-            folder = next(base / "sweeps" / name for name in names if not (base / "sweeps" / name).exists())
-            folder.mkdir(parents=True)
-    return folder
 
 
 def _written_since(file: Path, moment: float) -> bool:
