@@ -75,18 +75,6 @@ class Hw1Sweeper(BasicSweeper):
         todo = [job for job in jobs if not is_complete(job.folder)]
         if todo:
             _validate(todo)  # before the study's check: a value that no run can take is the better thing to name
-        if question is not None:
-            question.check([job.settings for job in jobs], swept)
-        if self.dry_run:
-            print("\n".join(listing(jobs, todo, base)))
-            return
-        if todo:
-            todo = _allot(base, todo)
-            if warning := crowded(self.config.hydra.launcher.get("n_jobs"), todo):
-                print(warning, file=sys.stderr)
-
-        from hw1.report.conclude import conclude, digest, earlier
-
         record = {
             "format": 1,
             "name": str(self.config.name),
@@ -97,12 +85,24 @@ class Hw1Sweeper(BasicSweeper):
             "swept": swept,
             "study": study,
             "runs": [{"key": job.key, "folder": job.folder.name, "overrides": job.overrides} for job in jobs],
-            "trained": [job.folder.name for job in todo],
         }
-        if not todo and (before := earlier(base, digest(base, record))):
+        from hw1.report.conclude import conclude, digest, earlier
+
+        before = [] if todo else earlier(base, digest(base, record))
+        if question is not None and not before:  # what was concluded was checked, and a check may load torch
+            question.check([job.settings for job in jobs], swept)
+        if self.dry_run:
+            print("\n".join(listing(jobs, todo, base)))
+            return
+        if before:
             print(f"{self.config.name}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
             print("\n".join(before))
             return
+        if todo:
+            todo = _allot(base, todo)
+            if warning := crowded(self.config.hydra.launcher.get("n_jobs"), todo):
+                print(warning, file=sys.stderr)
+        record["trained"] = [job.folder.name for job in todo]
         with _folder_errors():
             folder = new_folder(base / "sweeps")
         write_json(folder / "sweep.json", record)
