@@ -15,7 +15,8 @@ from hw1.report.results import expected_hours
 from hw1.runs import Sweep
 from hw1.studies.protocol import make
 from hw1.training import build
-from hw1.training.identity import ConfigError, run_key
+from hw1.training.budget import budget_words
+from hw1.training.identity import ConfigError, run_key, select
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -200,6 +201,18 @@ def variants(tmp_path_factory, in_one_process):
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_every_question_runs_for_two_steps(name, questions):
     concluded(*questions[name])
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in EXPERIMENTS if OmegaConf.load(CONF / f"experiment/{name}.yaml").get("quick")]
+)
+def test_every_setting_of_a_quick_budget_is_one(name, monkeypatch):
+    with composer(monkeypatch) as settings:
+        words = [f"experiment={name}", "budget=quick"]
+        own = OverridesParser.create().parse_overrides(budget_words(settings(*words)))
+        composed = settings(*words, *(word.input_line for word in own if not word.is_sweep_override()))
+    for word in own:
+        assert word.is_sweep_override() or select(composed, word.key_or_group) == word.value()
 
 
 @pytest.mark.parametrize("name", VARIANTS)
