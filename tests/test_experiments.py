@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -213,6 +214,19 @@ def test_every_setting_of_a_quick_budget_is_one(name, monkeypatch):
         composed = settings(*words, *(word.input_line for word in own if not word.is_sweep_override()))
     for word in own:
         assert word.is_sweep_override() or select(composed, word.key_or_group) == word.value()
+
+
+def test_a_study_and_the_table_of_results_give_the_same_reported_values(monkeypatch):
+    compared = 0
+    with composer(monkeypatch) as settings:
+        for name, rows in yaml.safe_load((ROOT / "docs" / "reported.yaml").read_text()).items():
+            by_data = (settings(f"experiment={name}")["study"] or {}).get("reported") or {}
+            known = [value for of_networks in by_data.values() for value in of_networks.values()]
+            scale = 100 if name.startswith("actual_task") else 1  # per cent there, shares here
+            for row in rows if known else []:
+                assert pytest.approx(scale * float(row["reported"].split()[0])) in known, (name, row)
+                compared += 1
+    assert compared > 10
 
 
 @pytest.mark.parametrize("name", VARIANTS)
