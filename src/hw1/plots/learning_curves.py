@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hw1.plots.style import COLORS, DASHES, MARKERS, style
+from hw1.plots.style import COLORS, DASHES, MARKERS, log_scale, style
 
 _SETS = [{"linestyle": dash, "fillstyle": fill} for dash, fill in zip(DASHES, ("full", "none"), strict=False)]
 LABELS = {"loss": "loss (nats, log scale)", "accuracy": "accuracy"}
@@ -46,7 +46,7 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
             ax.set_xlim(left=0)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             if quantity == "loss":
-                ax.set_yscale("log")
+                log_scale(ax)
         if one:
             handles = [Line2D([], [], **look, label=f"{name}, {split} set") for (name, split), look in looks.items()]
         else:

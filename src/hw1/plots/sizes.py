@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hw1.plots.learning_curves import LABELS
-from hw1.plots.style import COLORS, DASHES, MARKERS, style
+from hw1.plots.style import COLORS, DASHES, MARKERS, log_scale, style
 
 SPLITS = ("train", "test")
 AXES = {"parameters": "parameters (log scale)", "depth": "hidden layers"}
@@ -32,7 +32,7 @@ def draw_sizes(points: pd.DataFrame, against: str, title: str) -> Figure:
             if against == "parameters":
                 ax.set_xscale("log")
             if quantity == "loss":
-                ax.set_yscale("log")
+                log_scale(ax)
             handles, labels = ax.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=3)
         first, n = points.iloc[0], points["seed"].nunique()

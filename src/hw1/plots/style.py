@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from hw1.files import replacing
 
@@ -35,6 +37,16 @@ def style() -> Iterator[None]:
     """Figures made inside have hw1's look."""
     with matplotlib.rc_context(_STYLE):
         yield
+
+
+def log_scale(ax: Axes) -> None:
+    """A logarithmic y axis for what is drawn, with plain numbers on it where that spans less than a decade."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    if high < 10 * low:
+        ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.yaxis.minorticks_off()
 
 
 def entitle(figure: Figure, note: str) -> None:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from hw1.plots.style import COLORS, DASHES, MARKERS, style
+from hw1.plots.style import COLORS, DASHES, MARKERS, log_scale, style
 
 _ACROSS = 4  # enlarged paths in a row
 _LABEL_SIZE = 7.5  # points
@@ -97,7 +97,7 @@ def _dress_steps(ax: Axes, epochs: Sequence[int]) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(f"epoch at the interval's end{shorter}")
     ax.set_ylabel("displacement since the snapshot before ($l_2$ norm, log scale)")
-    ax.set_yscale("log")
+    log_scale(ax)
 
 
 def _legend(figure: SubFigure, plane: Axes) -> None:
