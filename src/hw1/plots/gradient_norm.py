@@ -47,8 +47,9 @@ def draw_gradient_norm(curves: pd.DataFrame, ends: pd.DataFrame, across: str | N
         ):
             ax.set_ylabel(label)
         first = curves.iloc[0]
-        text = f"{first['data']} ({first['source']}, {first['n_train']} examples); line: median, band: range over seeds"
-        figure.suptitle("\n".join(part for part in (title, text) if part), fontsize=10)
+        data = f"{first['data']} ({first['source']}, {first['n_train']:,} training examples)"
+        spread = "line: median, band: range over seeds"
+        figure.suptitle("\n".join(part for part in (title, data, spread) if part), fontsize=10)
     return figure
 
 

@@ -54,7 +54,7 @@ def draw_minimal_ratio(points: pd.DataFrame, title: str, notes: Mapping[str, str
         axes[0, 0].set_yscale("log")
         figure.legend(handles=_legend(points), loc="outside lower center", ncols=5)
         figure.suptitle(
-            f"{points['data'].iloc[0]} ({points['source'].iloc[0]}, {points['n_train'].iloc[0]:,} examples), "
+            f"{points['data'].iloc[0]} ({points['source'].iloc[0]}, {points['n_train'].iloc[0]:,} training examples), "
             f"{points['parameters'].iloc[0]:,} parameters, n = {points.groupby('phase').size().max()} networks"
             + (f"\n{title}" if title else ""),
             fontsize=11,
