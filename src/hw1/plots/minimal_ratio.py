@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hw1.plots.style import COLORS, style
+from hw1.plots.style import COLORS, log_scale, style
 
 # Reason why the search stopped -> marker, colour. Converged points are filled, the others are open.
 REASONS = {
@@ -51,7 +51,7 @@ def draw_minimal_ratio(points: pd.DataFrame, title: str, notes: Mapping[str, str
             axes[0, j].set_title("\n".join(lines))
         for ax in axes[:, 0]:
             ax.set_ylabel("loss (log scale)")
-        axes[0, 0].set_yscale("log")
+        log_scale(axes[0, 0])
         figure.legend(handles=_legend(points), loc="outside lower center", ncols=5)
         figure.suptitle(
             f"{points['data'].iloc[0]} ({points['source'].iloc[0]}, {points['n_train'].iloc[0]:,} training examples), "
