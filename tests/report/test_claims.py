@@ -84,6 +84,8 @@ def test_equal_correlations_have_no_interval(one):
 
 
 def test_a_correlation_is_over_all_runs_and_counts_seeds(one):
+    missing = pd.DataFrame([{"seed": 9, "size": 8, "lr": 0.1}])
+    pd.concat([TABLE, missing]).to_csv(one.sweep.path / "points.csv", index=False)
     some = TABLE[TABLE["lr"] == 0.1]
     node = {"correlation": "loss", "against": "size", "table": "points", "where": {"lr": 0.1}}
     found = statistic(node, one)

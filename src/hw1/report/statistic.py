@@ -73,8 +73,9 @@ def statistic(node: Mapping[str, Any], one: Finished) -> Headline:
     if table.empty:
         raise ConfigError(f"{name}: no rows are left")
     if "correlation" in node:
-        pairs = [list(_column(table, column)) for column in (node["against"], node["correlation"])]
-        return replace(correlation_headline(name, *pairs), n=table["seed"].nunique())
+        table = table.assign(_x=_column(table, node["against"]), _y=_column(table, node["correlation"]))
+        both = table.dropna(subset=["_x", "_y"])  # a measurement may be missing
+        return replace(correlation_headline(name, list(both["_x"]), list(both["_y"])), n=both["seed"].nunique())
     values = _by_seed(node, table).dropna()
     if values.empty:
         raise ConfigError(f"{name}: no seed gives a value")
