@@ -49,6 +49,19 @@ def test_unflatten_a_batch_of_thetas(leading):
         assert all(torch.equal(batch[name][tuple(index)], single[name]) for name in space.names)
 
 
+def test_a_parameter_without_dimensions():
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.scale = nn.Linear(1, 1), nn.Parameter(torch.tensor(3.0))
+
+    space = ParamSpace.of(Scale())
+    for theta in (torch.tensor([5.0, 6.0, 7.0]), torch.tensor([[5.0, 6.0, 7.0]])):
+        assert space.unflatten(theta)["scale"].tolist() == theta[..., space.names.index("scale")].tolist()
+        assert space.unflatten(theta)["scale"].shape == theta.shape[:-1]
+    assert torch.equal(space.flatten(space.unflatten(torch.arange(3))), torch.arange(3))
+
+
 def test_tied_weights_appear_once():
     net = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Tanh(), nn.Linear(3, 3))
     net[2].weight = net[0].weight

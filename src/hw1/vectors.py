@@ -98,7 +98,7 @@ class ParamSpace:
         sizes = [math.prod(shape) for shape in self.shapes]
         parts = torch.split(theta, sizes, dim=-1)
         return {
-            name: part.reshape(*theta.shape[:-1], *shape)
+            name: part.reshape((*theta.shape[:-1], *shape))
             for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
         }
 

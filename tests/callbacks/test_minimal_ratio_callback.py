@@ -15,7 +15,7 @@ from tiny_fit import tiny_fit
 
 SETTINGS = {
     "every_n_epochs": None, "exact_up_to": 500, "probes": 3, "steps": 30, "samples": 200, "radius": 1e-3,
-    "search_iterations": 0, "search_method": "levenberg_marquardt",
+    "search_iterations": 0, "search_method": "levenberg_marquardt", "seed": 0,
 }  # fmt: skip
 # The examples lie in memory; Lightning 2.6 asks torch 2.15's pytrees in a deprecated way.
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*isinstance.treespec, LeafSpec")
@@ -133,6 +133,18 @@ def test_quadrature_beyond_the_limit_agrees_with_all_eigenvalues(tmp_path):
             assert abs(estimated[f"{sign}@{step}"] - exact[f"{sign}@{step}"]) < 3 * error + 0.01
     assert estimated["positive"] == estimated["positive@1e-02"]
     assert math.isclose(estimated["positive"] + estimated["zero"] + estimated["negative"], 1, abs_tol=1e-5)
+
+
+def test_another_seed_has_other_start_vectors_and_neighbours(tmp_path):
+    def shares(name, **changes):
+        torch.manual_seed(0)
+        net = Mlp((1,), 1, hidden=[20, 10], activation="tanh")
+        (row,) = table_of(net, function(), tmp_path / name, exact_up_to=0, **changes)[0].to_dict("records")
+        return row["loss"], row["positive"], row["sampled"]
+
+    first, again, other = shares("first"), shares("again"), shares("other", seed=1)
+    assert first == again and first[0] == other[0]
+    assert first[1] != other[1] and first[2] != other[2]
 
 
 def test_a_search_without_exact_hessians_is_refused(tmp_path):

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hw1.curvature import EmpiricalRisk
-from hw1.curvature.convolution import TwiceDifferentiable
+from hw1.curvature.twice import TwiceDifferentiable
 from hw1.vectors import ParamSpace
 
 torch.set_num_threads(1)

@@ -4,6 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils.parametrizations import weight_norm
 
 from hw1.callbacks import GradientNorm
 from hw1.data import Function
@@ -97,6 +99,28 @@ def test_the_ordinary_task_lowers_the_gradient_norm_after_n_epochs(tmp_path):
     gradient = torch.autograd.grad(F.mse_loss(nets[30](x), y), list(nets[30].parameters()))
     end = torch.cat([part.flatten() for part in gradient]).norm().item()
     assert end == pytest.approx(norms[30][129], rel=0.2)  # what is logged is the loss's gradient, one step earlier
+
+
+def test_a_step_through_weight_normalisation(tmp_path):
+    """Torch's own second derivative takes |v| for a constant; the oracle is a difference of first derivatives."""
+    torch.manual_seed(0)
+    net = nn.Sequential(weight_norm(nn.Linear(1, 5)), nn.Tanh(), nn.Linear(5, 1)).double()
+    x, y = (tensor.double() for tensor in (EXAMPLES.load().train_x, EXAMPLES.load().train_y))
+    start = parameters_to_vector(net.parameters()).detach()
+
+    def gradient(theta):
+        there = copy.deepcopy(net)
+        vector_to_parameters(theta, there.parameters())
+        return parameters_to_vector(torch.autograd.grad(F.mse_loss(there(x), y), list(there.parameters())))
+
+    slope = gradient(start)
+    expected = (gradient(start + 1e-5 * slope) - gradient(start - 1e-5 * slope)) / 1e-5  # 2 H g
+    tiny_fit(
+        net, EXAMPLES, tmp_path, data={"batch_size": None}, precision="64-true",
+        optimizer=lambda parameters: torch.optim.SGD(parameters, 1.0), task={"objective": "squared_gradient_norm"},
+    )  # fmt: skip
+    step = parameters_to_vector(net.parameters()).detach() - start
+    assert (step + expected).norm() < 1e-7 * expected.norm()
 
 
 def test_an_unknown_objective_is_refused():

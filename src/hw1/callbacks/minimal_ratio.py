@@ -63,6 +63,7 @@ class MinimalRatio(Callback):
         radius: their distance, as a share of |theta|.
         search_iterations: Hessians that the search from the end of training may take; 0 for no search.
         search_method: levenberg_marquardt or newton, see `hw1.curvature.find_critical_points`.
+        seed: of the start vectors and the neighbours.
 
     Raises:
         ValueError: a value is out of range, or a search where the exact Hessian is too large.
@@ -78,6 +79,7 @@ class MinimalRatio(Callback):
         radius: float,
         search_iterations: int,
         search_method: Method,
+        seed: int,
     ) -> None:
         if every_n_epochs is not None and every_n_epochs < 1:
             raise ValueError(f"every_n_epochs: got {every_n_epochs}, expected a positive integer or null")
@@ -93,6 +95,7 @@ class MinimalRatio(Callback):
         self._probes, self._steps = probes, steps
         self._samples, self._radius = samples, radius
         self._iterations, self._method = search_iterations, search_method
+        self._seed = seed
         self._rows: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -164,7 +167,7 @@ class MinimalRatio(Callback):
             steps=self._steps,
             samples=self._samples,
             radius=self._radius,
-            generator=torch.Generator(thetas.device).manual_seed(mixed("minimal_ratio", epoch, phase)),
+            generator=torch.Generator(thetas.device).manual_seed(mixed("minimal_ratio", self._seed, epoch, phase)),
         )
         return [{"member": r, "epoch": epoch, "phase": phase, **row} for r, row in enumerate(described)]
 

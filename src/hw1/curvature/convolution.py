@@ -7,13 +7,12 @@ own, and the derivatives of either are again the three fast kernels: <g, x * w> 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.overrides import TorchFunctionMode
 
 
 class _Geometry(NamedTuple):
@@ -110,19 +109,7 @@ class _ToWeight(torch.autograd.Function):
         )
 
 
-class TwiceDifferentiable(TorchFunctionMode):
-    """Inside, a network's convolutions are those of this file; the ones that it does not know stay torch's."""
-
-    def __torch_function__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Called by torch for each of its functions."""
-        if func in (torch.conv1d, torch.conv2d, torch.conv3d):
-            return _conv(func, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _conv(
+def convolution(
     usual: Any,
     input: Tensor,
     weight: Tensor,
@@ -132,6 +119,7 @@ def _conv(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
+    """A convolution of any dimension with the operations of this file; `usual`, torch's, where they do not know it."""
     dims = weight.ndim - 2
     if padding == "valid":
         padding = 0

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hw1.curvature.convolution import TwiceDifferentiable
 from hw1.curvature.examples import Examples, cast, close
 from hw1.curvature.products import GaussNewtonProduct, HessianProduct, Product
+from hw1.curvature.twice import TwiceDifferentiable
 from hw1.vectors import ParamSpace
 
 # A block of vectors goes through vmap where a network is so small that the overhead of operations rules; in a larger

@@ -1,5 +1,6 @@
 """The one LightningModule."""
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from hw1.callbacks.step_buffer import log_members, median
+from hw1.curvature.twice import TwiceDifferentiable
 from hw1.models import Replicated
 from hw1.training.objectives import LOSS, OBJECTIVES, SQUARED_GRADIENT_NORM, Loss, member_losses, squared_gradient_norms
 
@@ -128,8 +130,10 @@ class Task(lightning.LightningModule):
         Where the squared gradient norm is minimised, also `squares` [R, tensors], those of the loss's gradient.
         """
         x, y = batch
-        losses = member_losses(self.net, self.loss, self.net(x), y)
-        if self.minimises == SQUARED_GRADIENT_NORM:
+        twice = self.minimises == SQUARED_GRADIENT_NORM
+        with TwiceDifferentiable() if twice else contextlib.nullcontext():
+            losses = member_losses(self.net, self.loss, self.net(x), y)
+        if twice:
             squares = squared_gradient_norms(self.net, losses)
             return {"loss": squares.sum(), "losses": losses.detach(), "squares": squares.detach()}
         return {"loss": losses.sum(), "losses": losses.detach()}
