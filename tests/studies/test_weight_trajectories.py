@@ -165,7 +165,7 @@ def test_the_headlines(whole):
     found = {number.name: number for number in study().headlines(tables)}
     assert set(found) == {
         f"{name} weights={weights}"
-        for name in ("explained_variance", "end_distance_over_length")
+        for name in ("explained_variance", "end_distance_over_length", "end_distance_over_start_distance")
         for weights in (LAYER, "all")
     }
     row = tables["trajectory_layer"].iloc[0]
@@ -174,6 +174,9 @@ def test_the_headlines(whole):
     ratio = found["end_distance_over_length weights=all"]
     assert ratio.value == pytest.approx(tables["paths"].query("weights == 'all'")["ends_over_length"].mean())
     assert ratio.n == 3
+    rows = tables["paths"].query("weights == 'all'")
+    apart = [end / start for end, start in zip(rows["to_other_ends"], rows["to_other_starts"], strict=True)]
+    assert found["end_distance_over_start_distance weights=all"].value == pytest.approx(sum(apart) / 3)
 
 
 @pytest.mark.parametrize("n", [3, 7])
@@ -231,7 +234,7 @@ def test_other_swept_keys_have_axes_of_their_own(tmp_path):
     figures = study(layer=None).draw(tables)
     assert set(figures) == {"trajectory_model_lr=0.01", "trajectory_model_lr=0.001"}
     assert "optimizer.lr = 0.01" in figures["trajectory_model_lr=0.01"].subfigs[0].get_suptitle()
-    assert len(study(layer=None).headlines(tables)) == 4
+    assert len(study(layer=None).headlines(tables)) == 2 * 3
 
 
 def test_one_run_has_a_path_but_no_other_ends(tmp_path):

@@ -104,7 +104,7 @@ class WeightTrajectories:
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
-        """What the two axes explain, and how far apart the runs end, in lengths of a run's path."""
+        """What the two axes explain, and how far apart the runs end: in lengths of a path, and against the starts."""
         found = []
         for name in (name for name in _FIGURES[:2] if name in tables):
             for keys, part in _groups(tables[name]):
@@ -116,6 +116,8 @@ class WeightTrajectories:
                 paths = tables["paths"].merge(part[[*keys, "weights", "seed"]].drop_duplicates())
                 if n > 1:
                     found.append(_between(f"end_distance_over_length{label}", list(paths["ends_over_length"])))
+                    against = list(paths["to_other_ends"] / paths["to_other_starts"])
+                    found.append(_between(f"end_distance_over_start_distance{label}", against))
         return found
 
     def _measured(self, runs: list[Run], measurements: Measurements) -> Iterator[tuple[str, pd.DataFrame]]:
