@@ -20,10 +20,11 @@ import torchvision
 from interpolation import LAYERS, Plain
 from timing import arguments, data_root, interleaved, report
 
-from hw1.callbacks import GradientNorm, StepLoss
+from hw1.callbacks import GradientNorm
 from hw1.data import DataModule, Mnist
 from hw1.models import Cnn
 from hw1.training.metrics_csv import MetricsCsv
+from hw1.training.step_loss import StepLoss
 from hw1.training.task import Task
 
 EPOCHS = 3  # a fit's fixed cost, 0.3 s, is spread as in a short training

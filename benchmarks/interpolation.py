@@ -1,4 +1,4 @@
-"""Loss and accuracy at points between two networks, 70,000 images each: WholeSet against a DataLoader loop.
+"""Loss and accuracy at points between two networks, 70,000 images each: hw1 against a DataLoader loop.
 
 python benchmarks/interpolation.py [--repeats 5] [--threads 2]      needs the full MNIST (HW1_DATA)
 """
@@ -9,7 +9,8 @@ import torch.nn.functional as F
 import torchvision
 from timing import arguments, data_root, interleaved, report
 
-from hw1.landscape import WholeSet, evaluate, segment
+from hw1.curvature import EmpiricalRisk
+from hw1.landscape import evaluate, segment
 from hw1.models import Cnn
 from hw1.vectors import ParamSpace
 
@@ -36,11 +37,14 @@ def main() -> None:
     ]
     ends = [Cnn((1, 28, 28), 10, layers=LAYERS).to(memory_format=torch.channels_last) for _ in range(2)]
     alphas = [0.5]
-    risks = [WholeSet(ends[0], F.cross_entropy, s.data[:, None] / 255, s.targets) for s in sets]
+    risks = [
+        EmpiricalRisk(ends[0], F.cross_entropy, [(s.data[:, None] / 255, s.targets)], kind="classes", chunk_size=250)
+        for s in sets
+    ]
     found = {}
 
     def ours() -> None:
-        found["ours"] = torch.cat([evaluate(risk, segment(*ends, alphas)) for risk in risks])
+        found["ours"] = torch.cat([evaluate(risk.metrics, segment(*ends, alphas)) for risk in risks])
 
     def usual() -> None:
         net, space = Plain(), ParamSpace.of(ends[0])

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from timing import arguments
 
 from hw1.curvature import EmpiricalRisk, dense_hessian, spectrum
-from hw1.models import Mlp, replicate
+from hw1.models import Mlp, side_by_side
+from hw1.settings import RunSettings
 from hw1.training.fit import fit
-from hw1.training.identity import run_key
 from hw1.training.objectives import member_losses
 from hw1.vectors import ParamSpace
 
@@ -45,7 +45,7 @@ def loop(nets: list[Mlp], x: torch.Tensor, y: torch.Tensor, epochs: int) -> list
 
 def together(nets: list[Mlp], x: torch.Tensor, y: torch.Tensor, epochs: int) -> list[float]:
     """The steps of one run with members."""
-    net = replicate(nets)
+    net = side_by_side(nets)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
     for _ in range(epochs):
         optimizer.zero_grad()
@@ -69,14 +69,14 @@ def spectra_one_by_one(nets: list[Mlp], x: torch.Tensor, y: torch.Tensor) -> lis
 
 
 def spectra(nets: list[Mlp], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Eigenvalues of all members, [R, P], ten at a time as the callback takes them."""
+    """Eigenvalues of all members, [R, P], ten at a time as the measure takes them."""
     risk = EmpiricalRisk(nets[0], F.mse_loss, [(x, y)])
-    return torch.cat([spectrum(dense_hessian(risk, few)) for few in replicate(nets).theta().double().split(10)])
+    return torch.cat([spectrum(dense_hessian(risk, few)) for few in side_by_side(nets).theta().double().split(10)])
 
 
-def settings(epochs: int, threads: int) -> dict[str, object]:
+def settings(epochs: int, threads: int) -> RunSettings:
     """The run's resolved settings, as `python train.py` composes them."""
-    return {
+    return RunSettings.check({
         "name": "benchmark", "output": "", "seed": 0, "init": "shared", "replicas": MEMBERS, "scheduler": None,
         "objective": {"minimise": "loss", "after": 0}, "study": None, "sweep": None, "callbacks": {}, "logger": {},
         "trainer": {"_target_": "lightning.Trainer", "accelerator": "cpu", "devices": 1, "max_epochs": epochs,
@@ -87,7 +87,7 @@ def settings(epochs: int, threads: int) -> dict[str, object]:
                     "corruption": 0.0, "val_fraction": 0.0, "seed": 0, "workers": 0, "eval_batch_size": 1000},
         "model": {"_target_": "hw1.models.Mlp", "hidden": HIDDEN, "width": 1, "activation": "relu", "dropout": 0.0},
         "optimizer": {"_target_": "torch.optim.Adam", "lr": 1e-3, "fused": True},
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 def main() -> None:
@@ -101,8 +101,8 @@ def main() -> None:
 
     def whole_run() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            config = settings(epochs, options.threads)
-            result = fit(config, Path(folder) / f"run-{run_key(config)}")
+            own = settings(epochs, options.threads)
+            result = fit(own, Path(folder) / f"run-{own.key}")
             assert result["status"] == "complete", result
 
     ways = {

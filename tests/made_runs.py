@@ -8,7 +8,9 @@ from safetensors.torch import save_file, save_model
 
 from hw1.data import Digits
 from hw1.models import Mlp
-from hw1.training.identity import run_key
+from hw1.runs import Ask, Measured
+from hw1.runs.measured import write_measured
+from hw1.settings import RunSettings, run_key
 
 torch.set_num_threads(1)  # nets this small are slower on two threads, much slower where the cores are shared
 
@@ -45,9 +47,15 @@ def run_settings(batch_size=64, seed=0, lr=1e-3, hidden=(4,), **others):
         "model": {"_target_": "hw1.models.Mlp", "hidden": list(hidden), "width": 1, "activation": "relu"},
         "optimizer": {"_target_": "torch.optim.Adam", "lr": lr},
         "callbacks": {},
+        "measures": {},
         "logger": {},
         **others,
     }
+
+
+def checked(*args, **others):
+    """The same, as a study's check gets them."""
+    return RunSettings.check(run_settings(*args, **others))
 
 
 def make_run(
@@ -106,8 +114,35 @@ def make_members(root, singles, **settings):
     return folder
 
 
-def make_sweep(root, folders, swept, *, study=None, overrides=None, time="2026-01-01_00-00-00"):
-    """The folder of a sweep of these runs."""
+def ask_for(name, **settings):
+    """The measure that `measured_by_hand` writes for, and that `make_sweep` asks for."""
+    return Ask(name, {"_target_": f"made.{name}", **settings})
+
+
+def measured_by_hand(folder, name, values=None, *, rows=(), files=None, columns=None, **settings):
+    """Write what a measure would have found on a run.
+
+    Args:
+        folder: of the run.
+        name: of the measure.
+        values: column -> one number a member, or the number of the only one.
+        rows: of the longer table.
+        files: name -> content, of what stands beside.
+        columns: column -> label; by default a column's label is its name. `x_standard_error` is the error of `x`.
+        **settings: of the measure.
+    """
+    values = {column: value if isinstance(value, list) else [value] for column, value in (values or {}).items()}
+    errors = {column: error for column in values if (error := f"{column}_standard_error") in values}
+    told = {
+        column: {"label": (columns or {}).get(column, column), "unit": "", "error": errors.get(column, "")}
+        for column in values
+    }
+    file = ask_for(name, **settings).file(folder)
+    write_measured(file, Measured(name, "key", told, values, list(rows)), files or {})
+
+
+def make_sweep(root, folders, swept, *, study=None, overrides=None, time="2026-01-01_00-00-00", measures=()):
+    """The folder of a sweep of these runs; `measures` are names, or what `ask_for` gave."""
     sweep = root / "hand" / "sweeps" / time
     sweep.mkdir(parents=True)
     overrides = overrides or [[] for _ in folders]
@@ -123,6 +158,7 @@ def make_sweep(root, folders, swept, *, study=None, overrides=None, time="2026-0
         "started": 0.0,
         "swept": list(swept),
         "study": study,
+        "measures": [(ask_for(ask) if isinstance(ask, str) else ask).record() for ask in measures],
         "runs": runs,
         "trained": [folder.name for folder in folders],
     }

@@ -7,7 +7,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from hw1.command import explain, fail, help_text, job_line, normalised, with_budget
-from hw1.training.identity import ConfigError
+from hw1.runs import Ask
+from hw1.runs.measured import Measured, write_measured
+from hw1.settings import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -85,7 +87,7 @@ def test_options_of_a_made_up_folder(tmp_path):
 @pytest.fixture
 def refusal(monkeypatch):
     """refusal(*overrides) -> how the exception of composing them is explained."""
-    monkeypatch.setenv("HW1_CHECKOUT", "checkout")
+    monkeypatch.setenv("HW1_CHECKOUT", str(CONF.parent))
     GlobalHydra.instance().clear()
 
     def explained(*overrides):
@@ -108,6 +110,8 @@ def refusal(monkeypatch):
         (["optimiser.lr=1"], "optimiser.lr: no such setting; did you mean optimizer.lr?", []),
         (["optimizer.zzz=1"], "optimizer.zzz: no such setting; expected one of: ", ["lr, weight_decay"]),
         (["zzz=1"], "zzz: no such setting; expected one of: ", ["name, ", "seed"]),
+        (["callbacks=[default,sharpness]"], "callbacks: got sharpness, which is a measure; ", ["measures=[sharpness]"]),
+        (["callbacks.sensitivity.a=1"], "callbacks.sensitivity.a: no such setting; ", ["measures=[sensitivity]"]),
         (["seed.deep=1"], "seed.deep: no such setting", []),
         (["~nope"], "Could not delete from config. 'nope' does not exist.", []),
         (["+seed=1"], "Could not append to config. An item is already at 'seed'.", ["++seed=1"]),
@@ -148,37 +152,32 @@ def test_failing_prints_one_line_a_problem_and_leaves_with_one(capsys):
         fail(ConfigError("seed: got -1"), full=True)
 
 
-def sweep_of(tmp_path, results):
+def sweep_of(tmp_path, results, **result):
     """A sweep of runs a-0, b-1, ... of which all but the first were trained by this command; their results on disk."""
     names = [f"{letter}-{number}" for number, letter in enumerate("abcd"[: len(results)])]
     for name, status in zip(names, results, strict=True):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "config.yaml").write_text("{}")
         if status:
-            (tmp_path / "runs" / name / "result.json").write_text(json.dumps({"status": status}))
+            (tmp_path / "runs" / name / "result.json").write_text(json.dumps(result | {"status": status}))
     sweep = tmp_path / "sweeps" / "now"
     sweep.mkdir(parents=True)
-    record = {"trained": names[1:], "runs": [{"folder": name} for name in names], "started": time.time() - 60}
+    record = {"trained": names[1:], "launched": names[1:], "launched_at": time.time() - 60, "measures": []}
+    record |= {"runs": [{"folder": name} for name in names]}
     (sweep / "sweep.json").write_text(json.dumps(record))
     return sweep
 
 
 def test_the_line_of_a_job(tmp_path):
-    sweep = sweep_of(tmp_path, ["complete", "complete", None, None])
-    result = {
-        "status": "complete",
-        "metrics": {"train/loss": 1.0, "test/loss": 0.12345, "test/accuracy": 0.9},
-        "seconds": 61.2,
-    }
-    line = job_line(sweep, tmp_path / "runs" / "b-1", result)
+    metrics = {"train/loss": 1.0, "test/loss": 0.12345, "test/accuracy": 0.9}
+    sweep = sweep_of(tmp_path, ["complete", "complete", None, None], metrics=metrics, seconds=61.2)
+    line = job_line(sweep, tmp_path / "runs" / "b-1")
     assert line == "[2/4] b: test/loss 0.1235, test/accuracy 0.9000 in 1 min 01 s; about 2 min 00 s left"
 
 
 def test_the_line_of_a_failed_and_of_the_last_job(tmp_path):
-    sweep = sweep_of(tmp_path, ["complete", "failed", "complete"])
-    line = job_line(
-        sweep, tmp_path / "runs" / "b-1", {"status": "failed", "error": "the training loss is nan at step 3"}
-    )
+    sweep = sweep_of(tmp_path, ["complete", "failed", "complete"], error="the training loss is nan at step 3")
+    line = job_line(sweep, tmp_path / "runs" / "b-1")
     assert line == "[3/3] b: FAILED: the training loss is nan at step 3"
 
 
@@ -194,6 +193,20 @@ def test_the_line_of_a_failed_and_of_the_last_job(tmp_path):
     ],
 )
 def test_durations(seconds, text, tmp_path):
-    sweep = sweep_of(tmp_path, ["complete"])
-    line = job_line(sweep, tmp_path / "runs" / "a-0", {"status": "complete", "metrics": {}, "seconds": seconds})
+    sweep = sweep_of(tmp_path, ["complete", "complete"], metrics={}, seconds=seconds)
+    line = job_line(sweep, tmp_path / "runs" / "b-1")
     assert line.endswith(f" in {text}")
+
+
+def test_the_line_of_a_job_says_what_was_measured(tmp_path):
+    sweep = sweep_of(tmp_path, ["complete", "complete"], metrics={"test/loss": 0.5}, seconds=2)
+    asks = [Ask("flat", {"_target_": "mine.Flat"}), Ask("round", {"_target_": "mine.Round"})]
+    record = json.loads((sweep / "sweep.json").read_text())
+    (sweep / "sweep.json").write_text(json.dumps(record | {"measures": [ask.record() for ask in asks]}))
+    folder = tmp_path / "runs" / "b-1"
+    write_measured(asks[0].file(folder), Measured("flat", "key", seconds=1.5), {})
+    assert job_line(sweep, folder).endswith("b: test/loss 0.5000 in 2 s; measured flat in 1.5 s; about 1 min 00 s left")
+    write_measured(asks[1].file(folder), Measured("round", "key", error="no such thing"), {})
+    assert job_line(sweep, folder).endswith("measured flat in 1.5 s; measures.round FAILED: no such thing")
+    (sweep / "sweep.json").write_text(json.dumps(json.loads((sweep / "sweep.json").read_text()) | {"trained": []}))
+    assert job_line(sweep, folder) == "[2/2] b: measured flat in 1.5 s; measures.round FAILED: no such thing"

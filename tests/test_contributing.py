@@ -28,7 +28,7 @@ def mine(tmp_path, command):
 
     def run(*words):
         conf = str(tmp_path / "mine" / "conf")
-        return command("--config-dir", conf, *words, output=tmp_path / "out", cold=True, PYTHONPATH=path)
+        return command("--config-dir", conf, *words, output=tmp_path / "out", PYTHONPATH=path)
 
     return run
 
@@ -37,6 +37,8 @@ def test_the_blocks_are_files():
     assert set(BLOCKS) == {
         "my_models.py",
         "conf/model/maxout.yaml",
+        "my_measures.py",
+        "conf/measures/fisher.yaml",
         "my_studies.py",
         "conf/experiment/seed_spread.yaml",
     }
@@ -76,3 +78,42 @@ def test_a_dry_run_lists_and_trains_nothing_and_the_command_line_wins(mine, tmp_
         assert 5 * weights / 1e6 <= float(found[1]) + 0.005 < 5 * weights / 1e6 + 0.02
     assert "estimate, " in estimate and "not counted: the study's figures" in estimate
     assert not (tmp_path / "out").exists()
+
+
+def test_the_measure_is_in_the_table_the_figure_and_the_page_and_while_training(mine, tmp_path):
+    small = ("dataset=digits", "model=mlp", "model.hidden=[6]", "dataset.train_size=120", "trainer.max_epochs=2")
+    words = (*small, "experiment=flatness_sensitivity", "dataset.batch_size=20,60", "seed=0", "logger=none")
+    measures = ("measures=[sensitivity,fisher]", "measures.fisher.examples=40")
+    done = mine(*words, *measures)
+    assert done.returncode == 0, done.stderr
+    sweep = Sweep.read(tmp_path / "out" / "flatness_sensitivity")
+    for member, (_, row) in zip(sweep.members(), pd.read_csv(sweep.path / "runs.csv").iterrows(), strict=True):
+        x = member.run.datamodule().train_tensors[0][:40]
+        exact = fisher_trace(member.net(), x)
+        assert member.metrics["fisher/trace"] == pytest.approx(exact, rel=1e-4)
+        assert row["fisher/trace"] == pytest.approx(exact, rel=1e-4)
+    assert "trace of the Fisher information" in (sweep.path / "sharpness.svg").read_text()
+    assert "spearman_rho fisher/trace dataset.batch_size" in done.stdout
+    assert "fisher/trace" in (sweep.path / "report.html").read_text()
+    tracked = ("callbacks=[default,track]", "measures@callbacks.track.measure=fisher", "seed=0")
+    done = mine(
+        *small, *tracked, "callbacks.track.every_n_steps=2", "callbacks.track.every_n_epochs=null", "logger=none"
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = Sweep.read(tmp_path / "out" / "default").runs
+    logged = run.history().dropna(subset=["fisher/trace"])
+    assert logged["step"].tolist() == [1, 3] and (logged["fisher/trace"] > 0).all()
+    refused = mine(*words, "measures=[sensitivity,fisher]", "measures.fisher.examples=0")
+    assert refused.stderr.strip() == "error: measures.fisher.examples: got 0, expected a positive integer"
+
+
+def fisher_trace(net, x):
+    """By one backward pass an example and class."""
+    total = 0.0
+    for one in x:
+        p = net(one[None])[0].softmax(0).detach()
+        for label, probability in enumerate(p):
+            net.zero_grad()
+            net(one[None])[0].log_softmax(0)[label].backward()
+            total += probability.item() * sum(weight.grad.square().sum().item() for weight in net.parameters())
+    return total / len(x)

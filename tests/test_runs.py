@@ -7,9 +7,10 @@ from omegaconf import DictConfig
 from safetensors.torch import save_model
 from torch import nn
 
-from hw1.runs import Run, Sweep, find_run, is_complete, slug_of
-from hw1.training.identity import ConfigError, run_key
-from made_runs import make_run, make_sweep, run_settings
+from hw1.runs import Ask, Run, Sweep, find_run, is_complete, read_measured, slug_of
+from hw1.runs.measured import Measured, beside, write_measured
+from hw1.settings import ConfigError, RunSettings
+from made_runs import make_members, make_run, make_sweep, run_settings
 
 
 def theta(net):
@@ -20,8 +21,8 @@ def test_a_run_tells_its_settings(tmp_path):
     folder, _ = make_run(tmp_path, 32, 5)
     run = Run(str(folder))
     assert isinstance(run.config, DictConfig) and run.config.dataset.batch_size == 32
-    assert type(run.settings) is dict and type(run.settings["dataset"]) is dict
-    assert run.key == run_key(run.settings) and run.slug == "batch_size=32_seed=5_lr=0.001"
+    assert isinstance(run.settings, RunSettings) and run.settings.dataset["batch_size"] == 32
+    assert run.key == run.settings.key and run.slug == "batch_size=32_seed=5_lr=0.001"
     assert run.value("dataset.batch_size") == 32 and run.value("seed") == 5 and run.value("no.such") is None
     assert run.status == "complete" and run.result["parameters"] == sum(p.numel() for p in run.net().parameters())
     assert repr(run) == f"Run({str(folder)!r})"
@@ -189,7 +190,7 @@ def test_reading_a_sweep(tmp_path):
         sweep = Sweep.read(path)
         assert sweep.path == latest and [run.path for run in sweep.runs] == folders  # in the command's order
     assert len(Sweep.read(older).runs) == 1
-    assert sweep.swept == ["dataset.batch_size", "seed"]
+    assert sweep.keys == ["dataset.batch_size", "seed"]
     with pytest.raises(FileNotFoundError, match=r"^no sweep\.json in "):
         Sweep.read(tmp_path)
 
@@ -229,6 +230,62 @@ def test_the_table_of_a_sweep(tmp_path):
     assert {"train/loss", "test/loss", "test/accuracy"} <= set(sweep.table())
     with pytest.raises(ValueError, match=r"^metrics: got no/such, expected some of test/accuracy, test/loss"):
         sweep.table("no/such")
+
+
+def measure(folder, ask, values, files=None, **more):
+    """A measurement by hand."""
+    columns = {name: {"label": f"the {name}", "unit": "", "error": ""} for name in values}
+    return write_measured(ask.file(folder), Measured(ask.name, "key", columns, values, **more), files or {})
+
+
+def test_members_are_what_a_reader_iterates_over(tmp_path):
+    singles = [make_run(tmp_path, 16, seed) for seed in range(2)]
+    several = make_members(tmp_path, singles)
+    single, nets = make_run(tmp_path, 64)
+    failed, _ = make_run(tmp_path, 128, status="failed")
+    ask = Ask("flat", {"_target_": "mine.Flat", "examples": 8})
+    more = Ask("flat", {"_target_": "mine.Flat", "examples": 16}, {"examples": 16})
+    measure(several, ask, {"flat/height": [0.5, 0.25]})
+    measure(single, ask, {"flat/height": [0.75]})
+    measure(single, more, {"flat/height": [0.125]})
+    path = make_sweep(tmp_path, [several, single, failed], ["dataset.batch_size", "seed"])
+    record = json.loads((path / "sweep.json").read_text())
+    record |= {"measures": [ask.record()], "measured_later": [more.record()]}
+    (path / "sweep.json").write_text(json.dumps(record))
+    (several / "metrics.csv").write_text("epoch,step,member,test/loss\n0,0,0,1.5\n0,0,1,2.5\n")
+    sweep = Sweep.read(path)
+    members = list(sweep.members())
+    assert [(member.run.path, member.number) for member in members] == [(several, 0), (several, 1), (single, 0)]
+    assert [member.seed for member in members] == [0, 1, 0]
+    assert [dict(member.cells) for member in members] == [
+        {"dataset.batch_size": 64, "seed": 0}, {"dataset.batch_size": 64, "seed": 1},
+        {"dataset.batch_size": 64, "seed": 0},
+    ]  # fmt: skip
+    assert [member.metrics["flat/height"] for member in members] == [0.5, 0.25, 0.75]
+    assert members[2].metrics["flat/height[examples=16]"] == 0.125 and members[1].metrics["test/loss"] == 1.25
+    assert members[1].history()["test/loss"].tolist() == [2.5] and "member" not in members[1].history()
+    assert torch.equal(members[1].theta(), theta(singles[1][1][3])) and torch.equal(
+        theta(members[2].net()), theta(nets[3])
+    )
+    table = sweep.table("flat/height")
+    assert table["flat/height"].tolist()[:3] == [0.5, 0.25, 0.75] and table["flat/height"].isna().tolist()[3]
+    assert sweep.columns()["flat/height[examples=16]"]["label"] == "the flat/height [examples=16]"
+
+
+@pytest.mark.parametrize("damage", ["cut", "digit", "empty", "file cut"])
+def test_a_damaged_measurement_is_none(damage, tmp_path):
+    folder, _ = make_run(tmp_path)
+    ask = Ask("flat", {"_target_": "mine.Flat"})
+    written = measure(folder, ask, {"flat/height": [0.5]}, {"more.bin": b"12345"}, rows=[{"member": 0, "at": 1.5}])
+    file = ask.file(folder)
+    assert read_measured(file) == written and written.rows == [{"member": 0, "at": 1.5}]
+    assert beside(file, "more.bin").read_bytes() == b"12345"
+    text = file.read_text()
+    if damage == "file cut":
+        beside(file, "more.bin").write_bytes(b"1234")
+    else:
+        file.write_text({"cut": text[:-30], "digit": text.replace("0.5", "0.6"), "empty": ""}[damage])
+    assert read_measured(file) is None and Run(folder).measured(ask) is None
 
 
 def test_finding_a_run_by_its_key(tmp_path):

@@ -11,9 +11,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from hw1.training.identity import run_key
-from hydra_plugins.hw1_sweeper.listing import Job, crowded
-from hydra_plugins.hw1_sweeper.sweeper import Hw1Sweeper, _allot, _Composer, _Pins
+from hw1.settings import RunSettings
+from hydra_plugins.hw1_sweeper.listing import crowded
+from hydra_plugins.hw1_sweeper.plan import Composer, Job, Pins
+from hydra_plugins.hw1_sweeper.sweeper import Hw1Sweeper, _allot
+from made_runs import run_settings
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -41,12 +43,17 @@ def loader(monkeypatch):
 )
 def test_composed_as_hydra_composes(loader, words):
     master = loader.load_configuration("train", [], RunMode.MULTIRUN)
-    compose = _Composer(loader, master, OverridesParser.create(config_loader=loader))
+    compose = Composer(loader, master, OverridesParser.create(config_loader=loader))
     expected = OmegaConf.to_container(loader.load_configuration("train", words, RunMode.RUN))
     del expected["hydra"]
     expected = OmegaConf.to_container(OmegaConf.create(expected), resolve=True)
     for _ in range(2):  # the second time from the copy that is kept
         assert compose(words) == expected
+
+
+def settings_of(seed, **trainer):
+    plain = run_settings(seed=seed)
+    return RunSettings.check(plain | {"trainer": plain["trainer"] | trainer})
 
 
 @pytest.mark.parametrize(
@@ -56,13 +63,13 @@ def test_composed_as_hydra_composes(loader, words):
 def test_workers_with_more_threads_than_cores_are_pointed_out(n_jobs, threads, runs, named, monkeypatch):
     monkeypatch.setattr("joblib.cpu_count", lambda: 4)
     monkeypatch.setattr("joblib.effective_n_jobs", lambda n_jobs: 4 if n_jobs == -1 else n_jobs)
-    said = crowded(n_jobs, [Job([], {"trainer": {"threads": threads}}, "", CONF)] * runs)
+    said = crowded(n_jobs, [Job([], settings_of(0, threads=threads), CONF)] * runs)
     assert ("trainer.threads=1" in said and "on 4 cores" in said) if named else said is None
 
 
 def test_a_variant_drops_an_inherited_sweep_with_null():
     sweeper = object.__new__(Hw1Sweeper)  # Hydra reloads its plugins, and with them the class below this one
-    sweeper.params = {"seed": "0,1", "model.width": None}
+    sweeper.words = {"seed": "0,1", "model.width": None}
     assert sweeper._parse_config() == ["seed=0,1"]
 
 
@@ -70,14 +77,13 @@ def test_a_variant_drops_an_inherited_sweep_with_null():
 def test_the_source_of_mnist_is_pinned(target, pinned, tmp_path, monkeypatch):
     monkeypatch.setattr("hw1.data.source.choose_mnist_source", lambda root, source: "bundled")
     settings = {"dataset": {"_target_": f"hw1.data.{target}", "root": str(tmp_path), "source": "auto"}}
-    assert _Pins(set())(settings) == (["dataset.source=bundled"] if pinned else [])
+    assert Pins(set())(settings) == (["dataset.source=bundled"] if pinned else [])
     assert settings["dataset"]["source"] == ("bundled" if pinned else "auto")
 
 
 def job(base, number):
-    settings = {"seed": number, "name": "made", "init": "shared"}
-    key = run_key(settings)
-    return Job([f"seed={number}"], settings, key, base / "runs" / f"seed={number}-{key}")
+    settings = settings_of(number)
+    return Job([f"seed={number}"], settings, base / "runs" / f"seed={number}-{settings.key}")
 
 
 def finish(folder, status="complete"):
@@ -125,7 +131,7 @@ def launch(tmp_path, number, behave):
     _allot(tmp_path, jobs)
     sweeper = object.__new__(Hw1Sweeper)  # Hydra reloads its plugins, and with them the class below this one
     sweeper.launcher = Launcher([one.folder for one in jobs], behave)
-    sweeper._launch(jobs, tmp_path / "sweeps" / "now")
+    sweeper._launch(jobs, tmp_path / "sweeps" / "now", {"measures": []})
     results = [json.loads((one.folder / "result.json").read_text()) for one in jobs]
     return sweeper.launcher.calls, [result["status"] for result in results], results
 

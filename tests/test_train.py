@@ -25,7 +25,7 @@ SMALL = (
     "trainer.max_epochs=2",
     "model.width=0.5",
     "study.points=7",
-    "callbacks=default",
+    "measures=none",
     "trainer.threads=1",
 )
 

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 
 from hw1.data import DataModule
-from hw1.models import Replicated
+from hw1.models import Members
 from hw1.training.task import Task
 
 torch.set_num_threads(1)  # nets this small are slower on two threads, much slower where the cores are shared
@@ -29,8 +29,8 @@ def tiny_fit(
 ):
     """The trainer after `epochs` epochs."""
     module = DataModule(examples, **DATA | (data or {}))
-    if isinstance(net, Replicated):
-        module.order_seeds = list(range(net.replicas))
+    if isinstance(net, Members):
+        module.order_seeds = list(range(net.count))
     adam = lambda parameters: torch.optim.Adam(parameters, 1e-2)  # noqa: E731
     made = Task(net, module.loss, optimizer or adam, **(task or {}))
     with warnings.catch_warnings():
@@ -52,6 +52,27 @@ def tiny_fit(
         )
         fitting.fit(made, datamodule=module)
     return fitting
+
+
+class Sam(torch.optim.SGD):
+    """Sharpness-aware minimisation (Foret et al. 2021): the gradient of a step is that at a perturbed point."""
+
+    def step(self, closure):
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        with torch.enable_grad():
+            loss = closure()
+        gradients = [parameter.grad.clone() for parameter in parameters]
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter += 0.5 * gradient / norm
+        with torch.enable_grad():
+            closure()
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter -= 0.5 * gradient / norm
+        super().step()
+        return loss
 
 
 class Lines(Logger):

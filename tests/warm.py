@@ -14,7 +14,7 @@ from pathlib import Path
 
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _FORKSERVER.set_forkserver_preload(
-    ["hw1.training.fit", "hw1.report.conclude", "hw1.studies", "torch.utils.tensorboard"]
+    ["hw1.training.fit", "hw1.report.conclude", "hw1.studies", "hw1.measures.take", "torch.utils.tensorboard"]
 )
 
 
@@ -25,6 +25,7 @@ def run_program(program, words, cwd, environment, streams):
     os.environ.update(environment)
     for number, path in enumerate(streams, 1):
         os.dup2(os.open(path, os.O_WRONLY), number)
+    sys.path[:0] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", *sys.path)]
     sys.argv = [str(program), *words]
     runpy.run_path(str(program), run_name="__main__")
 

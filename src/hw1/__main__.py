@@ -1,4 +1,4 @@
-"""`python -m hw1 report | runs | homework | results | claims`: thin commands on experiments and finished sweeps."""
+"""`python -m hw1 report | runs | measure | homework | results | claims`: thin commands on experiments and sweeps."""
 
 import argparse
 import os
@@ -18,6 +18,11 @@ def main(words: list[str] | None = None) -> int:
     runs = commands.add_parser("runs", help="print a sweep's runs, one a line")
     runs.add_argument("path", help=paths)
     runs.add_argument("metrics", nargs="*", help="metrics to show, as test/accuracy; default: all")
+    measure = commands.add_parser("measure", help="take measures of a sweep's finished runs, without training")
+    measure.add_argument("path", help=paths)
+    measure.add_argument("words", nargs="+", help="measures and settings, as sharpness sharpness.examples=2048")
+    measure.add_argument("--config-dir", help="a folder of your own beside conf/, as for train.py")
+    measure.add_argument("--dry-run", action="store_true", help="say how many runs would be measured, and stop")
     homework = commands.add_parser("homework", help="run every question's default, and write one page")
     homework.add_argument("words", nargs="*", help="for every command, as budget=quick or --dry-run")
     for name, text in (
@@ -34,12 +39,14 @@ def main(words: list[str] | None = None) -> int:
     from hw1.runs import Sweep
 
     try:
+        if chosen.command == "measure":
+            return _measure(chosen)
         if chosen.command == "homework":
-            from hw1.report.homework import homework as ask
+            from hw1.reproduction.homework import homework as ask
 
             return ask(_checkout(), [*chosen.words, *flags])
         if chosen.command in ("results", "claims"):
-            from hw1.report import claims, results
+            from hw1.reproduction import claims, results
 
             fill = {"results": results.fill, "claims": claims.fill}[chosen.command]
             problems = fill(_checkout(), chosen.output or _checkout() / "multirun")
@@ -60,6 +67,26 @@ def main(words: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _measure(chosen: argparse.Namespace) -> int:
+    """Hand a measure command over to Hydra, whose launchers then take the measures, in parallel if they do."""
+    from hw1.command import quoted
+    from hw1.job import command
+    from hw1.runs import Sweep
+
+    sweep = Sweep.read(chosen.path).path.absolute()
+    names = [word for word in chosen.words if "=" not in word]
+    own = [word for word in chosen.words if "=" in word and word.partition(".")[0] in names]
+    others = [word for word in chosen.words if "=" in word and word not in own]
+    if not names:
+        raise ValueError(f"measure: got {' '.join(chosen.words)}, expected the name of a measure, as sharpness")
+    words = [f"measured_sweep={quoted(str(sweep))}", f"measures=[{','.join(names)}]"]
+    words += [f"hydra.sweep.dir={quoted(str(sweep.parent.parent))}", *(f"measures.{word}" for word in own), *others]
+    flags = ["--config-dir", chosen.config_dir] if chosen.config_dir else []
+    sys.argv = ["train.py", *flags, *words, *(["--dry-run"] if chosen.dry_run else [])]
+    command(_checkout())
     return 0
 
 

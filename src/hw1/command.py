@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import statistics
 import sys
@@ -38,7 +39,7 @@ def with_budget(words: Sequence[str], conf: Path) -> list[str]:
     from hydra._internal.utils import get_args_parser
     from omegaconf import OmegaConf
 
-    from hw1.training.budget import budget_words, limited
+    from hw1.settings.budget import budget_words, limited
 
     asked = get_args_parser().parse_args(list(words))
     also = [f"hydra.searchpath=[file://{asked.config_dir}]"] if asked.config_dir else []
@@ -95,7 +96,7 @@ def explain(error: BaseException, loader: Any = None) -> str:
         error: anything that composing or running raised.
         loader: Hydra's config loader, to list the options of a group.
     """
-    from hw1.training.identity import ConfigError
+    from hw1.settings import ConfigError
 
     if isinstance(error, ConfigError):
         return str(error)
@@ -112,12 +113,20 @@ def explain(error: BaseException, loader: Any = None) -> str:
 
 def _missing_option(error: BaseException, loader: Any) -> str:
     group, _, option = str(getattr(error, "missing_cfg_file", "")).rpartition("/")
-    options = list(getattr(error, "options", None) or (loader.get_group_options(group) if loader else []))
     if not group:
         return _one_line(str(error))
+    options = list(getattr(error, "options", None) or (loader.get_group_options(group) if loader else _shipped(group)))
+    if group == "callbacks" and option in _shipped("measures"):
+        return f"callbacks: got {option}, which is a measure; expected measures=[{option}], which trains nothing again"
     close = difflib.get_close_matches(option, options, 1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"{group}: got {option}, expected one of: {', '.join(options)}{hint}"
+
+
+def _shipped(group: str) -> list[str]:
+    """The options of a group in the checkout's conf/."""
+    folder = Path(os.environ.get("HW1_CHECKOUT", ""), "conf", group)
+    return _options(folder) if folder.is_dir() else []
 
 
 def _refused_override(error: BaseException) -> str:
@@ -128,8 +137,12 @@ def _refused_override(error: BaseException) -> str:
     missing = re.search(r"Could not override '([^']+)'", text)
     if missing:
         key = missing[1]
+        parts = key.split(".")
+        if parts[0] == "callbacks" and len(parts) > 2 and parts[1] in _shipped("measures"):
+            asked = f"measures=[{parts[1]}] measures.{'.'.join(parts[1:])}=..."
+            return f"{key}: no such setting; {parts[1]} is a measure: expected {asked}"
         node = getattr(cause, "parent_node", None)
-        known = [str(name) for name in node] if hasattr(node, "keys") else []
+        known = [str(name) for name in node] if node is not None and hasattr(node, "keys") else []
         # The exception names the first part of the path that is missing; suggest only among its siblings.
         wrong = str(getattr(cause, "key", key))
         close = difflib.get_close_matches(wrong, known, 1)
@@ -153,25 +166,41 @@ def _one_line(text: str) -> str:
     return " ".join(kept)
 
 
-def job_line(sweep: Path, folder: Path, result: dict[str, Any]) -> str:
-    """What to say when a run of a sweep has ended: count, name, result, time left."""
+def job_line(sweep: Path, folder: Path) -> str:
+    """What to say when a job of a sweep has ended: count, name, result, time left."""
     from hw1.files import read_json
-    from hw1.runs import is_complete
+    from hw1.runs import Run, ended
 
     record = read_json(sweep / "sweep.json")
     runs = folder.parent
-    ended = [name for name in record["trained"] if (runs / name / "result.json").exists()]
-    done = sum(is_complete(runs / entry["folder"]) for entry in record["runs"])
-    failed = sum(not is_complete(runs / name) for name in ended)
-    left = len(record["trained"]) - len(ended)
-    seconds = (time.time() - record["started"]) / max(1, len(ended)) * left
-    text = f"[{done + failed}/{len(record['runs'])}] {folder.name.rpartition('-')[0]}: "
-    if result["status"] == "complete":
+    done = [name for name in record["launched"] if ended(runs / name, record)]
+    left = len(record["launched"]) - len(done)
+    seconds = (time.time() - record["launched_at"]) / max(1, len(done)) * left
+    idle = len(record["runs"]) - len(record["launched"])
+    run = Run(folder)
+    result = run.result
+    text = f"[{idle + len(done)}/{len(record['runs'])}] {run.slug}: "
+    if result["status"] != "complete":
+        text += f"FAILED: {result['error']}"
+    elif folder.name in record["trained"]:
         metrics = [f"{name} {_value(value)}" for name, value in result["metrics"].items() if name.startswith("test/")]
         text += ", ".join(metrics) + f" in {duration(result['seconds'])}"
-    else:
-        text += f"FAILED: {result['error']}"
+    text += _measured(run, record, first=folder.name not in record["trained"])
     return text + (f"; about {duration(seconds)} left" if left else "")
+
+
+def _measured(run: Any, record: dict[str, Any], first: bool) -> str:
+    """What to say of the measures of a run; nothing where there are none."""
+    from hw1.runs import asks_in, read_measured
+
+    found = [(ask, read_measured(ask.file(run.path))) for ask in asks_in(record)]
+    good = [(ask.name + ask.label, one.seconds) for ask, one in found if one is not None and not one.error]
+    parts = []
+    if good:
+        names, seconds = ", ".join(name for name, _ in good), sum(spent for _, spent in good)
+        parts.append(f"measured {names} in {duration(seconds)}")
+    parts += [f"measures.{ask.name} FAILED: {one.error}" for ask, one in found if one is not None and one.error]
+    return ("" if first or not parts else "; ") + "; ".join(parts)
 
 
 def _value(value: float | list[float]) -> str:
@@ -182,6 +211,11 @@ def _value(value: float | list[float]) -> str:
     if not ordered:
         return "nan"
     return f"{statistics.median(ordered):.4f} ({ordered[0]:.4f} to {ordered[-1]:.4f}, n = {len(value)})"
+
+
+def quoted(text: str) -> str:
+    """A text as one word of a command to Hydra: in single quotes, those inside escaped."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def duration(seconds: float) -> str:

@@ -8,12 +8,14 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
-from hw1.callbacks import GradientNorm, StepLoss
+from hw1.callbacks import GradientNorm
 from hw1.callbacks.gradient_norm import squared_norms
 from hw1.data import Digits, Function
 from hw1.models import Cnn, Mlp
 from hw1.training.metrics_csv import MetricsCsv
-from tiny_fit import Lines, tiny_fit
+from hw1.training.step_loss import StepLoss
+from hw1.training.task import Task
+from tiny_fit import Lines, Sam, tiny_fit
 
 
 class Before(Callback):
@@ -133,7 +135,11 @@ def test_one_row_a_step_in_a_long_epoch(tmp_path):
     csv, net = MetricsCsv(tmp_path), nn.Linear(1, 1)
     net(torch.ones(1, 1)).sum().backward()
     trainer = SimpleNamespace(global_step=0, loggers=[csv], current_epoch=0, precision_plugin=None)
-    module, gradient, loss = SimpleNamespace(net=net), GradientNorm(every_n_steps=50, per_layer=False), StepLoss()
+    module, gradient, loss = (
+        Task(net, F.mse_loss, torch.optim.Adam),
+        GradientNorm(every_n_steps=50, per_layer=False),
+        StepLoss(),
+    )
     for step in range(5_200):
         trainer.global_step = step
         loss.on_train_batch_start(trainer, module, None, step)
@@ -147,6 +153,40 @@ def test_one_row_a_step_in_a_long_epoch(tmp_path):
     rows = (tmp_path / "metrics.csv").read_text().splitlines()[1:]
     steps = [int(row.split(",")[1]) for row in rows]
     assert steps == list(range(5_200))
+
+
+@pytest.mark.parametrize("objective", ["loss", "squared_gradient_norm"])
+@pytest.mark.parametrize(
+    "optimizer", [lambda p: Sam(p, 0.01), lambda p: torch.optim.LBFGS(p, 0.1, max_iter=4)], ids=["sam", "lbfgs"]
+)
+def test_of_several_evaluations_in_a_step_the_first_is_logged(optimizer, objective, tmp_path):
+    before, lines = Before(), Lines()
+    callbacks = [before, GradientNorm(every_n_steps=1, per_layer=True), StepLoss()]
+    task = {"objective": objective}
+    net = Mlp((1,), 1, hidden=[6], activation="tanh")
+    tiny_fit(net, function(40), tmp_path, callbacks, logger=lines, epochs=2, optimizer=optimizer, task=task)
+    found = {name: lines.of(name) for name in ("gradient_norm", "gradient_norm/1", "train_step/loss")}
+    assert all(list(steps) == list(range(6)) for steps in found.values())
+    for step, (there, x, y) in enumerate(before.seen):
+        expected = norms(there, F.mse_loss, x, y)
+        assert found["gradient_norm"][step] == pytest.approx(expected[""], rel=1e-5)
+        assert found["gradient_norm/1"][step] == pytest.approx(expected["1"], rel=1e-5)
+        assert found["train_step/loss"][step] == pytest.approx(F.mse_loss(there(x), y).item(), rel=1e-6)
+
+
+def test_accumulated_gradients_are_those_of_the_step(tmp_path):
+    """Of two batches that make a step, the norm is that of their mean gradient, at the last batch."""
+    before, lines = Before(), Lines()
+    callbacks = [before, GradientNorm(every_n_steps=1, per_layer=False)]
+    data = {"batch_size": 10}
+    net = Mlp((1,), 1, hidden=[6])
+    tiny_fit(net, function(40), tmp_path, callbacks, logger=lines, data=data, accumulate_grad_batches=2)
+    found = lines.of("gradient_norm")
+    assert list(found) == [0, 1]
+    for step in found:
+        (there, *one), (_, *two) = before.seen[2 * step : 2 * step + 2]
+        both = [torch.cat(parts) for parts in zip(one, two, strict=True)]
+        assert found[step] == pytest.approx(norms(there, F.mse_loss, *both)[""], rel=1e-5)
 
 
 @pytest.mark.parametrize("every", [0, -1])

@@ -2,19 +2,15 @@ import json
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from hw1.callbacks import EpochCheckpoint, StopAtTrainLoss, WeightSnapshots
+from composed import settings, trained
+from hw1.callbacks import StopAtTrainLoss, WeightSnapshots
 from hw1.data import Function
 from hw1.models import Mlp
-from hw1.runs import Run
+from hw1.settings import ConfigError
 from hw1.training import build
-from hw1.training.fit import fit
-from hw1.training.identity import ConfigError, run_key
-from test_experiments import CONF, ROOT
+from hw1.training.checkpoint import EpochCheckpoint
 from tiny_fit import Lines, tiny_fit
 
 EPOCHS = 8
@@ -82,23 +78,7 @@ SMALL = (
 STOP = "callbacks=[default,stop_at_train_loss]"
 
 
-@pytest.fixture
-def settings(monkeypatch):
-    """Words of a command -> resolved settings."""
-    monkeypatch.setenv("HW1_CHECKOUT", str(ROOT))
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield lambda *words: OmegaConf.to_container(compose("train", overrides=list(words)), resolve=True)
-
-
-def trained(settings, root):
-    folder = root / f"run-{run_key(settings)}"
-    result = fit(settings, folder)
-    assert result["status"] == "complete", result["traceback"]
-    return Run(folder)
-
-
-def test_the_result_says_whether_it_was_reached(settings, tmp_path):
+def test_the_result_says_whether_it_was_reached(tmp_path):
     own = settings(*SMALL, STOP, "trainer.max_epochs=30", "callbacks.stop_at_train_loss.loss=0.5")
     run = trained(own, tmp_path)
     losses = run.history()["train/loss"].dropna().tolist()
@@ -110,7 +90,7 @@ def test_the_result_says_whether_it_was_reached(settings, tmp_path):
 
 
 @pytest.mark.parametrize("lost", ["result", "end", "epoch"])
-def test_a_run_that_was_killed_near_its_stop_ends_as_if_it_was_not(lost, settings, tmp_path, monkeypatch):
+def test_a_run_that_was_killed_near_its_stop_ends_as_if_it_was_not(lost, tmp_path, monkeypatch):
     words = (*SMALL, STOP, "trainer.max_epochs=30", "callbacks.stop_at_train_loss.loss=0.5")
     own = settings(*words, "trainer.checkpoint_seconds=0")
     whole = trained(own, tmp_path / "whole")
@@ -142,7 +122,7 @@ def test_a_run_that_was_killed_near_its_stop_ends_as_if_it_was_not(lost, setting
     assert json.loads((again.path / "result.json").read_text())["status"] == "complete"
 
 
-def test_members_cannot_stop_alone(settings, tmp_path):
+def test_members_cannot_stop_alone(tmp_path):
     with pytest.raises(
         ConfigError, match=r"^callbacks\.stop_at_train_loss\.replicas: got 3, expected 1: members cannot stop alone"
     ):

@@ -94,7 +94,7 @@ def test_nothing_but_whole_files_is_left(tmp_path, monkeypatch):
             file.write(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("hw1.callbacks.weight_snapshots.save_model", torn)
+    monkeypatch.setattr("hw1.training.snapshots.save_model", torn)
     with pytest.raises(OSError, match="No space left"):
         tiny_fit(Mlp((1,), 1, hidden=[3]), function(), tmp_path, [WeightSnapshots(None)])
     assert os.listdir(tmp_path / "snapshots") == []

@@ -118,6 +118,52 @@ def test_the_same_generator_gives_the_same_bits():
     assert torch.equal(torch.get_rng_state(), randomness)
 
 
+# --- a start vector
+
+
+def test_from_the_exact_eigenvector_fewer_products_are_needed():
+    cold, warm, near = [], [], []
+    for seed in range(20):
+        op = with_spectrum(torch.randn(300, generator=seeded(seed)), seed)
+        values, vectors = torch.linalg.eigh(op.matrix)
+        noise = torch.randn(300, dtype=torch.float64, generator=seeded(seed + 1))  # the network trained on
+        starts = (None, 7 * vectors[:, -1], vectors[:, -1] + 2e-3 * noise)
+        for spent, start in zip((cold, warm, near), starts, strict=True):
+            pairs = extreme_eigenpairs(op, 1, generator=seeded(seed), start=start)
+            assert pairs.values.item() == pytest.approx(values[-1].item(), rel=1e-5)
+            assert pairs.residuals.max() <= 1e-4 * values.abs().max()
+            spent.append(pairs.products)
+    assert sum(warm) < 0.87 * sum(cold) and sum(near) < 0.87 * sum(cold)
+    alone = with_spectrum(hessian_like())  # nothing to save, and nothing lost
+    vector = torch.linalg.eigh(alone.matrix).eigenvectors[:, -1]
+    spent = [extreme_eigenpairs(alone, 1, generator=seeded(), start=start).products for start in (None, vector)]
+    assert spent[1] <= spent[0] + 1
+
+
+@pytest.mark.parametrize("which", ["largest", "smallest", "both"])
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_start_beside_what_is_wanted_finds_it_all_the_same(which, k):
+    op = with_spectrum(hessian_like())
+    vectors = torch.linalg.eigh(op.matrix).eigenvectors
+    expected = extreme_eigenpairs(op, k, which, tol=1e-8, generator=seeded())
+    for column in (0, 1, 150, -2, -1):  # an exact eigenvector, which Krylov space alone would never leave
+        pairs = extreme_eigenpairs(op, k, which, tol=1e-6, generator=seeded(), start=vectors[:, column])
+        torch.testing.assert_close(pairs.values, expected.values, rtol=0, atol=1e-6)
+
+
+def test_without_a_start_the_random_stream_is_as_it_was():
+    op, generators = with_spectrum(hessian_like()), [seeded(), seeded()]
+    extreme_eigenpairs(op, 1, generator=generators[0])
+    torch.randn(300, dtype=torch.float64, generator=generators[1])
+    assert torch.equal(generators[0].get_state(), generators[1].get_state())
+
+
+@pytest.mark.parametrize("start", [torch.ones(2), torch.zeros(3), torch.tensor([1.0, math.nan, 0.0])])
+def test_a_bad_start_is_refused(start):
+    with pytest.raises(ValueError, match=r"^start: got shape \[\d\], expected a finite vector \[3\] other than zero"):
+        extreme_eigenpairs(with_spectrum([1.0, 2.0, 3.0]), 1, generator=seeded(), start=start)
+
+
 def test_bad_requests_are_refused():
     op = with_spectrum([1.0, 2.0, 3.0])
     for k in (0, 4):

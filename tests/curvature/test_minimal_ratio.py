@@ -10,8 +10,8 @@ from hw1.curvature import (
     GaussNewton,
     Hessian,
     Ratio,
+    batched,
     ladder,
-    many_points,
     minimal_ratio,
     quadrature_ratio,
     sampled_ratio,
@@ -131,7 +131,7 @@ def test_a_networks_minimum_has_no_lower_neighbours():
     risk = EmpiricalRisk(net, F.mse_loss, [(x, y)])
     solution = torch.linalg.lstsq(torch.cat([x, torch.ones(20, 1).double()], 1), y).solution[:, 0]
     assert ParamSpace.of(net).size == 4
-    assert sampled_ratio(many_points(risk), solution, 1e-2, 30, seeded()).value == 1
+    assert sampled_ratio(batched(risk), solution, 1e-2, 30, seeded()).value == 1
 
 
 def test_bad_input_is_refused():

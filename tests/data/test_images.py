@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hw1.data import Cifar10, Digits, FashionMnist, ImageFolder, Mnist, folder
+from hw1.data import Cifar10, Digits, FashionMnist, ImageFolder, Mnist
 
 
 def write_images(root, counts, size=4, mode="RGB"):
@@ -104,8 +104,8 @@ def test_decoded_images_are_cached_until_a_file_changes(tmp_path, monkeypatch):
     root = tmp_path / "pictures"
     write_images(root, {"train": {"a": 3, "b": 3}, "test": {"a": 1, "b": 1}})
     decoded = []
-    original = folder.Image.open
-    monkeypatch.setattr(folder.Image, "open", lambda path: decoded.append(path) or original(path))
+    original = Image.open
+    monkeypatch.setattr(Image, "open", lambda path: decoded.append(path) or original(path))
 
     first = ImageFolder(None, root, size=4, channels=3)
     first.prepare()

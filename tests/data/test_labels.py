@@ -13,6 +13,13 @@ def seeded(seed=0):
 LABELS = torch.randint(10, (5000,), generator=seeded(9))
 
 
+def test_a_subset_of_sequences_is_a_plain_one():
+    tokens = torch.randint(5, (100, 7), generator=seeded())
+    kept = subset(tokens, 30, seeded(1))
+    assert len(set(kept.tolist())) == 30 and kept.tolist() == sorted(kept.tolist())
+    assert torch.equal(kept, subset(tokens.float(), 30, seeded(1)))
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5, 1.0])
 def test_corruption_keeps_frequencies_and_changes_its_share(fraction):
     before = LABELS.clone()

@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,8 @@ from torch.nn.functional import cross_entropy, mse_loss
 import hw1.data
 from hw1.data import DataModule
 from hw1.data.batches import EpochBatches, generator
-from hw1.data.examples import Examples
+from hw1.data.protocol import TrainTest
+from hw1.kinds import loss_of
 
 SETTINGS = {
     "batch_size": 8,
@@ -30,7 +33,7 @@ names = itertools.count()
 def toy(train=103, test=20, loss=cross_entropy):
     """Examples whose input is their own number, so that a test sees which ones it got."""
     x, y = torch.arange(train + test).float()[:, None], torch.arange(train + test) % 3
-    examples = Examples(x[:train], y[:train], x[train:], y[train:])
+    examples = TrainTest(x[:train], y[:train], x[train:], y[train:])
     name, loads = f"toy-{next(names)}", []
     return SimpleNamespace(
         name=name,
@@ -216,6 +219,58 @@ def test_values_that_depend_on_the_examples():
         module(train_size=103, val_fraction=0.2).setup()
     with pytest.raises(ValueError, match=r"^val_fraction: got 0\.001, expected some but not all of 103 examples$"):
         module(val_fraction=0.001).setup()
+
+
+def label_smoothing(outputs, targets, reduction="mean"):
+    return cross_entropy(outputs, targets, reduction=reduction, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kind", "loss"),
+    [
+        ({"loss": cross_entropy}, "classes", cross_entropy),
+        ({"loss": mse_loss}, "values", mse_loss),
+        ({"kind": "classes"}, "classes", cross_entropy),
+        ({"kind": "values"}, "values", mse_loss),
+        ({"kind": "tokens"}, "tokens", loss_of("tokens")),
+        ({"kind": "classes", "loss": label_smoothing}, "classes", label_smoothing),
+    ],
+)
+def test_the_kind_of_task_is_its_source_s(attributes, kind, loss):
+    examples = toy()
+    del examples.loss
+    vars(examples).update(attributes)
+    data = module(examples)
+    assert (data.kind, data.loss, data.has_classes) == (kind, loss, kind == "classes")
+
+
+def test_an_unknown_kind_is_refused():
+    examples = toy()
+    examples.kind = "images"
+    with pytest.raises(ValueError, match=r"^kind: got 'images', expected one of classes, values, tokens$"):
+        module(examples)
+
+
+def test_what_planning_reads_of_a_source_is_on_its_class():
+    large = {name for name in hw1.data.__all__ if getattr(getattr(hw1.data, name), "large", False)}
+    assert large == {"Cifar10", "FashionMnist", "Mnist", "MnistMean"}
+    auto = {name for name in hw1.data.__all__ if hasattr(getattr(hw1.data, name), "choose_source")}
+    assert auto == {"Mnist", "MnistMean"}
+    assert all(getattr(hw1.data, name).choose_source(None, "bundled") == "bundled" for name in auto)
+    kinds = {name: getattr(hw1.data, name).kind for name in hw1.data.__all__ if name != "DataModule"}
+    assert {name for name, kind in kinds.items() if kind == "values"} == {"Function", "MnistMean"}
+    assert set(kinds.values()) == {"values", "classes"}
+
+
+def test_sources_are_read_without_torch():
+    code = (
+        "import sys, hw1.data as d\n"
+        "made = [getattr(d, name) for name in d.__all__ if name != 'DataModule']\n"
+        "d.Function('sin_2', [-1, 1], points=3, noise=0.0, noise_seed=0, test_points=2).identity()\n"
+        "print({'torch', 'torchvision', 'numpy', 'PIL'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("set()", "")
 
 
 DATASETS = {

@@ -153,8 +153,8 @@ def test_a_figure_named_after_an_option_in_a_folder_lies_beside_the_others(sweep
     folder, _ = sweep
     draw = FlatnessInterp.draw
 
-    def renamed(self, tables):
-        return {f"{name}_model=networks/dense": figure for name, figure in draw(self, tables).items()}
+    def renamed(self, tables, keys):
+        return {f"{name}_model=networks/dense": figure for name, figure in draw(self, tables, keys).items()}
 
     monkeypatch.setattr(FlatnessInterp, "draw", renamed)
     conclude(folder)

@@ -7,14 +7,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hw1.data import Digits
+from hw1.measures.cache import Cache
 from hw1.runs import Sweep
+from hw1.settings import ConfigError, RunSettings
 from hw1.studies import FlatnessInterp
-from hw1.studies.protocol import Measurements
-from hw1.training.identity import ConfigError
-from made_runs import make_members, make_run, make_sweep, run_settings
+from made_runs import checked, make_members, make_run, make_sweep, measured_by_hand, run_settings
 
 DIGITS = Digits().load()
 POINTS = 7  # -1, -0.5, ..., 2
+KEYS = ["dataset.batch_size", "seed"]
 
 
 def study(**changes):
@@ -41,7 +42,7 @@ def three_sizes(root):
             folder, nets = make_run(root, batch_size, seed)
             made[batch_size, seed] = folder, nets[3]
     folders = [folder for folder, _ in made.values()]
-    return Sweep.read(make_sweep(root, folders, ["dataset.batch_size", "seed"])), made
+    return Sweep.read(make_sweep(root, folders, KEYS)), made
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def whole(tmp_path_factory):
 
 
 def measured(sweep, tmp_path, **changes):
-    return study(**changes).measure(sweep, Measurements(tmp_path / "hand" / "measurements"))
+    return study(**changes).measure(sweep, Cache(tmp_path / "hand" / "measurements"))
 
 
 def test_the_ends_are_the_trained_networks(whole):
@@ -106,7 +107,7 @@ def test_the_tables(whole):
 
 def test_the_headlines_are_means_over_seeds(whole):
     tables, _ = whole
-    found = study().headlines(tables)
+    found = study().headlines(tables, KEYS)
     barriers = tables["barriers"].query("split == 'test'")
     assert [number.n for number in found] == [2, 2]
     for number, other in zip(found, (64, 256), strict=True):
@@ -176,14 +177,14 @@ def test_grids_hold_zero_and_one_exactly(start, stop, points):
 
 
 def test_one_value_is_nothing_to_interpolate_between():
-    runs = [run_settings(64, seed) for seed in (0, 1)]
+    runs = [checked(64, seed) for seed in (0, 1)]
     with pytest.raises(
         ConfigError, match=r"^dataset\.batch_size: got 64, expected two values or more, as .*=64,1024: "
     ):
         study().check(runs, ["seed"])
-    study().check([run_settings(64), run_settings(1024)], ["dataset.batch_size"])
+    study().check([checked(64), checked(1024)], ["dataset.batch_size"])
     with pytest.raises(ConfigError, match=r"^optimizer\.lr: got 0\.001, expected two values"):
-        study(pair_by="optimizer.lr").check([run_settings(64), run_settings(1024)], ["dataset.batch_size"])
+        study(pair_by="optimizer.lr").check([checked(64), checked(1024)], ["dataset.batch_size"])
 
 
 @pytest.mark.parametrize(
@@ -201,16 +202,15 @@ def test_pairs_of_unlike_networks_or_data_are_refused(pair_by, first, second, me
     for run, changes in zip(runs, (first, second), strict=True):
         run["dataset"] |= changes
     with pytest.raises(ConfigError, match=rf"^study\.pair_by: got {pair_by}, .*{message}"):
-        study(pair_by=pair_by).check(runs, [pair_by])
+        study(pair_by=pair_by).check([RunSettings.check(run) for run in runs], [pair_by])
 
 
 def test_two_seeds_on_the_same_data_are_a_pair(tmp_path):
-    runs = [run_settings(seed=seed) for seed in (0, 1)]
-    study(pair_by="seed").check(runs, ["seed"])
+    study(pair_by="seed").check([checked(seed=seed) for seed in (0, 1)], ["seed"])
     folders = [make_run(tmp_path, seed=seed)[0] for seed in (0, 1)]
     tables = measured(Sweep.read(make_sweep(tmp_path, folders, ["seed"])), tmp_path, pair_by="seed")
     assert set(zip(tables["interpolation"]["theta_1"], tables["interpolation"]["theta_2"], strict=True)) == {(0, 1)}
-    assert len(study(pair_by="seed").draw(tables)) == 1
+    assert len(study(pair_by="seed").draw(tables, ["seed"])) == 1
 
 
 def test_any_setting_can_tell_the_pair_apart(tmp_path):
@@ -226,8 +226,8 @@ def test_the_full_batch_is_the_largest(tmp_path):
     folders = [make_run(tmp_path, batch_size)[0] for batch_size in (None, 64, 32)]
     sweep = Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size"]))
     tables = measured(sweep, tmp_path)
-    assert set(tables["interpolation"]["theta_1"]) == {32} and len(study().headlines(tables)) == 2
-    assert len(study().draw(tables)) == 1
+    assert set(tables["interpolation"]["theta_1"]) == {32} and len(study().headlines(tables, KEYS[:1])) == 2
+    assert len(study().draw(tables, KEYS[:1])) == 1
 
 
 def test_members_are_paired_one_by_one(sweep, tmp_path):
@@ -257,16 +257,36 @@ def test_a_network_in_two_runs_is_one_pair(sweep, tmp_path):
     assert tables["barriers"]["seed"].tolist() == [0, 0, 1, 1, 2, 2]
 
 
-def test_the_barriers_hold_what_callbacks_measured(tmp_path):
+def test_the_barriers_hold_what_was_measured_of_both_ends(tmp_path):
     folders = []
     for size in (16, 64):
-        metrics = {"train/loss": 1.0, "test/loss": 2.0, "sensitivity/loss": size / 10, "sharpness/trace": 5 * size}
-        folders.append(make_run(tmp_path, size, metrics=metrics)[0])
-    tables = measured(Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size"])), tmp_path)
-    columns = ["sensitivity/loss_at_0", "sensitivity/loss_at_1", "sharpness/trace_at_0", "sharpness/trace_at_1"]
-    assert tables["barriers"][columns].to_numpy().tolist() == [[1.6, 6.4, 80, 320]] * 2  # train and test
+        folders.append(make_run(tmp_path, size)[0])
+        measured_by_hand(folders[-1], "sensitivity", {"sensitivity/loss": size / 10})
+        trace = {"sharpness/trace": 5 * size, "sharpness/trace_standard_error": size / 2}
+        measured_by_hand(folders[-1], "sharpness", trace)
+    keys = ["dataset.batch_size"]
+    sweep = Sweep.read(make_sweep(tmp_path, folders, keys, measures=["sensitivity", "sharpness"]))
+    tables = measured(sweep, tmp_path)
+    names = ["sensitivity/loss", "sharpness/trace", "sharpness/trace_standard_error"]
+    columns = [f"{name}_at_{end}" for end in (0, 1) for name in names]
+    assert tables["barriers"][columns].to_numpy().tolist() == [[1.6, 80, 8, 6.4, 320, 32]] * 2  # train and test
     assert not set(columns) & set(tables["interpolation"])
-    assert len(study().headlines(tables)) == 1
+    assert len(study().headlines(tables, keys)) == 1
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_nothing_lies_between_a_network_and_one_that_diverged(size, tmp_path):
+    folders = {batch_size: make_run(tmp_path, batch_size)[0] for batch_size in (16, 64)}
+    file = folders[size] / "snapshots" / "epoch=000003.safetensors"
+    save_file({name: torch.full_like(value, torch.nan) for name, value in load_file(file).items()}, file)
+    sweep = Sweep.read(make_sweep(tmp_path, list(folders.values()), ["dataset.batch_size"]))
+    table = measured(sweep, tmp_path)["interpolation"]
+    whole = table["alpha"] == (1.0 if size == 16 else 0.0)
+    assert table["loss"][whole].notna().all() and table["loss"][~whole].isna().all()
+    file = folders[80 - size] / "snapshots" / "epoch=000003.safetensors"
+    save_file({name: torch.full_like(value, torch.nan) for name, value in load_file(file).items()}, file)
+    table = measured(sweep, tmp_path)["interpolation"]
+    assert len(table) == 2 * POINTS and table[["loss", "accuracy"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize(
@@ -292,15 +312,17 @@ def test_swept_lists_groups_and_nulls_are_no_lost_rows(swept, values, tmp_path):
             else:
                 more = {swept: value}
             folders.append(make_run(tmp_path, batch_size, **more)[0])
-    sweep = Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size", swept]))
-    tables = measured(sweep, tmp_path)
+    keys = ["dataset.batch_size", swept]
+    tables = measured(Sweep.read(make_sweep(tmp_path, folders, keys)), tmp_path)
     assert len(tables["interpolation"]) == 2 * 2 * POINTS and len(tables["barriers"]) == 2 * 2
-    assert len(study().headlines(tables)) == 2
-    drawn = study().draw(tables)
+    assert len(study().headlines(tables, keys)) == 2
+    drawn = study().draw(tables, keys)
     assert sum(len(figure.axes) for figure in drawn.values()) == 2 * 2  # loss and accuracy of both
 
 
 # Drawing, from tables alone
+
+DRAWN = ["optimizer.lr", "dataset.batch_size", "seed"]
 
 
 def made_tables(seeds=(0,), lrs=(1e-3, 1e-2), inits=("independent",), pairs=((64, 1024),), accuracy=True):
@@ -337,7 +359,7 @@ def end_markers(axes):
 
 @pytest.mark.parametrize(("seeds", "n"), [((0,), "n = 1"), ((0, 1), "n = 2"), ((3, 4, 9), "n = 3")])
 def test_one_figure_with_a_column_for_each_learning_rate(seeds, n):
-    (figure,) = study().draw(made_tables(seeds)).values()
+    (figure,) = study().draw(made_tables(seeds), DRAWN).values()
     loss = figure.axes[:2]
     assert len(figure.axes) == 4
     assert [axes.get_title() for axes in loss] == ["optimizer.lr = 0.001", "optimizer.lr = 0.01"]
@@ -349,7 +371,7 @@ def test_one_figure_with_a_column_for_each_learning_rate(seeds, n):
 
 
 def test_ends_are_marked_and_lines_are_means_over_seeds():
-    (figure,) = study().draw(made_tables((0, 1), lrs=(0.25,))).values()
+    (figure,) = study().draw(made_tables((0, 1), lrs=(0.25,)), DRAWN).values()
     axes = figure.axes[0]
     markers = end_markers(axes)
     assert len(markers) == 2  # train and test
@@ -363,20 +385,20 @@ def test_ends_are_marked_and_lines_are_means_over_seeds():
 
 
 def test_a_figure_for_every_other_combination():
-    figures = study().draw(made_tables(inits=("independent", "shared")))
+    figures = study().draw(made_tables(inits=("independent", "shared")), DRAWN)
     assert set(figures) == {"interpolation_init=independent", "interpolation_init=shared"}
     for name, figure in figures.items():
         assert name.rpartition("=")[2] in figure.get_suptitle()
-    assert set(study().draw(made_tables())) == {"interpolation"}
+    assert set(study().draw(made_tables(), DRAWN)) == {"interpolation"}
 
 
 def test_several_pairs_stand_in_one_chart():
-    (figure,) = study().draw(made_tables(lrs=(1e-3,), pairs=((16, 64), (16, 256)))).values()
+    (figure,) = study().draw(made_tables(lrs=(1e-3,), pairs=((16, 64), (16, 256))), DRAWN).values()
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["train, 16 to 64", "test, 16 to 64", "train, 16 to 256", "test, 16 to 256"]
     assert len(end_markers(figure.axes[0])) == 4
 
 
 def test_without_classes_there_is_no_accuracy_and_the_loss_is_not_in_nats():
-    (figure,) = study().draw(made_tables(accuracy=False)).values()
+    (figure,) = study().draw(made_tables(accuracy=False), DRAWN).values()
     assert len(figure.axes) == 2 and "nats" not in figure.axes[0].get_ylabel()

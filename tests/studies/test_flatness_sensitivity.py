@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from hw1.measures.cache import Cache
+from hw1.metrics import REACHED
 from hw1.runs import Sweep
+from hw1.settings import ConfigError
 from hw1.studies import FlatnessSensitivity
-from hw1.studies.flatness_sensitivity import REACHED
-from hw1.studies.protocol import Measurements
-from hw1.training.identity import ConfigError
-from made_runs import make_run, make_sweep, run_settings
+from made_runs import ask_for, checked, make_run, make_sweep, measured_by_hand
 
 SIZES, SEEDS = (32, 512, 128), (0, 1, 2)
 MEASURES = ("sensitivity/loss", "sensitivity/softmax", "sensitivity/logits", "sharpness/keskar_1e-3", "sharpness/trace")
-CALLBACKS = {"sensitivity": {"_target_": "hw1.callbacks.Sensitivity"}}
+LABELS = {"sensitivity/loss": "sensitivity of the loss", "sensitivity/softmax": "sensitivity of the softmax"}
+ASKED = {"sensitivity": {"_target_": "hw1.measures.Sensitivity"}}
+KEYS = ["dataset.batch_size", "seed"]
 
 
 def study(across="dataset.batch_size"):
@@ -30,6 +32,17 @@ def metrics_of(size, seed, lr=1e-3, **more):
     return quality | measured | more
 
 
+def measured_run(root, size, seed=0, lr=1e-3, *, metrics, **settings):
+    """(folder of a run, the measures that found what of its metrics bears their names)."""
+    names = dict.fromkeys(name.partition("/")[0] for name in metrics if not name.startswith(("train", "test", "stop")))
+    own = {name: value for name, value in metrics.items() if name.partition("/")[0] not in names}
+    folder, _ = make_run(root, size, seed, lr, metrics=own, **settings)
+    for measure in names:
+        values = {name: value for name, value in metrics.items() if name.partition("/")[0] == measure}
+        measured_by_hand(folder, measure, values, columns=LABELS)
+    return folder, list(names)
+
+
 def made_sweep(root, sizes=SIZES, lrs=(1e-3,), change=lambda size, seed: {}, **settings):
     """(sweep of batch sizes x seeds x learning rates, {(size, seed, lr): metrics})."""
     made, folders = {}, []
@@ -37,19 +50,23 @@ def made_sweep(root, sizes=SIZES, lrs=(1e-3,), change=lambda size, seed: {}, **s
         for seed in SEEDS:
             for lr in lrs:
                 made[size, seed, lr] = metrics_of(size, seed, lr, **change(size, seed))
-                folders.append(make_run(root, size, seed, lr, metrics=made[size, seed, lr], **settings)[0])
-    swept = ["dataset.batch_size", "seed", *(["optimizer.lr"] if len(lrs) > 1 else [])]
-    return Sweep.read(make_sweep(root, folders, swept)), made
+                folder, measures = measured_run(root, size, seed, lr, metrics=made[size, seed, lr], **settings)
+                folders.append(folder)
+    swept = [*KEYS, *(["optimizer.lr"] if len(lrs) > 1 else [])]
+    return Sweep.read(make_sweep(root, folders, swept, measures=measures)), made
 
 
 def measured(sweep, root, across="dataset.batch_size"):
-    return study(across).measure(sweep, Measurements(root / "measurements"))
+    return study(across).measure(sweep, Cache(root / "measurements"))
 
 
 def test_one_row_a_run_and_means_over_seeds(tmp_path):
     sweep, made = made_sweep(tmp_path)
     tables = measured(sweep, tmp_path)
-    assert set(tables) == {"points", "means"}
+    assert set(tables) == {"points", "means", "measures"}
+    assert tables["measures"]["name"].tolist() == list(MEASURES)
+    trace = tables["measures"].set_index("name").loc["sharpness/trace"]
+    assert (trace["label"], trace["error"]) == ("sharpness/trace", "sharpness/trace_standard_error")
     points, means = tables["points"], tables["means"].set_index(["x", "quantity"])
     assert len(points) == 9 and points["x"].tolist() == points["dataset.batch_size"].tolist()
     assert set(points["source"]) == {"scikit-learn"} and points["reached"].all()
@@ -69,7 +86,7 @@ def test_one_row_a_run_and_means_over_seeds(tmp_path):
 
 def test_the_headlines_are_rank_correlations_over_runs(tmp_path):
     sweep, made = made_sweep(tmp_path)
-    found = study().headlines(measured(sweep, tmp_path))
+    found = study().headlines(measured(sweep, tmp_path), KEYS)
     assert all(number.n == 9 for number in found)
     by_name = {number.name: number.value for number in found}
     assert set(by_name) == {
@@ -83,13 +100,13 @@ def test_the_headlines_are_rank_correlations_over_runs(tmp_path):
 def test_other_swept_keys_are_correlated_and_drawn_apart(tmp_path):
     sweep, made = made_sweep(tmp_path, lrs=(1e-3, 1e-2))
     tables = measured(sweep, tmp_path)
-    found = {number.name: number for number in study().headlines(tables)}
+    found = {number.name: number for number in study().headlines(tables, sweep.keys)}
     for lr in (1e-3, 1e-2):
         some = {key: metrics["sensitivity/loss"] for key, metrics in made.items() if key[2] == lr}
         number = found[f"spearman_rho sensitivity/loss dataset.batch_size lr={lr}"]
         assert number.n == 9
         assert number.value == pytest.approx(spearmanr([size for size, _, _ in some], list(some.values())).statistic)
-    figures = study().draw(tables)
+    figures = study().draw(tables, sweep.keys)
     assert set(figures) == {"loss", "accuracy", "sharpness"}
     assert [axes.get_title() for axes in figures["loss"].axes] == ["lr=0.001", "lr=0.01", "", ""]  # left, then right
     assert [text.get_text() for text in figures["sharpness"].legends[0].get_texts()] == ["lr=0.001", "lr=0.01"]
@@ -100,7 +117,7 @@ def test_other_swept_keys_are_correlated_and_drawn_apart(tmp_path):
 
 def test_the_figures_show_both_axes_and_mean_and_range(tmp_path):
     sweep, made = made_sweep(tmp_path)
-    figures = study().draw(measured(sweep, tmp_path))
+    figures = study().draw(measured(sweep, tmp_path), KEYS)
     left, right = figures["accuracy"].axes
     assert left.get_xscale() == "log" and left.get_ylabel() == "accuracy" and right.get_ylabel() == "sensitivity"
     assert [text.get_text() for text in figures["accuracy"].legends[0].get_texts()] == [
@@ -126,10 +143,10 @@ def test_runs_that_never_reached_the_train_loss_are_named_and_left_out(tmp_path)
     assert set(zip(tables["unreached"]["dataset.batch_size"], tables["unreached"]["seed"], strict=True)) == late
     means = tables["means"].set_index(["x", "quantity"])
     assert means.loc[(512, "test/loss"), "mean"] == pytest.approx(made[512, 0, 1e-3]["test/loss"])
-    reached, *others = study().headlines(tables)
+    reached, *others = study().headlines(tables, KEYS)
     assert str(reached).startswith("reached_train_loss = 0.7778") and reached.n == 9
     assert {number.n for number in others} == {7}
-    figure = study().draw(tables)["loss"]
+    figure = study().draw(tables, KEYS)["loss"]
     assert "Never reached the train loss" in figure.get_suptitle() and "512 (seeds 1, 2)" in figure.get_suptitle()
     crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
     assert [len(line.get_xdata()) for line in crosses] == [2, 2]  # train and test
@@ -139,8 +156,8 @@ def test_no_run_reached_it(tmp_path):
     sweep, _ = made_sweep(tmp_path, change=lambda size, seed: {REACHED: 0.0})
     tables = measured(sweep, tmp_path)
     assert len(tables["unreached"]) == 9 and tables["means"].empty
-    assert set(study().draw(tables)) == {"loss", "accuracy", "sharpness"}
-    assert study().headlines(tables)[0].value == 0
+    assert set(study().draw(tables, KEYS)) == {"loss", "accuracy", "sharpness"}
+    assert study().headlines(tables, KEYS)[0].value == 0
 
 
 def test_members_are_rows_of_their_own(tmp_path):
@@ -148,8 +165,10 @@ def test_members_are_rows_of_their_own(tmp_path):
     for size in SIZES:
         of_members = [metrics_of(size, seed) for seed in SEEDS]
         metrics = {name: [one[name] for one in of_members] for name in of_members[0]}
-        folders.append(make_run(tmp_path, size, 0, metrics=metrics, replicas=3)[0])
-    joined = measured(Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size"])), tmp_path)
+        folder, measures = measured_run(tmp_path, size, metrics=metrics, replicas=3)
+        folders.append(folder)
+    sweep = Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size"], measures=measures))
+    joined = measured(sweep, tmp_path)
     single = measured(made_sweep(tmp_path / "single")[0], tmp_path)
     for name in ("points", "means"):
         columns = [column for column in single[name] if column != "run"]
@@ -166,14 +185,14 @@ def test_every_measure_against_the_gap(gap, tmp_path):
     sweep, made = made_sweep(tmp_path, change=lambda size, seed: {"minimal_ratio/positive": 1 / size + seed})
     tables = measured(sweep, tmp_path, gap)
     measures = [*MEASURES, "minimal_ratio/positive"]
-    found = study(gap).headlines(tables)
+    found = study(gap).headlines(tables, KEYS)
     assert [number.name for number in found] == [f"spearman_rho {name} {gap}" for name in measures]
     split = ("test", "train") if gap == "loss_gap" else ("train", "test")
     kind = gap.partition("_")[0]
     gaps = [metrics[f"{split[0]}/{kind}"] - metrics[f"{split[1]}/{kind}"] for metrics in made.values()]
     for number, name in zip(found, measures, strict=True):
         assert number.value == pytest.approx(spearmanr(gaps, [metrics[name] for metrics in made.values()]).statistic)
-    (figure,) = study(gap).draw(tables).values()
+    (figure,) = study(gap).draw(tables, KEYS).values()
     panels = [axes for axes in figure.axes if axes.axison]
     assert len(panels) == len(measures)
     points = np.concatenate([line.get_xydata() for line in panels[-1].lines])
@@ -186,10 +205,51 @@ def test_regression_has_no_accuracy(tmp_path):
     folders = []
     for size in (16, 64):
         metrics = {"train/loss": 1.0, "test/loss": 2.0, "sensitivity/loss": 0.5, "sensitivity/outputs": 0.1 * size}
-        folders.append(make_run(tmp_path, size, metrics=metrics)[0])
-    tables = measured(Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size"])), tmp_path)
-    figures = study().draw(tables)
+        folder, measures = measured_run(tmp_path, size, metrics=metrics)
+        folders.append(folder)
+    sweep = Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size"], measures=measures))
+    tables = measured(sweep, tmp_path)
+    figures = study().draw(tables, KEYS)
     assert set(figures) == {"loss"} and figures["loss"].axes[0].get_ylabel() == "loss"
+
+
+def test_a_measure_that_is_new_is_drawn_and_correlated(tmp_path):
+    """No list of measures: what was asked for and found is there, but its standard error is no measure."""
+    fisher = {"fisher/trace": 2.0, "fisher/trace_standard_error": 0.1}
+    sweep, _ = made_sweep(tmp_path, change=lambda size, seed: fisher)
+    tables = measured(sweep, tmp_path)
+    assert tables["measures"]["name"].tolist() == [*MEASURES, "fisher/trace"]
+    assert [number.name for number in study().headlines(tables, KEYS)][-1] == (
+        "spearman_rho fisher/trace dataset.batch_size"
+    )
+    panels = [axes.get_title() for axes in study().draw(tables, KEYS)["sharpness"].axes if axes.axison]
+    assert panels == ["sharpness/keskar_1e-3", "sharpness/trace", "fisher/trace"]
+
+
+def test_a_measurement_with_other_settings_has_columns_of_its_own(tmp_path):
+    sweep, _ = made_sweep(tmp_path)
+    later = ask_for("sharpness", examples=2048)
+    for run in sweep.runs:
+        measured_by_hand(run.path, "sharpness", {"sharpness/trace": 1.0}, examples=2048)
+    later = type(later)(later.name, later.node, {"examples": 2048})
+    more = make_sweep(
+        tmp_path, [run.path for run in sweep.runs], KEYS, measures=[*sweep.asks, later], time="2026-01-02_00-00-00"
+    )
+    tables = measured(Sweep.read(more), tmp_path)
+    assert tables["measures"]["name"].tolist() == [*MEASURES, "sharpness/trace[examples=2048]"]
+    assert set(tables["points"]["sharpness/trace[examples=2048]"]) == {1.0}
+
+
+def test_the_title_says_over_how_many_examples_sharpness_is(tmp_path):
+    folders = []
+    for size in SIZES:
+        folders.append(make_run(tmp_path, size, metrics=metrics_of(size, 0))[0])
+        measured_by_hand(folders[-1], "sharpness", {"sharpness/trace": 1.0}, examples=100)
+    asked = [ask_for("sharpness", examples=100)]
+    tables = measured(Sweep.read(make_sweep(tmp_path, folders, KEYS, measures=asked)), tmp_path)
+    assert set(tables["points"]["sharpness_examples"]) == {100}
+    title = study().draw(tables, KEYS)["sharpness"].get_suptitle()
+    assert "sharpness over 100 random training examples" in title
 
 
 def test_no_complete_run_is_no_table(tmp_path):
@@ -200,7 +260,11 @@ def test_no_complete_run_is_no_table(tmp_path):
 @pytest.mark.parametrize(
     ("across", "runs", "message"),
     [
-        ("dataset.batch_size", [{}, {"callbacks": {}}], r"^callbacks: got none that measures sensitivity"),
+        (
+            "dataset.batch_size",
+            [{}, {"measures": {}}],
+            r"^measures: got none, .*: measures=\[sensitivity,sharpness\]$",
+        ),
         ("dataset.batch_size", [{}, {"seed": 1}], r"^dataset\.batch_size: got 64, expected two values or more"),
         ("optimizer.lrr", [{}], r"^study\.across: got optimizer\.lrr, which is None in one of the runs"),
         ("model.activation", [{}], r"^study\.across: got model\.activation, which is relu in one of the runs"),
@@ -209,10 +273,10 @@ def test_no_complete_run_is_no_table(tmp_path):
 )
 def test_what_cannot_answer_is_refused(across, runs, message):
     with pytest.raises(ConfigError, match=message):
-        study(across).check([run_settings(**{"callbacks": CALLBACKS} | run) for run in runs], [])
+        study(across).check([checked(**{"measures": ASKED} | run) for run in runs], [])
 
 
 def test_what_can_answer_is_not():
-    runs = [run_settings(size, callbacks=CALLBACKS) for size in (32, None)]
+    runs = [checked(size, measures=ASKED) for size in (32, None)]
     study().check(runs, ["dataset.batch_size"])
     study("loss_gap").check(runs[:1], [])

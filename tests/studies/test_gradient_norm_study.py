@@ -1,17 +1,15 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from safetensors.torch import save_model
 
-from hw1.models import Mlp
+from hw1.measures.cache import Cache
 from hw1.runs import Sweep
-from hw1.studies import GradientNorm
-from hw1.studies.protocol import Measurements
-from hw1.training.identity import ConfigError
-from made_runs import make_run, make_sweep, run_settings
+from hw1.settings import ConfigError
+from hw1.studies import GradientNormCurves
+from made_runs import checked, make_run, make_sweep, measured_by_hand
 
 steps = np.arange(1000)
+KEYS = ["optimizer.lr", "seed"]
 
 
 def write_history(folder, seed):
@@ -31,17 +29,14 @@ def sweep(tmp_path):
         for seed in range(3):
             folder, _ = make_run(tmp_path, seed=seed, lr=lr)
             write_history(folder, seed)
+            measured_by_hand(folder, "predictions", {"predictions/constant": float(lr == 1e-2 and seed == 2)})
             folders.append(folder)
-    dead = Mlp((1, 8, 8), 10, hidden=[4])
-    with torch.no_grad():
-        dead[1].weight.zero_()
-    save_model(dead, str(folders[-1] / "snapshots" / "epoch=000003.safetensors"))
-    return Sweep.read(make_sweep(tmp_path, folders, ["optimizer.lr", "seed"]))
+    return Sweep.read(make_sweep(tmp_path, folders, KEYS, measures=["predictions"]))
 
 
 @pytest.fixture
 def tables(sweep, tmp_path):
-    return GradientNorm(bins=10).measure(sweep, Measurements(tmp_path / "measurements"))
+    return GradientNormCurves(bins=10).measure(sweep, Cache(tmp_path / "measurements"))
 
 
 def test_curves_are_means_over_bins_then_medians_over_seeds(tables):
@@ -61,7 +56,7 @@ def test_curves_are_means_over_bins_then_medians_over_seeds(tables):
     assert len(layers) and (layers["high"] == 0).all()
 
 
-def test_constant_predictors_are_found_by_their_predictions(tables):
+def test_one_row_a_member_says_whether_it_is_constant(tables):
     ends = tables["ends"]
     assert list(ends["constant"]) == [False] * 5 + [True]
     assert list(ends["seed"]) == [0, 1, 2] * 2 and set(ends["train/loss"]) == {0.5}
@@ -71,14 +66,14 @@ def test_constant_predictors_are_found_by_their_predictions(tables):
 
 
 def test_headlines(tables):
-    lines = {line.name: line for line in GradientNorm(bins=10).headlines(tables)}
+    lines = {line.name: line for line in GradientNormCurves(bins=10).headlines(tables, KEYS)}
     assert lines["final_loss optimizer.lr=0.001"].value == 0.5 and lines["final_loss optimizer.lr=0.001"].n == 3
     share = lines["constant_predictors optimizer.lr=0.01"]
     assert share.value == pytest.approx(1 / 3) and share.low < 1 / 3 < share.high
 
 
 def test_the_figure_shows_loss_norm_and_layers_on_log_axes(tables):
-    figures = GradientNorm(bins=10).draw(tables)
+    figures = GradientNormCurves(bins=10).draw(tables, KEYS)
     assert list(figures) == ["gradient_norm"]
     axes = figures["gradient_norm"].axes
     assert len(axes) == 6 and all(ax.get_xscale() == ax.get_yscale() == "log" for ax in axes)
@@ -89,8 +84,20 @@ def test_the_figure_shows_loss_norm_and_layers_on_log_axes(tables):
     assert "1 constant predictor" in axes[1].get_title() and "n = 3" in axes[0].get_title()
 
 
-def test_runs_without_gradient_norms_are_refused():
+def test_a_run_that_was_not_measured_is_named(sweep, tmp_path):
+    for file in (sweep.runs[4].path / "measures").iterdir():
+        file.unlink()
+    with pytest.raises(ConfigError, match=r"^measures: got nothing of predictions on .*seed=1_lr=0\.01-"):
+        GradientNormCurves(bins=10).measure(sweep, Cache(tmp_path / "measurements"))
+
+
+def test_runs_without_gradient_norms_or_predictions_are_refused():
+    norms = {"callbacks": {"gradient_norm": {"_target_": "hw1.callbacks.GradientNorm"}}}
+    predictions = {"measures": {"predictions": {"_target_": "hw1.measures.Predictions"}}}
+    GradientNormCurves(bins=10).check([checked(**norms, **predictions)], [])
     with pytest.raises(ConfigError, match=r"^callbacks: got none that logs gradient norms, expected"):
-        GradientNorm(bins=10).check([run_settings()], [])
+        GradientNormCurves(bins=10).check([checked(**predictions)], [])
+    with pytest.raises(ConfigError, match=r"^measures: got none, expected predictions among them: measures=\[pred"):
+        GradientNormCurves(bins=10).check([checked(**norms)], [])
     with pytest.raises(ValueError, match=r"^bins: got 3, expected at least 10"):
-        GradientNorm(bins=3)
+        GradientNormCurves(bins=3)

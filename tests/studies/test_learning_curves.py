@@ -2,8 +2,8 @@ import pytest
 
 from hw1.plots.learning_curves import draw_learning_curves
 from hw1.runs import Sweep
-from hw1.studies.learning_curves import architecture, depth, ends, learning_curves, swept_keys
-from hw1.training.identity import ConfigError
+from hw1.settings import ConfigError
+from hw1.studies.learning_curves import DESCRIBED, architecture, depth, ends, learning_curves
 from made_classifiers import METRICS, make_classifier
 from made_runs import make_run, make_sweep
 
@@ -19,7 +19,8 @@ def made(root, swept, runs, **more):
 
 def test_one_row_an_epoch_split_and_quantity(tmp_path):
     curves = learning_curves(made(tmp_path, ["optimizer.lr", "seed"], [{"lr": lr, "seed": 4} for lr in (0.1, 0.2)]))
-    assert len(curves) == 2 * 3 * 4 and swept_keys(curves) == ["optimizer.lr"]
+    assert len(curves) == 2 * 3 * 4
+    assert list(curves) == ["optimizer.lr", *DESCRIBED, "seed", "epoch", "split", "quantity", "value"]
     assert set(curves["series"]) == {"lr=0.1", "lr=0.2"} and set(curves["seed"]) == {4}
     assert set(curves["corruption"]) == {0.0} and set(curves["n_train"]) == {1437}
     for (split, quantity, epoch), part in curves.groupby(["split", "quantity", "epoch"]):

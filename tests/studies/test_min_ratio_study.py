@@ -1,14 +1,17 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 from scipy.stats import spearmanr
 
+from hw1.measures.cache import Cache
 from hw1.runs import Sweep
+from hw1.settings import ConfigError
 from hw1.studies import MinRatio
-from hw1.studies.protocol import Measurements, correlation_headline, median_headline, share_headline
-from hw1.training.identity import ConfigError
-from made_runs import make_run, make_sweep, run_settings
+from hw1.studies.headlines import correlation_headline, median_headline, share_headline
+from made_runs import checked, make_run, make_sweep, measured_by_hand
 
 
 def rows(n=40, seed=0):
@@ -26,17 +29,17 @@ def rows(n=40, seed=0):
 
 @pytest.fixture
 def tables(tmp_path):
-    folder, _ = make_run(tmp_path)
-    rows().to_csv(folder / "minimal_ratio.csv", index=False)
-    sweep = Sweep.read(make_sweep(tmp_path, [folder], []))
-    return MinRatio().measure(sweep, Measurements(tmp_path / "measurements"))
+    folder, _ = make_run(tmp_path, replicas=40)
+    measured_by_hand(folder, "minimal_ratio", rows=json.loads(rows().to_json(orient="records", double_precision=15)))
+    sweep = Sweep.read(make_sweep(tmp_path, [folder], [], measures=["minimal_ratio"]))
+    return MinRatio().measure(sweep, Cache(tmp_path / "measurements"))
 
 
 def test_numbers_are_over_converged_points_that_are_not_constant(tables):
     points = tables["points"]
     used = points[points["phase"] == "search"].iloc[5:-5]
     assert points["counted"].sum() == 30 and set(points.index[points["counted"]]) == set(used.index)
-    lines = {line.name: line for line in MinRatio().headlines(tables)}
+    lines = {line.name: line for line in MinRatio().headlines(tables, [])}
     rho = lines["spearman_rho_positive phase=search"]
     assert rho.value == pytest.approx(spearmanr(used["loss"], used["positive"]).statistic, rel=1e-12)
     assert rho.n == 30 and rho.low < rho.value < rho.high < -0.5
@@ -47,7 +50,7 @@ def test_numbers_are_over_converged_points_that_are_not_constant(tables):
 
 
 def test_no_conclusion_from_points_that_did_not_converge(tables):
-    assert not [line for line in MinRatio().headlines(tables) if "rho" in line.name and "training" in line.name]
+    assert not [line for line in MinRatio().headlines(tables, []) if "rho" in line.name and "training" in line.name]
 
 
 def test_reasons_are_counted(tables):
@@ -57,7 +60,7 @@ def test_reasons_are_counted(tables):
 
 
 def test_the_figure_draws_every_point_and_fills_those_that_count(tables):
-    (figure,) = MinRatio().draw(tables).values()
+    (figure,) = MinRatio().draw(tables, []).values()
     assert len(figure.axes) == 4 and figure.axes[0].get_yscale() == "log"
     after = figure.axes[1]
     drawn = {}
@@ -70,15 +73,15 @@ def test_the_figure_draws_every_point_and_fills_those_that_count(tables):
 
 
 def test_runs_that_do_not_measure_are_refused():
-    with pytest.raises(ConfigError, match=r"^callbacks: got none that measures it, expected callbacks="):
-        MinRatio().check([run_settings()], [])
+    with pytest.raises(ConfigError, match=r"^measures: got none, expected minimal_ratio .*measures=\[minimal_ratio\]$"):
+        MinRatio().check([checked()], [])
 
 
-def test_a_lost_table_is_named(tmp_path):
+def test_a_run_that_was_not_measured_is_named(tmp_path):
     folder, _ = make_run(tmp_path)
-    sweep = Sweep.read(make_sweep(tmp_path, [folder], []))
-    with pytest.raises(ConfigError, match=r"minimal_ratio\.csv is missing; delete the run's folder"):
-        MinRatio().measure(sweep, Measurements(tmp_path))
+    sweep = Sweep.read(make_sweep(tmp_path, [folder], [], measures=["minimal_ratio"]))
+    with pytest.raises(ConfigError, match=r"^measures: got nothing of minimal_ratio on .*; run the command again"):
+        MinRatio().measure(sweep, Cache(tmp_path))
 
 
 def test_bootstrap_intervals_cover_the_correlation_at_the_stated_rate():

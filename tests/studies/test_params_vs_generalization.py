@@ -3,14 +3,15 @@ import math
 import pytest
 from scipy.stats import spearmanr
 
+from hw1.measures.cache import Cache
 from hw1.runs import Sweep
+from hw1.settings import ConfigError, RunSettings
 from hw1.studies import ActualTask, ParamsVsGeneralization
-from hw1.studies.protocol import Measurements
-from hw1.training.identity import ConfigError
 from made_classifiers import METRICS, make_classifier
-from made_runs import make_run, make_sweep, run_settings
+from made_runs import checked, make_run, make_sweep, run_settings
 
 HIDDEN = ([8], [2], [4], [5, 2], [16], [12])  # not in order
+KEYS = ["model.hidden"]
 PARAMETERS = {"8": 610, "2": 160, "4": 310, "5-2": 385, "16": 1210, "12": 910}
 
 
@@ -37,8 +38,8 @@ def tables(tmp_path):
         )
         for hidden in HIDDEN
     ]
-    sweep = Sweep.read(make_sweep(tmp_path, folders, ["model.hidden"]))
-    return study().measure(sweep, Measurements(tmp_path))
+    sweep = Sweep.read(make_sweep(tmp_path, folders, KEYS))
+    return study().measure(sweep, Cache(tmp_path))
 
 
 def test_one_point_a_member_and_one_row_a_size(tables):
@@ -53,7 +54,7 @@ def test_one_point_a_member_and_one_row_a_size(tables):
 
 
 def test_the_headlines(tables):
-    found = {number.name: number for number in study().headlines(tables)}
+    found = {number.name: number for number in study().headlines(tables, KEYS)}
     points = tables["points"]
     gaps = [name for name in found if name.startswith("gap ")]
     assert len(gaps) == len(HIDDEN) and {found[name].n for name in gaps} == {3}
@@ -68,7 +69,7 @@ def test_the_headlines(tables):
 
 
 def test_loss_and_accuracy_against_the_number_of_parameters(tables):
-    (figure,) = study().draw(tables).values()
+    (figure,) = study().draw(tables, KEYS).values()
     loss, accuracy = figure.axes
     for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
         assert axes.get_xscale() == "log" and quantity in axes.get_ylabel() and len(axes.lines) == 2
@@ -87,12 +88,12 @@ def test_a_figure_for_every_other_swept_key(tmp_path):
         for hidden in ([4], [5])
         for lr in (0.1, 0.2)
     ]
-    sweep = Sweep.read(make_sweep(tmp_path, folders, ["model.hidden", "optimizer.lr"]))
-    tables = study().measure(sweep, Measurements(tmp_path))
-    figures = study().draw(tables)
+    keys = ["model.hidden", "optimizer.lr"]
+    tables = study().measure(Sweep.read(make_sweep(tmp_path, folders, keys)), Cache(tmp_path))
+    figures = study().draw(tables, keys)
     assert list(figures) == ["params_vs_generalization_lr=0.1", "params_vs_generalization_lr=0.2"]
     assert "optimizer.lr = 0.2" in figures["params_vs_generalization_lr=0.2"].get_suptitle()
-    gaps = [number.name for number in study().headlines(tables) if number.name.startswith("gap ")]
+    gaps = [number.name for number in study().headlines(tables, keys) if number.name.startswith("gap ")]
     assert len(gaps) == 4 and gaps[0] == "gap optimizer.lr=0.1 parameters=310 4"
 
 
@@ -101,14 +102,14 @@ def test_against_depth(tmp_path):
         make_classifier(tmp_path, lambda name, epoch, member, n=n: n, hidden=hidden)
         for n, hidden in ((1, [4]), (2, [4, 2]), (3, [4, 2, 2]))
     ]
-    sweep = Sweep.read(make_sweep(tmp_path, folders, ["model.hidden"]))
-    tables = study("depth").measure(sweep, Measurements(tmp_path))
-    (figure,) = study("depth").draw(tables).values()
+    sweep = Sweep.read(make_sweep(tmp_path, folders, KEYS))
+    tables = study("depth").measure(sweep, Cache(tmp_path))
+    (figure,) = study("depth").draw(tables, KEYS).values()
     for axes in figure.axes:
         assert axes.get_xscale() == "linear" and axes.get_xlabel() == "hidden layers"
         for line in axes.lines:
             assert line.get_xdata().tolist() == line.get_ydata().tolist() == [1, 2, 3]
-    names = [number.name for number in study("depth").headlines(tables)]
+    names = [number.name for number in study("depth").headlines(tables, KEYS)]
     assert "gap depth=2 4-2" in names and "spearman_rho_depth_test_loss" in names
 
 
@@ -118,22 +119,22 @@ def test_anything_else_is_refused():
 
 
 def test_one_size_is_refused():
-    study().check([run_settings(hidden=(4,)), run_settings(hidden=(5,))], ["model.hidden"])
+    study().check([checked(hidden=(4,)), checked(hidden=(5,))], KEYS)
     with pytest.raises(ConfigError, match=r"^model: got networks of one size, expected two sizes or more, as model\."):
-        study().check([run_settings(seed=0), run_settings(seed=1)], ["seed"])
+        study().check([checked(seed=0), checked(seed=1)], ["seed"])
 
 
-@pytest.mark.parametrize("question", [study(), ActualTask(reported={})])
+@pytest.mark.parametrize("question", [study(), ActualTask()])
 def test_data_without_classes_are_refused_before_training(question):
     noise = {"noise": 0.0, "noise_seed": 0, "test_points": 9}
     node = {"_target_": "hw1.data.Function", "function": "sin_2", "domain": [-1, 1], "points": 20, **noise}
     runs = [run_settings(hidden=hidden) for hidden in ((4,), (5,))]
-    question.check(runs, ["model.hidden"])
+    question.check([RunSettings.check(run) for run in runs], KEYS)
     runs[1]["dataset"] |= node
     with pytest.raises(ConfigError, match=r"^dataset: got sin_2, which has no classes; expected images with labels"):
-        question.check(runs, ["model.hidden"])
+        question.check([RunSettings.check(run) for run in runs], KEYS)
 
 
 def test_no_complete_run_is_no_table(tmp_path):
     sweep = Sweep.read(make_sweep(tmp_path, [make_run(tmp_path, status="failed")[0]], []))
-    assert study().measure(sweep, Measurements(tmp_path)) == {}
+    assert study().measure(sweep, Cache(tmp_path)) == {}

@@ -2,12 +2,14 @@ import math
 
 import pytest
 
+from hw1.measures.cache import Cache
 from hw1.runs import Sweep
+from hw1.settings import ConfigError
 from hw1.studies import RandomLabels
-from hw1.studies.protocol import Measurements
-from hw1.training.identity import ConfigError
 from made_classifiers import make_classifier
-from made_runs import make_run, make_sweep, run_settings
+from made_runs import checked, make_run, make_sweep, run_settings
+
+KEYS = ["dataset.corruption", "seed"]
 
 
 def study(fitted=0.9):
@@ -28,8 +30,8 @@ def tables(tmp_path):
                 return 0.1 / corruption + 0.02 * seed
 
             folders.append(make_classifier(tmp_path, value, seed=seed, dataset=dataset | {"seed": seed}))
-    sweep = Sweep.read(make_sweep(tmp_path, folders, ["dataset.corruption", "seed"]))
-    return study().measure(sweep, Measurements(tmp_path))
+    sweep = Sweep.read(make_sweep(tmp_path, folders, KEYS))
+    return study().measure(sweep, Cache(tmp_path))
 
 
 def test_the_table_of_fits(tables):
@@ -41,7 +43,7 @@ def test_the_table_of_fits(tables):
 
 
 def test_the_headlines(tables):
-    found = {number.name: number for number in study().headlines(tables)}
+    found = {number.name: number for number in study().headlines(tables, KEYS)}
     assert len(found) == 6 and {number.n for number in found.values()} == {2}
     assert found["train_accuracy corruption=1.0"].value == pytest.approx(0.615)
     assert found["test_accuracy corruption=1.0"].value == pytest.approx(0.11)
@@ -50,18 +52,17 @@ def test_the_headlines(tables):
 
 
 def test_loss_and_accuracy_side_by_side(tables):
-    (figure,) = study().draw(tables).values()
+    (figure,) = study().draw(tables, KEYS).values()
     assert [axes.get_ylabel().split()[0] for axes in figure.axes] == ["loss", "accuracy"]
     assert "training labels shuffled: 50%, 100%; test labels true" in figure.get_suptitle()
     assert [len(axes.lines) for axes in figure.axes] == [4, 4]
 
 
 def test_true_labels_alone_are_refused():
-    random = run_settings()
-    random["dataset"]["corruption"] = 0.5
-    study().check([run_settings(), random], ["dataset.corruption"])
+    random = checked(dataset=run_settings()["dataset"] | {"corruption": 0.5})
+    study().check([checked(), random], KEYS)
     with pytest.raises(ConfigError, match=r"^dataset\.corruption: got 0, expected a fraction of random labels above 0"):
-        study().check([run_settings()], [])
+        study().check([checked()], [])
 
 
 @pytest.mark.parametrize("fitted", [0, -0.5, 1.5, math.nan])
@@ -72,4 +73,4 @@ def test_bad_thresholds_are_refused(fitted):
 
 def test_no_complete_run_is_no_table(tmp_path):
     sweep = Sweep.read(make_sweep(tmp_path, [make_run(tmp_path, status="failed")[0]], []))
-    assert study().measure(sweep, Measurements(tmp_path)) == {}
+    assert study().measure(sweep, Cache(tmp_path)) == {}

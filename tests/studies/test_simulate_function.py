@@ -6,16 +6,17 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors.numpy import save
 from safetensors.torch import save_file
 
 from hw1.data import Function
-from hw1.models import Mlp, replicate
+from hw1.measures.cache import Cache
+from hw1.models import Mlp, side_by_side
 from hw1.runs import Sweep
+from hw1.settings import ConfigError, run_key
 from hw1.studies import SimulateFunction
-from hw1.studies.protocol import Measurements
 from hw1.studies.simulate_function import _name
-from hw1.training.identity import ConfigError, run_key
-from made_runs import make_sweep, run_settings
+from made_runs import checked, make_sweep, measured_by_hand, run_settings
 
 DATA = {
     "_target_": "hw1.data.Function", "function": "sin_2", "domain": [-1, 1], "points": 40, "noise": 0.0,
@@ -23,13 +24,12 @@ DATA = {
     "seed": 0, "workers": 0, "eval_batch_size": 250,
 }  # fmt: skip
 LOSSES = {(6,): [0.3, 0.1, 0.25, 0.2], (3, 2): [0.5, 0.02, 0.04, 0.6]}
-REPORTED = {"sin_2": {"1-6-1": 0.22, "1-3-2-1": 0.01}}
-SWAPPED = {"sin_2": ["1-6-1", "1-3-2-1"]}
 EPOCHS = 100
+KEYS = ["model.hidden"]
 
 
-def study(reach=0.21, bins=20, reported=REPORTED, swapped=SWAPPED):
-    return SimulateFunction(reach, bins, reported, swapped)
+def study(reach=0.21, bins=20):
+    return SimulateFunction(reach, bins)
 
 
 def history(final, member, batch_size):
@@ -57,7 +57,7 @@ def make(root, hidden, batch_size=None):
     nets = [Mlp((1,), 1, hidden=list(hidden)) for _ in range(4)]
     with torch.no_grad():
         nets[1][-1].weight.zero_()
-    save_file(replicate(nets).stacked(), folder / "snapshots" / f"epoch={EPOCHS:06d}.safetensors")
+    save_file(side_by_side(nets).stacked(), folder / "snapshots" / f"epoch={EPOCHS:06d}.safetensors")
     losses = LOSSES[hidden]
     pd.concat([history(loss, member, batch_size) for member, loss in enumerate(losses)]).to_csv(folder / "metrics.csv")
     digest = Function("sin_2", [-1, 1], 40, 0.0, 0, 60).identity()
@@ -67,13 +67,22 @@ def make(root, hidden, batch_size=None):
         "dataset": {"name": "sin_2", "source": "function", "train": 40, "test": 60, "sha256": digest},
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))
+    values = {
+        "constant": [0.0, 1.0, 0.0, 0.0],
+        "train_max_error": [1.0, 2.0, 3.0, 4.0],
+        "test_mae": [0.1, 0.2, 0.3, 0.4],
+    }
+    x = -1 + (np.arange(60) + 0.5) / 30
+    predicted = np.stack([forward(net, x) for net in nets])
+    files = {"test.safetensors": save({"predicted": predicted, "true": np.sin(2 * x), "x": x})}
+    measured_by_hand(folder, "predictions", {f"predictions/{name}": of for name, of in values.items()}, files=files)
     return folder, nets
 
 
 def measured(root, batch_size=None, **changes):
     made = {hidden: make(root, hidden, batch_size) for hidden in LOSSES}
-    sweep = Sweep.read(make_sweep(root, [folder for folder, _ in made.values()], ["model.hidden"]))
-    tables = study(**changes).measure(sweep, Measurements(root / "hand" / "measurements"))
+    sweep = Sweep.read(make_sweep(root, [folder for folder, _ in made.values()], KEYS, measures=["predictions"]))
+    tables = study(**changes).measure(sweep, Cache(root / "hand" / "measurements"))
     return tables, {hidden: nets for hidden, (_, nets) in made.items()}
 
 
@@ -93,16 +102,12 @@ def forward(net, x):
 
 
 def test_errors_and_dead_members(whole):
-    tables, nets = whole
-    grid = np.linspace(-1, 1, 40).astype(np.float32)
-    cells = (-1 + (np.arange(60) + 0.5) / 30).astype(np.float32)
+    tables, _ = whole
     for hidden, name in (((6,), "1-6-1"), ((3, 2), "1-3-2-1")):
         rows = tables["members"][tables["members"]["network"] == name]
         assert rows["seed"].tolist() == [7, 8, 9, 10] and rows["train/loss"].tolist() == LOSSES[hidden]
         assert rows["constant"].tolist() == [False, True, False, False]
-        for (_, row), net in zip(rows.iterrows(), nets[hidden], strict=True):
-            assert row["train/max_error"] == pytest.approx(abs(forward(net, grid) - np.sin(2 * grid)).max(), rel=1e-5)
-            assert row["test/mae"] == pytest.approx(abs(forward(net, cells) - np.sin(2 * cells)).mean(), rel=1e-5)
+        assert rows["train/max_error"].tolist() == [1, 2, 3, 4] and rows["test/mae"].tolist() == [0.1, 0.2, 0.3, 0.4]
 
 
 def test_the_table_of_networks(whole):
@@ -112,8 +117,7 @@ def test_the_table_of_networks(whole):
     assert [one["loss_median"], one["loss_low"], one["loss_high"]] == pytest.approx([0.225, 0.1, 0.3])
     assert [two["loss_median"], two["loss_low"], two["loss_high"]] == pytest.approx([0.27, 0.02, 0.6])
     assert one["test/loss"] == pytest.approx(0.45) and one["constant"] == two["constant"] == 1
-    assert one["median_over_reported"] == pytest.approx(0.225 / 0.22) and one["reported_quantile"] == 0.5
-    assert two["reported_quantile"] == 0 and two["note"] == "labelled 1-6-1 in the report's plot"
+    assert one["train/max_error"] == two["train/max_error"] == 2.5
 
 
 def test_epochs_to_a_loss(whole):
@@ -166,47 +170,51 @@ def test_names_of_networks(swept, name):
 
 
 def test_headlines(whole):
-    found = {headline.name: headline for headline in study().headlines(whole[0])}
-    label = "sin_2 1-6-1 (labelled 1-3-2-1 in the report's plot)"
-    assert found[f"final_loss {label}"].value == pytest.approx(0.225)
-    assert found[f"at_or_below_reported_0.22 {label}"].value == 0.5
-    assert found[f"constant_predictors {label}"].value == 0.25
-    silent = study(swapped={}).headlines({"members": whole[0]["members"].assign(reported=math.nan)})
-    assert {headline.name for headline in silent} == {
+    found = {headline.name: headline for headline in study().headlines(whole[0], KEYS)}
+    assert set(found) == {
         f"{name} sin_2 {model}" for name in ("final_loss", "constant_predictors") for model in ("1-6-1", "1-3-2-1")
     }
+    assert found["final_loss sin_2 1-6-1"].value == pytest.approx(0.225)
+    assert found["constant_predictors sin_2 1-6-1"].value == 0.25
 
 
 def test_figures_show_the_tables(whole):
     tables = whole[0]
-    figures = study().draw(tables)
+    figures = study().draw(tables, KEYS)
     assert set(figures) == {"loss", "predictions"}
     (loss,) = figures["loss"].axes
     assert loss.get_yscale() == "log" and "1 of 4 1-6-1" in loss.get_title()
     curve = tables["curves"].query("network == '1-3-2-1'")
     assert any(np.array_equal(line.get_ydata(), curve["median"]) for line in loss.lines)
-    assert sorted(line.get_ydata()[0] for line in loss.lines if line.get_marker() == "X") == [0.01, 0.22]
     upper, _ = figures["predictions"].axes
     drawn = [line.get_ydata() for line in upper.lines]
     assert len(drawn) == 3 and np.allclose(drawn[0], np.sin(2 * upper.lines[0].get_xdata()), atol=1e-6)
     images = tables["predictions"].assign(x=math.nan)
-    assert set(study().draw({**tables, "predictions": images})) == {"loss", "predicted_against_true"}
+    assert set(study().draw({**tables, "predictions": images}, KEYS)) == {"loss", "predicted_against_true"}
 
 
 def test_a_network_that_failed_on_one_function_leaves_the_others_their_room(whole):
     tables = {name: pd.concat([table, table.assign(data="cos")]) for name, table in whole[0].items()}
     tables = {name: table[(table["network"] == "1-6-1") | (table["data"] == "cos")] for name, table in tables.items()}
-    figure = study().draw(tables)["loss"]
+    figure = study().draw(tables, KEYS)["loss"]
     figure.draw_without_rendering()
     assert all(ax.get_window_extent().width > 0.3 * figure.bbox.width for ax in figure.axes)
 
 
 def test_classes_are_refused():
     with pytest.raises(ConfigError, match=r"^dataset: got digits, whose targets are classes"):
-        study().check([run_settings()], [])
+        study().check([checked()], [])
 
 
-@pytest.mark.parametrize("wrong", [{"reach": 0}, {"bins": 9}, {"swapped": {"sin_2": ["1-6-1"]}}])
+def test_predictions_are_needed():
+    function = {"dataset": DATA}
+    asked = {"predictions": {"_target_": "hw1.measures.Predictions"}}
+    study().check([checked(**function, measures=asked)], [])
+    with pytest.raises(ConfigError, match=r"^measures: got none, expected predictions .*: measures=\[predictions\]$"):
+        study().check([checked(**function)], [])
+
+
+@pytest.mark.parametrize("wrong", [{"reach": 0}, {"bins": 9}])
 def test_bad_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: got "):
         study(**wrong)

@@ -10,13 +10,13 @@ from safetensors.torch import save_model
 from sklearn.decomposition import PCA
 
 from hw1.data import Digits
+from hw1.measures.cache import Cache
 from hw1.models import Cnn
 from hw1.runs import Sweep
+from hw1.settings import ConfigError
 from hw1.studies import WeightTrajectories
-from hw1.studies.protocol import Measurements
 from hw1.studies.weight_trajectories import _between
-from hw1.training.identity import ConfigError
-from made_runs import make_members, make_run, make_sweep, run_settings
+from made_runs import checked, make_members, make_run, make_sweep
 
 EPOCHS = (0, 3, 6, 7)
 LAYER = "3.weight"
@@ -52,7 +52,7 @@ def made_sweep(root, seeds=(0, 1, 2), **swept):
 
 
 def measured(sweep, root, **changes):
-    return study(**changes).measure(sweep, Measurements(root / "hand" / "measurements"))
+    return study(**changes).measure(sweep, Cache(root / "hand" / "measurements"))
 
 
 def path_of(nets, layer):
@@ -162,7 +162,7 @@ def test_the_tables_say_where_they_come_from(whole):
 
 def test_the_headlines(whole):
     tables, _ = whole
-    found = {number.name: number for number in study().headlines(tables)}
+    found = {number.name: number for number in study().headlines(tables, ["seed"])}
     assert set(found) == {
         f"{name} weights={weights}"
         for name in ("explained_variance", "end_distance_over_length", "end_distance_over_start_distance")
@@ -216,7 +216,7 @@ def test_weights_that_stand_still_are_an_error(tmp_path):
 )
 def test_a_layer_that_is_not_there_is_refused_before_training(changes, message):
     kept = {name: {"_target_": f"hw1.callbacks.{name}"} for name in ("WeightSnapshots", "GradientNorm")}
-    runs = [run_settings(callbacks=kept, hidden=hidden) for hidden in ((4,), (5,))]
+    runs = [checked(callbacks=kept, hidden=hidden) for hidden in ((4,), (5,))]
     study(layer="3.weight").check(runs, [])
     with pytest.raises(ConfigError, match=rf"^{message}"):
         study(**changes).check(runs, [])
@@ -231,17 +231,18 @@ def test_other_swept_keys_have_axes_of_their_own(tmp_path):
         oracle = PCA(2, svd_solver="full").fit(points)
         assert part["explained_1"].iloc[0] == pytest.approx(oracle.explained_variance_ratio_[0], rel=1e-8)
         assert part[["pc1", "pc2"]].to_numpy() == pytest.approx(oracle.transform(points), abs=1e-6)
-    figures = study(layer=None).draw(tables)
+    figures = study(layer=None).draw(tables, sweep.keys)
     assert set(figures) == {"trajectory_model_lr=0.01", "trajectory_model_lr=0.001"}
     assert "optimizer.lr = 0.01" in figures["trajectory_model_lr=0.01"].subfigs[0].get_suptitle()
-    assert len(study(layer=None).headlines(tables)) == 2 * 3
+    assert len(study(layer=None).headlines(tables, sweep.keys)) == 2 * 3
 
 
 def test_one_run_has_a_path_but_no_other_ends(tmp_path):
     tables = measured(made_sweep(tmp_path, seeds=(4,))[0], tmp_path)
     assert tables["paths"]["ends_over_length"].isna().all()
-    assert [number.name.partition(" ")[0] for number in study().headlines(tables)] == ["explained_variance"] * 2
-    assert set(study().draw(tables)) == {"trajectory_layer", "trajectory_model"}
+    found = study().headlines(tables, ["seed"])
+    assert [number.name.partition(" ")[0] for number in found] == ["explained_variance"] * 2
+    assert set(study().draw(tables, ["seed"])) == {"trajectory_layer", "trajectory_model"}
 
 
 def test_measured_once(tmp_path, monkeypatch):
@@ -266,16 +267,16 @@ def test_failed_runs_are_left_out_and_no_run_is_no_table(tmp_path):
 def test_what_the_runs_must_keep():
     kept = {"weight_snapshots": {"_target_": "hw1.callbacks.WeightSnapshots"}}
     norms = {"gradient_norm": {"_target_": "hw1.callbacks.GradientNorm"}}
-    study().check([run_settings(callbacks=kept)], ["seed"])
+    study().check([checked(callbacks=kept)], ["seed"])
     convolutions = {"_target_": "hw1.models.Cnn", "layers": ["c3(5)", 4], "width": 1, "activation": "relu"}
-    own = run_settings(callbacks=kept | norms, model=convolutions)
+    own = checked(callbacks=kept | norms, model=convolutions)
     study(layer=None, filters=["0.weight"]).check([own], ["seed"])
     with pytest.raises(ConfigError, match=r"^callbacks: got none, expected WeightSnapshots among them"):
-        study().check([run_settings(callbacks=None)], [])
+        study().check([checked(callbacks=None)], [])
     with pytest.raises(
         ConfigError, match=r"^callbacks: got WeightSnapshots, .*callbacks=\[weight_snapshots,gradient_norm"
     ):
-        study(filters=["0.weight"]).check([run_settings(callbacks=kept)], [])
+        study(filters=["0.weight"]).check([checked(callbacks=kept)], [])
 
 
 def test_filters_at_the_smallest_gradient_norm_and_at_the_end(tmp_path):
@@ -300,7 +301,7 @@ def test_filters_at_the_smallest_gradient_norm_and_at_the_end(tmp_path):
         kernels = dict(nets[seed, epoch].named_parameters())[layer]
         expected = [kernels[f, 0, i, j].item() for f, i, j in part[["filter", "row", "column"]].to_numpy()]
         assert part["value"].tolist() == pytest.approx(expected, abs=1e-9)
-    figure = study(filters=["0.weight", "2.weight"]).draw(tables)["filters"]
+    figure = study(filters=["0.weight", "2.weight"]).draw(tables, ["seed"])["filters"]
     images = [image.get_array() for axes in figure.axes[:4] for image in axes.images]
     assert [image.shape for image in images] == [(7, 11), (7, 11), (5, 5), (5, 5)]  # 2 x 3 of 3 x 3; 2 x 2 of 2 x 2
     last = nets[0, 7][0].weight.detach().numpy()[:, 0]
@@ -342,7 +343,7 @@ def made_table(seeds=1, times=4, accuracy=True):
 
 
 def drawn(table):
-    (figure,) = study().draw({"trajectory_layer": table}).values()
+    (figure,) = study().draw({"trajectory_layer": table}, ["seed"]).values()
     return figure
 
 

@@ -9,7 +9,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from hw1.callbacks import GradientNorm
 from hw1.data import Function
-from hw1.models import Cnn, Mlp, Rnn, replicate
+from hw1.models import Cnn, Mlp, Rnn, side_by_side
 from hw1.training import Task
 from hw1.training.objectives import member_losses, squared_gradient_norms
 from tiny_fit import Lines, tiny_fit
@@ -32,7 +32,7 @@ def batch(loss, members=()):
 def test_member_losses_are_those_of_the_members():
     for make, loss in NETS.values():
         nets = [make().double() for _ in range(3)]
-        together = replicate(nets)
+        together = side_by_side(nets)
         x, y = batch(loss, (3,))
         own = [loss(net(a), b).item() for net, a, b in zip(nets, x, y, strict=True)]
         assert member_losses(together, loss, together(x), y).tolist() == pytest.approx(own, rel=1e-12)
@@ -68,7 +68,7 @@ def test_members_have_squared_norms_of_their_own():
         nets = [make().double() for _ in range(2)]
         x, y = batch(loss)
         alone = [squared_gradient_norms(net, loss(net(x), y).reshape(1))[0] for net in nets]
-        together = replicate(nets)
+        together = side_by_side(nets)
         losses = member_losses(together, loss, together(x[None]), y[None])
         torch.testing.assert_close(squared_gradient_norms(together, losses), torch.stack(alone), rtol=1e-10, atol=1e-15)
 

@@ -1,10 +1,16 @@
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import lightning
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from hw1.data import Digits, Function
-from hw1.models import Cnn, Mlp
+from hw1.data.protocol import TrainTest
+from hw1.models import Cnn, Mlp, members_of, side_by_side
 from hw1.training import Task
 from tiny_fit import Lines, tiny_fit
 
@@ -71,6 +77,97 @@ def test_regression_has_no_accuracy(tmp_path):
         assert trainer.callback_metrics[f"{name}/loss"].item() == pytest.approx(mean, abs=1e-6)
 
 
+class Sequences(nn.Module):
+    """Outputs [B, T, V] of inputs [B, T, F], far larger for the later examples: a wrong weight of a batch shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 6)
+
+    def forward(self, x):
+        return self.head(x) * x[:, :1, :1].square()
+
+
+def sequences(kind="tokens", loss=None, train=41):
+    """41 sequences of 3 tokens out of 6: with batches of 33, a ragged last one of 8."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(train, 3, 4, generator=generator), torch.randint(6, (train, 3), generator=generator)
+    x[33:] *= 3
+    more = {"kind": kind} if kind else {}
+    return SimpleNamespace(
+        name="sequences", source="made", in_shape=(3, 4), out_features=6, prepare=lambda: None, loss=loss, **more,
+        identity=lambda: f"sequences {train}", load=lambda: TrainTest(x, y, x, y),
+    )  # fmt: skip
+
+
+def of_tokens(net, data):
+    """(mean cross-entropy, accuracy) over all tokens, in float64."""
+    x, y = data.test_tensors
+    with torch.no_grad():
+        logits = net.double().eval()(x.double())
+    loss = -logits.log_softmax(-1).gather(-1, y[..., None]).mean()
+    return loss.item(), (logits.argmax(-1) == y).double().mean().item()
+
+
+def test_a_ragged_last_batch_of_sequences_weighs_what_it_holds(tmp_path):
+    torch.manual_seed(0)
+    net = Sequences()
+    trainer = tiny_fit(net, sequences(), tmp_path)
+    loss, accuracy = of_tokens(net, trainer.datamodule)
+    assert trainer.callback_metrics["test/loss"].item() == pytest.approx(loss, abs=1e-6)
+    assert trainer.callback_metrics["test/accuracy"].item() == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_a_user_s_own_loss_of_sequences(tmp_path):
+    def own(outputs, targets, reduction="mean"):
+        return F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction=reduction)
+
+    net = Sequences()
+    trainer = tiny_fit(net, sequences(kind=None, loss=own), tmp_path)
+    assert set(trainer.callback_metrics) == {"train/loss", "test/loss"}
+    loss, _ = of_tokens(net, trainer.datamodule)
+    assert trainer.callback_metrics["test/loss"].item() == pytest.approx(loss, abs=1e-6)
+
+
+def test_members_on_sequences(tmp_path):
+    nets = side_by_side([Sequences() for _ in range(3)])
+    trainer = tiny_fit(nets, sequences(), tmp_path)
+    task = trainer.lightning_module
+    for member, net in enumerate(members_of(nets)):
+        loss, accuracy = of_tokens(net, trainer.datamodule)
+        assert task.member_metrics["test/loss"][member] == pytest.approx(loss, abs=1e-6)
+        assert task.member_metrics["test/accuracy"][member] == pytest.approx(accuracy, abs=1e-6)
+
+
+class Channels(nn.Module):
+    """Logits of dense classes, [B, C, H]: one class a position."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(4, 3, 1)
+
+    def forward(self, x):
+        return self.conv(x.transpose(1, 2))
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_classes_stand_in_the_second_dimension(members, tmp_path):
+    examples = sequences("classes")
+    load = examples.load()
+    y = load.train_y % 3
+    examples.load, examples.identity = lambda: TrainTest(load.train_x, y, load.train_x, y), lambda: "dense classes"
+    nets = [Channels() for _ in range(members)]
+    trainer = tiny_fit(side_by_side(nets) if members > 1 else nets[0], examples, tmp_path)
+    task = trainer.lightning_module
+    for member, net in enumerate(members_of(task.net)):
+        with torch.no_grad():
+            logits = net.double()(load.train_x.double()).transpose(1, 2)  # [B, H, C]
+        loss = -logits.log_softmax(-1).gather(-1, y[..., None]).mean().item()
+        assert task.member_metrics["test/loss"][member] == pytest.approx(loss, abs=1e-6)
+        accuracy = (logits.argmax(-1) == y).double().mean().item()
+        assert task.member_metrics["test/accuracy"][member] == pytest.approx(accuracy, abs=1e-6)
+
+
 class Nan(Mlp):
     """Outputs that are no numbers for some examples, once it is evaluated."""
 
@@ -120,3 +217,34 @@ def test_a_schedule_steps_every_epoch(tmp_path):
     assert made["lr_scheduler"].optimizer is made["optimizer"]
     alone = Task(nn.Linear(1, 1), F.mse_loss, lambda p: torch.optim.SGD(p, 1.0))
     assert isinstance(alone.configure_optimizers(), torch.optim.SGD)
+
+
+def test_a_callback_s_module_is_the_task():
+    task = Task(nn.Linear(1, 1), F.mse_loss, torch.optim.Adam)
+    assert Task.of(task) is task
+    with pytest.raises(TypeError, match=r"^module: got a LightningModule, expected hw1's Task$"):
+        Task.of(lightning.LightningModule())
+
+
+def modules_after(imports, before):
+    """Top-level names of what `imports` brings in besides the standard library and what `before` has."""
+    code = (
+        f"import sys\nimport {before}\nhad = set(sys.modules)\nimport {imports}\n"
+        "print(*sorted(name for name in set(sys.modules) - had))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names}
+
+
+def test_the_task_brings_nothing_but_torch_lightning_and_torchmetrics():
+    brought = modules_after("hw1.training.task", "torch, lightning, torchmetrics")
+    assert {name.partition(".")[0] for name in brought} == {"hw1"}
+    rooms = {name.split(".")[1] for name in brought if "." in name}
+    assert rooms <= {"_malloc", "data", "files", "kinds", "models", "risk", "seeds", "settings", "training", "vectors"}
+
+
+def test_training_knows_no_callback():
+    brought = modules_after("hw1.training.fit, hw1.training.cost, hw1.training.tensorboard", "torch, lightning")
+    rooms = {name.split(".")[1] for name in brought if name.startswith("hw1.")}
+    assert not rooms & {"callbacks", "measures", "runs", "studies", "report", "curvature", "landscape"}
+    assert "pandas" not in brought

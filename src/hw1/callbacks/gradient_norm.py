@@ -8,8 +8,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from hw1.callbacks.step_buffer import FETCH_EVERY, StepBuffer, log_members
-from hw1.models import Replicated
+from hw1.models import Members
+from hw1.training.step_records import FETCH_EVERY, StepBuffer, log_members
+from hw1.training.task import Task
 
 
 def layer_of(parameter: str) -> str:
@@ -20,7 +21,7 @@ def layer_of(parameter: str) -> str:
 def squared_norms(net: nn.Module) -> Tensor:
     """Squared l2 norm of the gradient of each parameter of each member, [R, tensors]; no host synchronisation."""
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters() if p.requires_grad]
-    if isinstance(net, Replicated):
+    if isinstance(net, Members):
         return net.squares(gradients)
     return torch.stack(torch._foreach_norm(gradients)).square()[None]
 
@@ -29,8 +30,9 @@ class GradientNorm(Callback):
     """Logs `gradient_norm`, and `gradient_norm/<layer>`, of the mini-batch loss every N steps.
 
     It is the l2 norm over all parameters (or those of one layer) of the mini-batch loss's gradient before clipping and
-    without weight decay, one a member; also while the squared gradient norm is minimised. Values are fetched every 100
-    steps, so a step never waits for the device.
+    without weight decay, one a member; also while the squared gradient norm is minimised. Of an optimizer that
+    evaluates more than once a step (SAM, LBFGS), it is the norm at the first point. Values are fetched every 100 steps,
+    so a step never waits for the device.
 
     Args:
         every_n_steps: distance between two measurements, in optimizer steps.
@@ -51,9 +53,9 @@ class GradientNorm(Callback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Measure: gradients are complete here, and not yet clipped."""
-        if trainer.global_step % self._every == 0:
-            squares = squared_norms(pl_module.net)
+        """Measure: gradients are complete here, and not yet clipped. Called after each evaluation of a step."""
+        if self._pending is None and trainer.global_step % self._every == 0:
+            squares = squared_norms(Task.of(pl_module).net)
             scaler = getattr(trainer.precision_plugin, "scaler", None)
             if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
                 squares = squares / scaler.scale(torch.ones_like(squares)).square()  # a fused step unscales by itself
@@ -69,11 +71,11 @@ class GradientNorm(Callback):
             self._buffer.add(step, outputs.get("squares", squares))
             self._pending = None
         if trainer.global_step % FETCH_EVERY == 0:
-            self._flush(trainer, pl_module.net)
+            self._flush(trainer, Task.of(pl_module).net)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Fetch the rest of the epoch."""
-        self._flush(trainer, pl_module.net)
+        self._flush(trainer, Task.of(pl_module).net)
 
     def _flush(self, trainer: lightning.Trainer, net: nn.Module) -> None:
         rows = self._buffer.fetch()
@@ -81,7 +83,7 @@ class GradientNorm(Callback):
             return
         own = (
             net.member_names()
-            if isinstance(net, Replicated)
+            if isinstance(net, Members)
             else [n for n, p in net.named_parameters() if p.requires_grad]
         )
         layers = defaultdict(list)  # layer -> positions of its parameters

@@ -5,6 +5,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from hw1.training.task import Task
+
 
 class StopAtTrainLoss(Callback):
     """Stops a run after the first epoch at whose end the loss over the whole training set is at most `loss`.
@@ -45,10 +47,10 @@ class StopAtTrainLoss(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Stop if it is reached; before the epoch's checkpoint, which Lightning leaves to the end."""
-        measured = pl_module.member_metrics.get("train/loss")  # before the first evaluation there is none
+        measured = Task.of(pl_module).member_metrics.get("train/loss")  # before the first evaluation there is none
         if measured is not None and measured[0] <= self._loss:
             self._reached = trainer.should_stop = True
 
     def on_test_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Tell the run's result."""
-        pl_module.add_measured([{"stopped_at_train_loss/reached": float(self._reached)}])
+        Task.of(pl_module).add_measured([{"stopped_at_train_loss/reached": float(self._reached)}])

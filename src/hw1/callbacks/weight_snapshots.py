@@ -4,18 +4,16 @@ from pathlib import Path
 
 import lightning
 from lightning.pytorch.callbacks import Callback
-from safetensors.torch import save_file, save_model
 
-from hw1.files import replacing
-from hw1.models import Replicated
+from hw1.training.snapshots import save_snapshot
+from hw1.training.task import Task
 
 
 class WeightSnapshots(Callback):
     """Writes `<run>/snapshots/epoch=<completed epochs>.safetensors`.
 
-    Each file holds the network's parameters and buffers by name, so that one layer can be read over all snapshots
-    without the rest (see `Run.snapshots`). Tied weights are stored once. Of several members, each tensor is stacked:
-    [R, *shape].
+    Each file holds the network's tensors by name (see `save_snapshot`), so that one layer can be read over all
+    snapshots without the rest (see `Run.snapshots`).
 
     Args:
         every_n_epochs: distance between two snapshots; null for the first and the last only.
@@ -47,10 +45,4 @@ class WeightSnapshots(Callback):
 
     def _save(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, epoch: int) -> None:
         if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / "snapshots" / f"epoch={epoch:06d}.safetensors"
-            with replacing(path) as temporary:
-                if isinstance(pl_module.net, Replicated):
-                    tensors = {name: value.contiguous() for name, value in pl_module.net.stacked().items()}
-                    save_file(tensors, str(temporary))
-                else:
-                    save_model(pl_module.net, str(temporary))
+            save_snapshot(Task.of(pl_module).net, Path(trainer.default_root_dir), epoch)

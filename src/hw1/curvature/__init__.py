@@ -12,7 +12,7 @@ from hw1.curvature.critical import (
     find_critical_points,
 )
 from hw1.curvature.estimate import Estimate
-from hw1.curvature.exact import dense_hessian, spectrum
+from hw1.curvature.exact import spectrum
 from hw1.curvature.lanczos import Density, Eigenpairs, extreme_eigenpairs, spectral_density
 from hw1.curvature.minimal_ratio import (
     CRITICAL,
@@ -25,13 +25,16 @@ from hw1.curvature.minimal_ratio import (
     sampled_ratio,
 )
 from hw1.curvature.operators import Dense, GaussNewton, Hessian, Operator
-from hw1.curvature.points import Function, ManyPoints, OneByOne, many_points
-from hw1.curvature.risk import EmpiricalRisk
 from hw1.curvature.trace import hutchinson_trace, hutchpp_trace
+from hw1.risk.dense import dense_hessian
+from hw1.risk.empirical import EmpiricalRisk
+from hw1.risk.many import FunctionRisk, OneByOne, batched
+from hw1.risk.protocol import BatchedRisk
 
 __all__ = [
     "CRITICAL",
     "LADDER",
+    "BatchedRisk",
     "CriticalPoint",
     "CriticalPoints",
     "Dense",
@@ -40,14 +43,14 @@ __all__ = [
     "EmpiricalRisk",
     "Estimate",
     "EstimatedRatio",
-    "Function",
+    "FunctionRisk",
     "GaussNewton",
     "Hessian",
-    "ManyPoints",
     "Method",
     "OneByOne",
     "Operator",
     "Ratio",
+    "batched",
     "constant_predictor",
     "dense_hessian",
     "extreme_eigenpairs",
@@ -56,7 +59,6 @@ __all__ = [
     "hutchinson_trace",
     "hutchpp_trace",
     "ladder",
-    "many_points",
     "minimal_ratio",
     "quadrature_ratio",
     "sampled_ratio",

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from hw1.curvature.minimal_ratio import CRITICAL
-from hw1.curvature.points import ManyPoints, many_points
-from hw1.curvature.risk import EmpiricalRisk
+from hw1.risk.empirical import EmpiricalRisk
+from hw1.risk.many import batched
+from hw1.risk.protocol import BatchedRisk
 
 Method = Literal["levenberg_marquardt", "newton"]
 TRIALS = 20  # steps tried at one Hessian; the damping grows, or the step shrinks, from one to the next
@@ -25,7 +26,7 @@ class CriticalPoint:
     loss: float
     gradient_norm: float
     reason: str
-    flatness: float
+    gradient_flatness: float
     iterations: int
 
 
@@ -38,10 +39,11 @@ class CriticalPoints:
         loss: [R].
         gradient_norm: |g|, [R].
         reason: why each search stopped. "converged": |g| < tolerance. "flat": the gradient is almost in the kernel of
-            the Hessian, |Hg| / (|H| |g|) < flatness, in 10 iterations in a row or where the search had to end (Frye et
-            al. 2021). "stalled": no acceptable step. "budget": all iterations spent.
-        flatness: |Hg| / (|H| |g|), |H| the spectral norm, [R]; where |g| < tolerance, that of the point before, NaN if
-            there was none.
+            the Hessian, in 10 iterations in a row or where the search had to end (Frye et al. 2021): its flatness
+            |Hg| / (|H| |g|) is below the one that was asked for. "stalled": no acceptable step. "budget": all
+            iterations spent.
+        gradient_flatness: |Hg| / (|H| |g|), |H| the spectral norm, [R]; where |g| < tolerance, that of the point
+            before, NaN if there was none.
         iterations: steps taken, [R].
     """
 
@@ -49,7 +51,7 @@ class CriticalPoints:
     loss: Tensor
     gradient_norm: Tensor
     reason: tuple[str, ...]
-    flatness: Tensor
+    gradient_flatness: Tensor
     iterations: Tensor
 
     def __len__(self) -> int:
@@ -60,18 +62,18 @@ class CriticalPoints:
         """The end of search r."""
         numbers = (self.loss[r].item(), self.gradient_norm[r].item())
         return CriticalPoint(
-            self.theta[r], *numbers, self.reason[r], self.flatness[r].item(), int(self.iterations[r].item())
+            self.theta[r], *numbers, self.reason[r], self.gradient_flatness[r].item(), int(self.iterations[r].item())
         )
 
 
 def find_critical_points(
-    points: ManyPoints,
+    risk: BatchedRisk,
     starts: Tensor,
     *,
     method: Method = "levenberg_marquardt",
     iterations: int = 300,
     tolerance: float = CRITICAL,
-    flatness: float = 1e-3,
+    gradient_flatness: float = 1e-3,
     max_step: float = 0.3,
 ) -> CriticalPoints:
     """Search a point of zero gradient from each of R starts; the searches do not influence each other.
@@ -87,27 +89,27 @@ def find_critical_points(
     more iterations, and its last point means nothing unless it converged.
 
     Args:
-        points: the loss.
+        risk: the loss.
         starts: [R, P].
         method: see above.
         iterations: most steps of a search.
         tolerance: |g| below which a point is critical.
-        flatness: |Hg| / (|H| |g|) below which a point is flat; 0 never is.
+        gradient_flatness: |Hg| / (|H| |g|) below which a point is flat; 0 never is.
         max_step: longest step of "newton", in the units of theta; Levenberg-Marquardt does not use it.
 
     Raises:
         ValueError: `starts` has another shape or is not finite, or a setting is out of range.
 
     Example:
-        >>> from hw1.curvature.points import Function
-        >>> saddle = Function(lambda w: (w[0] * w[1] - 1) ** 2, size=2)
+        >>> from hw1.risk.many import FunctionRisk
+        >>> saddle = FunctionRisk(lambda w: (w[0] * w[1] - 1) ** 2, size=2)
         >>> found = find_critical_points(saddle, torch.tensor([[0.1, -0.2]]))
         >>> found.reason, found.loss.round(decimals=6).tolist()
         (('converged',), [1.0])
     """
-    _check(points, starts, method, iterations, tolerance, flatness, max_step)
+    _check(risk, starts, method, iterations, tolerance, gradient_flatness, max_step)
     theta = starts.detach().double().clone()
-    gradient = points.gradient(theta)  # [R, P]
+    gradient = risk.gradient(theta)  # [R, P]
     count = torch.zeros(len(theta), dtype=torch.long, device=theta.device)
     measured = torch.full_like(gradient[:, 0], torch.nan)  # |Hg| / (|H| |g|)
     in_a_row = torch.zeros_like(count)
@@ -128,7 +130,7 @@ def find_critical_points(
         active = active[~done]
         if not len(active):
             break
-        hessian = points.hessian(theta[active])
+        hessian = risk.hessian(theta[active])
         finite = hessian.isfinite().all(2).all(1)
         stop(active[~finite], "stalled")
         active = active[finite]
@@ -138,7 +140,7 @@ def find_critical_points(
         measured[active] = (values * slope).norm(dim=1) / (largest * slope.norm(dim=1)).clamp_min(
             torch.finfo(torch.float64).tiny
         )
-        flat = measured[active] < flatness
+        flat = measured[active] < gradient_flatness
         in_a_row[active] = torch.where(flat, in_a_row[active] + 1, 0)
         settled = in_a_row[active] >= PATIENCE
         if iteration == iterations:
@@ -165,7 +167,7 @@ def find_critical_points(
                 step = step * (max_step / step.norm(dim=1)).clamp(max=1.0)[:, None] * shrink
             moved = theta[rows] + _apply(vectors[todo], step)
             possible = moved.isfinite().all(1) & (moved != theta[rows]).any(1)
-            new = points.gradient(torch.where(possible[:, None], moved, theta[rows]))
+            new = risk.gradient(torch.where(possible[:, None], moved, theta[rows]))
             ok = possible & new.isfinite().all(1)
             if method == "levenberg_marquardt":
                 before, after = along.square().sum(1), new.square().sum(1)
@@ -180,11 +182,11 @@ def find_critical_points(
             todo = todo[~ok]
             shrink /= 2
         stop(active[todo], "stalled")
-        stop(active[todo][measured[active[todo]] < flatness], "flat")
+        stop(active[todo][measured[active[todo]] < gradient_flatness], "flat")
         stuck = torch.zeros(len(active), dtype=torch.bool, device=theta.device)
         stuck[todo] = True
         active = active[~stuck]
-    return CriticalPoints(theta, points(theta), gradient.norm(dim=1), tuple(reason), measured, count)
+    return CriticalPoints(theta, risk(theta), gradient.norm(dim=1), tuple(reason), measured, count)
 
 
 def find_critical_point(
@@ -195,7 +197,7 @@ def find_critical_point(
     Raises:
         ValueError: as there.
     """
-    return find_critical_points(many_points(risk), theta[None], method=method, iterations=iterations)[0]
+    return find_critical_points(batched(risk), theta[None], method=method, iterations=iterations)[0]
 
 
 def constant_predictor(outputs: Tensor, *, relative: float = 1e-12) -> Tensor:
@@ -228,16 +230,16 @@ def _apply(matrices: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _check(
-    points: ManyPoints,
+    risk: BatchedRisk,
     starts: Tensor,
     method: str,
     iterations: int,
     tolerance: float,
-    flatness: float,
+    gradient_flatness: float,
     max_step: float,
 ) -> None:
-    if starts.ndim != 2 or starts.shape[1] != points.size or len(starts) == 0:
-        raise ValueError(f"starts: got shape {list(starts.shape)}, expected [R, {points.size}] with R >= 1 points")
+    if starts.ndim != 2 or starts.shape[1] != risk.size or len(starts) == 0:
+        raise ValueError(f"starts: got shape {list(starts.shape)}, expected [R, {risk.size}] with R >= 1 points")
     if bad := int((~starts.isfinite().all(1)).sum()):
         raise ValueError(f"starts: got {bad} of {len(starts)} points that are not finite: leave out diverged trainings")
     if method not in get_args(Method):
@@ -247,5 +249,5 @@ def _check(
     for name, value, least in (("tolerance", tolerance, "> 0"), ("max_step", max_step, "> 0")):
         if not value > 0:
             raise ValueError(f"{name}: got {value}, expected a number {least}")
-    if not 0 <= flatness < 1:
-        raise ValueError(f"flatness: got {flatness}, expected a number in [0, 1)")
+    if not 0 <= gradient_flatness < 1:
+        raise ValueError(f"gradient_flatness: got {gradient_flatness}, expected a number in [0, 1)")

@@ -142,7 +142,7 @@ def sampled_ratio(
     for the dtype, so prefer float64.
 
     Args:
-        risk: thetas [k, P] -> losses [k]; `many_points(risk)` of an `EmpiricalRisk`.
+        risk: thetas [k, P] -> losses [k]; `batched(risk)` of an `EmpiricalRisk`.
         theta: [P].
         radius: distance of the neighbours, > 0.
         samples: number of neighbours, at least 1.

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hw1.curvature.risk import EmpiricalRisk
+from hw1.risk.empirical import EmpiricalRisk
 from hw1.vectors import ParamSpace
 
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hw1.seeds import generator
+
 Batch = tuple[Tensor, Tensor]
 Indices = Tensor | slice
-
-
-def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
-    """A CPU generator whose stream depends on all three arguments; neighbouring seeds give unrelated streams."""
-    # SeedSequence hashes its words, and the same way on every platform and version (a promise of NumPy's).
-    words = np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), index]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(words[0]))
 
 
 class InMemory(Dataset[Batch]):

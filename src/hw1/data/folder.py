@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-from torchvision import datasets
-
-from hw1.data.examples import Examples
+from hw1.data.protocol import TrainTest
 from hw1.data.source import data_root, sha256
 from hw1.files import replacing
+from hw1.kinds import Kind
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -41,7 +42,7 @@ class ImageFolder:
             on `load`, an image cannot be read. The message begins with the argument's name.
     """
 
-    loss = staticmethod(cross_entropy)
+    kind: ClassVar[Kind] = "classes"
     source = "folder"
 
     def __init__(self, root: str | Path | None, folder: str | Path, size: int, channels: int) -> None:
@@ -61,6 +62,8 @@ class ImageFolder:
     @cached_property
     def _samples(self) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
         """(path, class) of every training and every test image."""
+        from torchvision import datasets
+
         try:
             train, test = (datasets.ImageFolder(self.root / split).samples for split in ("train", "test"))
         except FileNotFoundError as error:  # a class folder without an image; torchvision names it
@@ -70,6 +73,8 @@ class ImageFolder:
     @cached_property
     def _images(self) -> Path:
         """The cached [N + M, C, H, W] uint8 images, training before test; decoded if they are not there."""
+        import numpy as np
+
         paths = [Path(path) for split in self._samples for path, _ in split]
         cache = _cache_folder() / f"images-{self._key(paths)}.npy"
         shape = (len(paths), *self.in_shape)
@@ -93,11 +98,14 @@ class ImageFolder:
         """Decode and cache the images."""
         self._images  # noqa: B018 - cached_property does the work
 
-    def load(self) -> Examples:
+    def load(self) -> TrainTest:
         """The images, [N, C, H, W] float32 in [0, 1], and their classes."""
+        import numpy as np
+        import torch
+
         train, test = self._samples
         images = torch.from_numpy(np.load(self._images)).float().div_(255)
-        return Examples(images[: len(train)], _labels(train), images[len(train) :], _labels(test))
+        return TrainTest(images[: len(train)], _labels(train), images[len(train) :], _labels(test))
 
 
 def _classes(folder: Path) -> list[str]:
@@ -110,6 +118,8 @@ def _classes(folder: Path) -> list[str]:
 
 
 def _labels(samples: Sequence[tuple[str, int]]) -> Tensor:
+    import torch
+
     return torch.tensor([label for _, label in samples])
 
 
@@ -128,14 +138,19 @@ def _cache_folder() -> Path:
 
 def _holds(cache: Path, shape: tuple[int, ...]) -> bool:
     """Whether `cache` is a whole array of `shape`; what is not (an older format, a damaged disk) is decoded again."""
+    import numpy as np
+
     try:
         return bool(np.load(cache, mmap_mode="r").shape == shape)
     except (OSError, ValueError, EOFError):
         return False
 
 
-def _decode(paths: Sequence[Path], images: np.ndarray) -> None:
+def _decode(paths: Sequence[Path], images: NDArray[np.uint8]) -> None:
     """Decode `paths` into `images` [N, C, H, W] uint8."""
+    import numpy as np
+    from PIL import Image
+
     _, channels, height, width = images.shape
 
     def decode(index: int) -> None:

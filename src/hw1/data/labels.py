@@ -28,13 +28,13 @@ def corrupt(labels: Tensor, fraction: float, generator: torch.Generator) -> Tens
 
 
 def subset(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Indices of a random subset; of classes, stratified.
+    """Indices of a random subset; of one class an example, stratified.
 
     Each class gets its share of `size`, rounded down; the examples left over go to the largest remainders, so every
     class is within one example of its exact share.
 
     Args:
-        labels: [N] integer classes, or [N, ...] floating-point targets (then a plain random subset).
+        labels: [N] integer classes, or [N, ...] values or tokens (then a plain random subset).
         size: at most N.
         generator: on the CPU.
 
@@ -42,7 +42,7 @@ def subset(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
         [size] int64, ascending.
     """
     order = torch.randperm(len(labels), generator=generator)
-    if labels.is_floating_point():
+    if labels.is_floating_point() or labels.ndim > 1:
         return order[:size].sort().values
     classes, counts = labels.unique(return_counts=True)
     shares = counts * size

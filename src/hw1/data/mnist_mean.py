@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-from torch.nn.functional import mse_loss
-
-from hw1.data.examples import Examples
 from hw1.data.images import Mnist
-from hw1.data.labels import subset
+from hw1.data.protocol import TrainTest
+from hw1.kinds import Kind
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 
 TARGETS = ("mean", "sigmoid_mean")
 
@@ -37,9 +39,11 @@ class MnistMean:
         FileNotFoundError: on `prepare` or `load`, as `Mnist`.
     """
 
+    kind: ClassVar[Kind] = "values"
+    large = True
+    choose_source = staticmethod(Mnist.choose_source)
     in_shape = Mnist.in_shape
     out_features = 1
-    loss = staticmethod(mse_loss)
 
     def __init__(
         self, root: str | Path | None, source: str, target: str, noise: float, noise_seed: int, test_size: int | None
@@ -70,8 +74,12 @@ class MnistMean:
         definition = repr((self.images.identity(), self.target, self.test_size, noise))
         return hashlib.sha256(definition.encode()).hexdigest()
 
-    def load(self) -> Examples:
+    def load(self) -> TrainTest:
         """Images [N, 1, 28, 28] in [0, 1] and targets [N, 1]."""
+        import torch
+
+        from hw1.data.labels import subset
+
         digits = self.images.load()
         test_x = digits.test_x
         if self.test_size is not None:
@@ -81,9 +89,11 @@ class MnistMean:
         generator = torch.Generator().manual_seed(self.noise_seed)
         # The test set first: its noise is then the same for the full and the bundled training set.
         test_y, train_y = (self._targets(x, generator) for x in (test_x, digits.train_x))
-        return Examples(digits.train_x, train_y, test_x, test_y)
+        return TrainTest(digits.train_x, train_y, test_x, test_y)
 
     def _targets(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        import torch
+
         values = images.flatten(1).mean(1, keepdim=True, dtype=torch.float64)
         if self.target == "sigmoid_mean":
             values = values.sigmoid()

@@ -7,11 +7,13 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from hw1.data.batches import Batch, EpochBatches, OrderedBatches, generator, loader
-from hw1.data.examples import Examples, ExampleSource
+from hw1.data.batches import Batch, EpochBatches, OrderedBatches, loader
 from hw1.data.labels import corrupt, subset
+from hw1.data.protocol import ExampleSource, TrainTest
+from hw1.kinds import Kind, Loss, loss_of
+from hw1.seeds import generator
 
-_latest: dict[tuple[type, str], Examples] = {}
+_latest: dict[tuple[type, str], TrainTest] = {}
 
 
 class DataModule(lightning.LightningDataModule):
@@ -35,7 +37,9 @@ class DataModule(lightning.LightningDataModule):
         order_seeds: seeds of the order of training batches, one a member; set them before training begins. With several
             of them every batch has a leading dimension: [R, B, ...], or [1, B, ...] where all members share it.
         eval_names: names of the sets that `val_dataloader` and `test_dataloader` evaluate, in their order.
-        in_shape, out_features, loss, name, source: of `examples`; known before any example is read.
+        kind: "classes", "values" or "tokens": of `examples`, as the following.
+        loss: (outputs [B, ...], targets [B, ...], reduction="mean") -> mean loss [].
+        in_shape, out_features, name, source: known before any example is read.
 
     Raises:
         ValueError: a value is out of range; the message begins with its name. `train_size` is compared with the number
@@ -55,6 +59,7 @@ class DataModule(lightning.LightningDataModule):
         eval_batch_size: int,
     ) -> None:
         super().__init__()
+        self.kind, self.loss = _kind_and_loss(examples)
         positive, count = "a positive integer", "an integer of at least 0"
         good = batch_size is None or _count(batch_size, 1)
         _check("batch_size", batch_size, good, f"{positive} or null (the full batch)")
@@ -64,7 +69,7 @@ class DataModule(lightning.LightningDataModule):
         _check(
             "corruption",
             corruption,
-            not corruption or examples.loss is cross_entropy,
+            not corruption or self.has_classes,
             f"0: {examples.name} has no classes",
         )
         _check(
@@ -82,14 +87,14 @@ class DataModule(lightning.LightningDataModule):
         self.seed, self.order_seeds = seed, [seed]
         self.workers = workers
         self.name = examples.name
-        self.in_shape, self.out_features, self.loss = examples.in_shape, examples.out_features, examples.loss
+        self.in_shape, self.out_features = examples.in_shape, examples.out_features
         self.eval_names = ("train", "val", "test") if val_fraction else ("train", "test")
         self._sets: dict[str, Batch] = {}
 
     @property
     def has_classes(self) -> bool:
-        """Whether the targets are classes, not numbers."""
-        return self.loss is cross_entropy
+        """Whether there is one class an example."""
+        return self.kind == "classes"
 
     @property
     def source(self) -> str:
@@ -113,7 +118,7 @@ class DataModule(lightning.LightningDataModule):
         if not self._sets:
             self._sets = self._make_sets(_load(self.examples))
 
-    def _make_sets(self, examples: Examples) -> dict[str, Batch]:
+    def _make_sets(self, examples: TrainTest) -> dict[str, Batch]:
         x, y = examples.train_x, examples.train_y
         sets = {"test": (examples.test_x, examples.test_y)}
         if self.val_fraction:
@@ -164,7 +169,11 @@ class DataModule(lightning.LightningDataModule):
     def _epoch(self) -> int:
         # Not trainer.current_epoch: Lightning builds the resumed epoch's iterator (whose workers read ahead at once)
         # while that still counts the epoch before.
-        return self.trainer.fit_loop.epoch_progress.current.processed if self.trainer else 0
+        if self.trainer is None:
+            return 0
+        # Lightning annotates the base of what it makes.
+        processed: int = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+        return processed
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """The whole of each of the `eval_names`, in order."""
@@ -183,7 +192,14 @@ class DataModule(lightning.LightningDataModule):
         ]
 
 
-def _load(examples: ExampleSource) -> Examples:
+def _kind_and_loss(examples: ExampleSource) -> tuple[Kind, Loss]:
+    own: Loss | None = getattr(examples, "loss", None)
+    kind: Kind = getattr(examples, "kind", "classes" if own is cross_entropy else "values")
+    usual = loss_of(kind)  # refuses a kind that is none
+    return kind, own or usual
+
+
+def _load(examples: ExampleSource) -> TrainTest:
     """Load `examples`, or take them from the run before: a sweep in one process reads its data once."""
     key = type(examples), examples.identity()
     if key not in _latest:

@@ -260,7 +260,7 @@ def _count(path: Path, remedy: str) -> int:
     if size < start:
         raise ValueError(f"root: {path} is truncated: got {size} bytes, expected at least {start}; {remedy}")
     with path.open("rb") as file:
-        magic, count, *shape = struct.unpack(f">{start // 4}I", file.read(start))
+        magic, count, *shape = map(int, struct.unpack(f">{start // 4}I", file.read(start)))
     if (magic, *shape) != ((2051, 28, 28) if images else (2049,)):
         kind = "28 x 28 images" if images else "labels"
         raise ValueError(f"root: {path} is not an IDX file of {kind}: its header is {[magic, count, *shape]}; {remedy}")

@@ -3,16 +3,16 @@
 Knows neither Lightning nor Hydra: bring a module, a loss and tensors.
 """
 
-from hw1.landscape.batchnorm import has_batch_norm, recompute_statistics
-from hw1.landscape.evaluation import WholeSet
-from hw1.landscape.flatness import Sensitivity, Sharpness, adaptive_sharpness, keskar_sharpness, sensitivity
+from hw1.landscape.flatness import BoxRise, InputSensitivity, adaptive_sharpness, keskar_sharpness, sensitivity
 from hw1.landscape.paths import barrier, evaluate, segment
 from hw1.landscape.pca import Pca, displacements, fit_pca
+from hw1.risk.batchnorm import has_batch_norm, recompute_statistics
+from hw1.risk.whole import WholeSet
 
 __all__ = [
+    "BoxRise",
+    "InputSensitivity",
     "Pca",
-    "Sensitivity",
-    "Sharpness",
     "WholeSet",
     "adaptive_sharpness",
     "barrier",

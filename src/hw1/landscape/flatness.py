@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from hw1.risk.batches import cast
+from hw1.risk.guard import differentiable, own_copy
+from hw1.risk.protocol import Risk
 
 SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)  # of the way to a corner, tried in this order
 LEAST_GAIN = 1e-3  # relative to the rise so far: with less, an ascent ends
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class InputSensitivity:
     """Mean Frobenius norms of derivatives by the input, over examples; per unit of the network's input.
 
     Attributes:
@@ -38,7 +39,7 @@ def sensitivity(
     targets: Tensor,
     *,
     batch_size: int = 250,
-) -> Sensitivity:
+) -> InputSensitivity:
     """Sensitivity of a network to its inputs, in evaluation mode: E |d f(x) / d x|_F (Novak et al. 2018).
 
     Never a derivative by parameters. One backward pass an output gives the Jacobian J [C, D] of each example; the
@@ -68,11 +69,13 @@ def sensitivity(
     if not inputs.is_floating_point():
         raise ValueError(f"inputs: got {inputs.dtype}, expected floating point: sensitivity is a derivative by them")
     classes = not targets.is_floating_point()
-    with _differentiable(module, inputs) as (network, like):
+    network = own_copy(module)
+    like = next(network.parameters(), inputs)
+    with differentiable(like.device, network):
         totals = torch.zeros(3, dtype=torch.float64)
         for x, y in zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True):
-            x = x.detach().to(like.device, like.dtype).requires_grad_()
-            y = y.to(like.device, like.dtype if y.is_floating_point() else y.dtype)
+            x = cast(x.detach(), like).requires_grad_()
+            y = cast(y, like)
             outputs = network(x)
             if classes and outputs.ndim != 2:
                 raise ValueError(f"module: got outputs {list(outputs.shape)}, expected logits [B, C] for classes")
@@ -85,7 +88,7 @@ def sensitivity(
             for form, derivative in enumerate(rows):
                 totals[form] += derivative.flatten(1).norm(dim=1).cpu().double().sum()
         means = (totals / len(inputs)).tolist()
-    return Sensitivity(means[0], means[1], means[2] if classes else None)
+    return InputSensitivity(means[0], means[1], means[2] if classes else None)
 
 
 def _jacobian(outputs: Tensor, x: Tensor) -> Tensor:
@@ -103,32 +106,8 @@ def _slope(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: T
     return torch.autograd.grad(value * len(outputs), outputs)[0].flatten(1)
 
 
-@contextlib.contextmanager
-def _differentiable(module: nn.Module, inputs: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
-    """A copy of the module in evaluation mode, a tensor with its dtype and device, and gradients by inputs alone."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        network = copy.deepcopy(module).eval().requires_grad_(False)
-        like = next(network.parameters(), inputs)
-        stack.enter_context(torch.autocast(like.device.type, enabled=False))
-        if like.device.type == "cuda" and any(isinstance(part, nn.RNNBase) for part in network.modules()):
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # cuDNN has no backward in evaluation mode
-        yield network, like
-
-
-class Risk(Protocol):
-    """A loss as a function of the weights, theta [P] -> []; `hw1.curvature.EmpiricalRisk` is one."""
-
-    def __call__(self, theta: Tensor) -> Tensor:
-        """The mean loss, []."""
-
-    def gradient(self, theta: Tensor) -> Tensor:
-        """Its gradient, [P]."""
-
-
 @dataclass(frozen=True)
-class Sharpness:
+class BoxRise:
     """How far the loss rises in a box around theta, as found by several ascents.
 
     Attributes:
@@ -145,7 +124,7 @@ class Sharpness:
 
 def keskar_sharpness(
     risk: Risk, theta: Tensor, epsilon: float, *, starts: int = 3, steps: int = 20, generator: torch.Generator
-) -> Sharpness:
+) -> BoxRise:
     """100 (max f(theta + y) - f(theta)) / (1 + f(theta)) over the box |y_i| <= epsilon (|theta_i| + 1).
 
     Metric 2.1 of Keskar et al. 2017, in the full space; their epsilons are 1e-3 and 5e-4. Conditional gradient takes
@@ -177,12 +156,12 @@ def keskar_sharpness(
     """
     _check_positive(epsilon=epsilon)
     loss, rises = _ascend(risk, theta, epsilon * (theta.abs() + 1), starts, steps, generator)
-    return Sharpness(100 * _highest(rises) / (1 + loss), loss, rises)
+    return BoxRise(100 * _highest(rises) / (1 + loss), loss, rises)
 
 
 def adaptive_sharpness(
     risk: Risk, theta: Tensor, rho: float, *, starts: int = 3, steps: int = 20, generator: torch.Generator
-) -> Sharpness:
+) -> BoxRise:
     """Max f(theta + y) - f(theta) over the box |y_i| <= rho |theta_i|, in the unit of the loss.
 
     Adaptive sharpness (Kwon et al. 2021) with the maximum norm, the worst case of Andriushchenko et al. 2023, who take
@@ -202,7 +181,7 @@ def adaptive_sharpness(
     """
     _check_positive(rho=rho)
     loss, rises = _ascend(risk, theta, rho * theta.abs(), starts, steps, generator)
-    return Sharpness(_highest(rises), loss, rises)
+    return BoxRise(_highest(rises), loss, rises)
 
 
 def _ascend(

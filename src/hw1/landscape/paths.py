@@ -43,12 +43,12 @@ def segment(a: nn.Module, b: nn.Module, alphas: Sequence[float]) -> Iterator[Ten
     return (ends[alpha].clone() if alpha in ends else (1 - alpha) * start + alpha * end for alpha in alphas)
 
 
-def evaluate(risk: Callable[[Tensor], Tensor], points: Iterable[Tensor]) -> Tensor:
-    """The value of `risk` at each point.
+def evaluate(risk: Callable[[Tensor], Tensor], thetas: Iterable[Tensor]) -> Tensor:
+    """The value of `risk` at each theta.
 
     Args:
-        risk: theta [P] -> [] (a loss), or -> [M] (several quantities at once, as `WholeSet` does).
-        points: K vectors theta [P].
+        risk: theta [P] -> [] (a loss), or -> [M] (several quantities at once, as `EmpiricalRisk.metrics` does).
+        thetas: K vectors [P].
 
     Returns:
         [K], or [K, M].
@@ -57,7 +57,7 @@ def evaluate(risk: Callable[[Tensor], Tensor], points: Iterable[Tensor]) -> Tens
         >>> evaluate(lambda theta: theta.square().sum(), [torch.zeros(2), torch.ones(2)])
         tensor([0., 2.])
     """
-    return torch.stack([risk(theta) for theta in points])
+    return torch.stack([risk(theta) for theta in thetas])
 
 
 def barrier(alphas: Sequence[float], losses: Sequence[float]) -> float:

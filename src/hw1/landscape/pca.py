@@ -26,9 +26,9 @@ class Pca:
     axes: Tensor
     explained: Tensor
 
-    def project(self, points: Tensor) -> Tensor:
-        """Coordinates along the axes: points [..., P] -> [..., k], float64."""
-        return (points.double() - self.mean) @ self.axes.T
+    def project(self, thetas: Tensor) -> Tensor:
+        """Coordinates along the axes: thetas [..., P] -> [..., k], float64."""
+        return (thetas.double() - self.mean) @ self.axes.T
 
 
 def fit_pca(trajectories: Tensor, k: int) -> Pca:

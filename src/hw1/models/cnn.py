@@ -160,4 +160,5 @@ class Cnn(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (logits for classes), [B, out_features]."""
-        return super().forward(x)
+        outputs: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        return outputs

@@ -54,4 +54,5 @@ class Mlp(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:  # [B, *in_shape] -> [B, out_features]
         """Outputs (logits for classes), [B, out_features]."""
-        return super().forward(x)
+        outputs: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        return outputs

@@ -55,4 +55,5 @@ class Rnn(nn.Module):
         """Outputs (logits for classes), [B, out_features]."""
         rows = x.movedim(-2, 1).flatten(2)  # [B, C, H, W] -> [B, H, C * W]
         states, _ = self.recurrent(rows)  # [B, H, hidden]
-        return self.head(states[:, -1])
+        outputs: Tensor = self.head(states[:, -1])
+        return outputs

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from hw1.plots.style import style
 
@@ -47,7 +48,7 @@ def draw_filters(table: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def _tiled(part: pd.DataFrame) -> np.ndarray:
+def _tiled(part: pd.DataFrame) -> NDArray[np.float64]:
     """All filters [O, h, w] of a table in a near-square grid, [rows (h + 1) - 1, columns (w + 1) - 1]; gaps are NaN."""
     count, height, width = (int(part[name].max()) + 1 for name in ("filter", "row", "column"))
     across = math.ceil(math.sqrt(count))

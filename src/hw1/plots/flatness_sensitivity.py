@@ -2,40 +2,25 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-from hw1.plots.style import COLORS, DASHES, MARKERS, style
+from hw1.metrics import LOSS, SPLITS, TEST_ACCURACY, axis, label, noted, unit
+from hw1.plots.style import COLORS, DASHES, MARKERS, Look, style
 
 Parts = Sequence[tuple[str, pd.DataFrame]]  # (name of a combination of settings, its points)
 
-_LABELS = {
-    "loss_gap": "test loss minus train loss",
-    "accuracy_gap": "train accuracy minus test accuracy",
-    "dataset.batch_size": "batch size",
-    "optimizer.lr": "learning rate",
-    "sensitivity/loss": "sensitivity of the loss",
-    "sensitivity/softmax": "sensitivity of the softmax",
-    "sensitivity/logits": "sensitivity of the logits",
-    "sensitivity/outputs": "sensitivity of the outputs",
-    "sharpness/keskar_1e-3": "Keskar's sharpness, ε = 1e-3",
-    "sharpness/keskar_5e-4": "Keskar's sharpness, ε = 5e-4",
-    "sharpness/adaptive": "adaptive sharpness",
-    "sharpness/largest_eigenvalue": "largest Hessian eigenvalue",
-    "sharpness/trace": "trace of the Hessian",
-    "minimal_ratio/positive": "share of eigenvalues > tolerance",
-    "minimal_ratio/zero": "share of eigenvalues within ± tolerance",
-    "minimal_ratio/negative": "share of eigenvalues < -tolerance",
-}
+Measures = Mapping[str, tuple[str, str]]  # column -> (label, unit)
+
 _MEANS = "line: mean over seeds, band: their range"
-_ON_THE_RIGHT = ("sensitivity/loss", "sensitivity/softmax", "sensitivity/outputs")  # logits have a scale of their own
 
 
-def draw_quality(parts: Parts, quantity: str, across: str, sensitivities: Sequence[str]) -> Figure:
+def draw_quality(parts: Parts, quantity: str, across: str, right: Mapping[str, str]) -> Figure:
     """Train and test loss or accuracy (left axis) and sensitivity (right axis) against a setting, a column a part.
 
     Lines are means over seeds, bands their range; members that never reached their train loss stand as crosses.
@@ -45,9 +30,8 @@ def draw_quality(parts: Parts, quantity: str, across: str, sensitivities: Sequen
             source, n_train.
         quantity: loss or accuracy.
         across: name of the setting on the x axis.
-        sensitivities: columns for the right axis.
+        right: sensitivities for the right axis, column -> label.
     """
-    right = [name for name in sensitivities if name in _ON_THE_RIGHT]
     with style():
         figure = Figure(figsize=(max(7.4, 3.9 * len(parts) + 0.6), 4.9))
         left_axes = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
@@ -55,20 +39,20 @@ def draw_quality(parts: Parts, quantity: str, across: str, sensitivities: Sequen
         for (name, part), left, other in zip(parts, left_axes, right_axes, strict=True):
             if other is not right_axes[0]:
                 other.sharey(right_axes[0])
-            for i, split in enumerate(("train", "test")):
+            for i, split in enumerate(SPLITS):
                 _line(left, part, f"{split}/{quantity}", i, f"{split} {quantity}")
-            for i, measure in enumerate(right, 2):
-                _line(other, part, measure, i, f"{_label(measure)} (right)")
-            if quantity == "loss":
+            for i, (measure, called) in enumerate(right.items(), 2):
+                _line(other, part, measure, i, f"{called} (right)")
+            if quantity == LOSS:
                 _log_if_wide(left)
             _log_if_wide(other)
             other.spines["right"].set_visible(True)
             other.grid(visible=False)
             _setting_axis(left, part["x"], across)
             left.set_title(name)
-        unit = " (nats)" if quantity == "loss" and "test/accuracy" in parts[0][1] else ""
-        for ax, name in ((left_axes[0], f"{quantity}{unit}"), (right_axes[-1], "sensitivity")):
-            ax.set_ylabel(f"{name}, log scale" if ax.get_yscale() == "log" else name)
+        own_unit = unit(quantity, classes=TEST_ACCURACY in parts[0][1])
+        for ax, name, of in ((left_axes[0], quantity, own_unit), (right_axes[-1], "sensitivity", "")):
+            ax.set_ylabel(axis(name, of, "log scale" if ax.get_yscale() == "log" else ""))
         for ax in right_axes[:-1]:
             ax.tick_params(labelright=False)
         together = [axes.get_legend_handles_labels() for axes in (left_axes[0], right_axes[0])]
@@ -78,48 +62,48 @@ def draw_quality(parts: Parts, quantity: str, across: str, sensitivities: Sequen
     return figure
 
 
-def draw_measures(parts: Parts, across: str, measures: Sequence[str]) -> Figure:
+def draw_measures(parts: Parts, across: str, measures: Measures) -> Figure:
     """A panel a measure against a setting, a line a part: means over seeds, bands their range.
 
     Args:
         parts: points as in `draw_quality`.
         across: name of the setting on the x axis.
-        measures: columns.
+        measures: column -> (label, unit).
     """
     with style():
         figure, axes = _panels(measures, 2.7)
-        for ax, measure in zip(axes, measures, strict=True):
+        for ax, (measure, called) in zip(axes, measures.items(), strict=True):
             for i, (name, part) in enumerate(parts):
                 _line(ax, part, measure, i, name or "mean over seeds")
             _log_if_wide(ax)
             _setting_axis(ax, pd.concat([part["x"] for _, part in parts]), across)
-            ax.set_title(_label(measure))
+            ax.set_title(noted(*called))
         _finish(figure, axes[0], parts, _MEANS)
     return figure
 
 
-def draw_gap(parts: Parts, gap: str, measures: Sequence[str]) -> Figure:
+def draw_gap(parts: Parts, gap: str, measures: Measures) -> Figure:
     """A panel a measure against the gap between train and test set, one point a run, a marker a part.
 
     Args:
         parts: points with the columns `gap` and `measures`.
         gap: loss_gap or accuracy_gap.
-        measures: columns.
+        measures: column -> (label, unit).
     """
     with style():
         figure, axes = _panels(measures, 2.5)
-        for ax, measure in zip(axes, measures, strict=True):
+        for ax, (measure, called) in zip(axes, measures.items(), strict=True):
             for i, (name, part) in enumerate(parts):
                 used = part[part["reached"]]
                 ax.plot(used[gap], used[measure], linestyle="none", label=name or "runs", markersize=6, **_look(i))
             _log_if_wide(ax)
-            ax.set_title(_label(measure))
-            ax.set_xlabel(_label(gap))
+            ax.set_title(noted(*called))
+            ax.set_xlabel(label(gap))
         _finish(figure, axes[0], parts, "one point a network")
     return figure
 
 
-def _panels(measures: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
+def _panels(measures: Measures, height: float) -> tuple[Figure, list[Axes]]:
     columns = min(3, len(measures))
     rows = math.ceil(len(measures) / columns)
     figure = Figure(figsize=(max(7.4, 3.3 * columns), height * rows + 1.2))
@@ -140,16 +124,16 @@ def _finish(figure: Figure, first: Axes, parts: Parts, spread: str) -> None:
     figure.suptitle(_title(figure, parts, spread), fontsize=11)
 
 
-def _look(i: int) -> dict[str, str]:
+def _look(i: int) -> Look:
     marker = MARKERS[(i + i // len(COLORS)) % len(MARKERS)]  # no colour comes twice with the same marker
     return {"color": COLORS[i % len(COLORS)], "marker": marker}
 
 
-def _line(ax: Axes, part: pd.DataFrame, column: str, i: int, label: str) -> None:
+def _line(ax: Axes, part: pd.DataFrame, column: str, i: int, called: str) -> None:
     """Mean and range over the seeds that reached their train loss; crosses for the others."""
     used = part[part["reached"]].groupby("x")[column]
     mean = used.mean()
-    ax.plot(mean.index, mean, linestyle=DASHES[i % len(DASHES)], markersize=5, label=label, **_look(i))
+    ax.plot(mean.index, mean, linestyle=DASHES[i % len(DASHES)], markersize=5, label=called, **_look(i))
     ax.fill_between(mean.index, used.min(), used.max(), color=COLORS[i % len(COLORS)], alpha=0.15, linewidth=0)
     others = part[~part["reached"]]
     ax.plot(others["x"], others[column], linestyle="none", marker="x", color=COLORS[i % len(COLORS)], markersize=7)
@@ -157,7 +141,8 @@ def _line(ax: Axes, part: pd.DataFrame, column: str, i: int, label: str) -> None
 
 def _log_if_wide(ax: Axes) -> None:
     """A logarithmic y axis where its values are positive and span more than a decade."""
-    values = pd.concat([pd.Series(line.get_ydata(), dtype=float) for line in ax.lines]).dropna()
+    heights = [np.asarray(line.get_ydata(), dtype=float) for line in ax.lines]
+    values = pd.Series(np.concatenate(heights) if heights else [], dtype=float).dropna()
     if len(values) and values.min() > 0 and values.max() > 10 * values.min():
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() < 1000 * values.min() else (1,)))
@@ -170,11 +155,7 @@ def _setting_axis(ax: Axes, values: pd.Series, across: str) -> None:
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.xaxis.minorticks_off()
-    ax.set_xlabel(f"{_label(across)} (log scale)")
-
-
-def _label(name: str) -> str:
-    return _LABELS.get(name, name.rpartition(".")[2].replace("_", " "))
+    ax.set_xlabel(axis(across, "log scale"))
 
 
 def _title(figure: Figure, parts: Parts, spread: str) -> str:

@@ -4,9 +4,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hw1.metrics import GRADIENT_NORM, STEP_LOSS, label
 from hw1.plots.style import COLORS, DASHES, style
-
-LOSS, NORM = "train_step/loss", "gradient_norm"
 
 
 def draw_gradient_norm(curves: pd.DataFrame, ends: pd.DataFrame, across: str | None, title: str) -> Figure:
@@ -26,14 +25,14 @@ def draw_gradient_norm(curves: pd.DataFrame, ends: pd.DataFrame, across: str | N
             part = curves[curves[across] == value] if across else curves
             own = ends[ends[across] == value] if across else ends
             loss, norm, layers = axes[:, column]
-            _band(loss, part[part["quantity"] == LOSS], COLORS[0], "-")
-            _band(norm, part[part["quantity"] == NORM], COLORS[1], "-")
-            names = [name for name in part["quantity"].unique() if name.startswith(f"{NORM}/")]
+            _band(loss, part[part["quantity"] == STEP_LOSS], COLORS[0], "-")
+            _band(norm, part[part["quantity"] == GRADIENT_NORM], COLORS[1], "-")
+            names = [name for name in part["quantity"].unique() if name.startswith(f"{GRADIENT_NORM}/")]
             for i, name in enumerate(names):
                 curve = part[part["quantity"] == name].sort_values("iteration")
-                label = name.partition("/")[2]
+                layer = name.partition("/")[2]
                 color, dash = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]
-                layers.plot(curve["iteration"], curve["median"], dash, color=color, linewidth=1.2, label=label)
+                layers.plot(curve["iteration"], curve["median"], dash, color=color, linewidth=1.2, label=layer)
             n, constant = int(part["n"].max()), int(own["constant"].sum())
             heading = f"{across} = {value}\n" if across else ""
             loss.set_title(f"{heading}n = {n}" + (f", {constant} constant predictors" if constant else ""))
@@ -42,10 +41,9 @@ def draw_gradient_norm(curves: pd.DataFrame, ends: pd.DataFrame, across: str | N
             layers.set_xlabel("iteration")
             if names and column == len(columns) - 1:
                 layers.legend(title="layer", fontsize=7, title_fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        for ax, label in zip(
-            axes[:, 0], ("loss of the batch", "gradient norm", "gradient norm\nof each layer"), strict=True
-        ):
-            ax.set_ylabel(label)
+        names = [label(STEP_LOSS), label(GRADIENT_NORM), f"{label(GRADIENT_NORM)}\nof each layer"]
+        for ax, name in zip(axes[:, 0], names, strict=True):
+            ax.set_ylabel(name)
         first = curves.iloc[0]
         data = f"{first['data']} ({first['source']}, {first['n_train']:,} training examples)"
         spread = "line: median, band: range over seeds"

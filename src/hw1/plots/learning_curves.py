@@ -1,7 +1,6 @@
 """Loss and accuracy against epochs."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,10 +8,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hw1.plots.style import COLORS, DASHES, MARKERS, log_scale, style
+from hw1.metrics import LOSS, axis, unit
+from hw1.plots.style import COLORS, DASHES, MARKERS, Look, log_scale, style
 
-_SETS = [{"linestyle": dash, "fillstyle": fill} for dash, fill in zip(DASHES, ("full", "none"), strict=False)]
-LABELS = {"loss": "loss (nats, log scale)", "accuracy": "accuracy"}
+# The first and the second set.
+_SETS: tuple[Look, ...] = (
+    {"linestyle": DASHES[0], "fillstyle": "full"},
+    {"linestyle": DASHES[1], "fillstyle": "none"},
+)
 
 
 def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title: str) -> Figure:
@@ -28,11 +31,12 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
     """
     series, splits = list(curves["series"].unique()), list(curves["split"].unique())
     one = len(series) == 1
-    looks = {}
+    looks: dict[tuple[str, str], Look] = {}
     for i, name in enumerate(series):
         for s, split in enumerate(splits):
             own = s if one else i
-            looks[name, split] = _SETS[s] | {
+            looks[name, split] = {
+                **_SETS[s],
                 "color": COLORS[own % len(COLORS)],
                 "marker": MARKERS[own % len(MARKERS)],
             }
@@ -42,17 +46,19 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
             for (name, split), look in looks.items():
                 own = curves["series"].eq(name) & curves["split"].eq(split) & curves["quantity"].eq(quantity)
                 _band(ax, curves[own], look)
-            ax.set(xlabel="epochs", ylabel=LABELS[quantity])
+            scale = "log scale" if quantity == LOSS else ""
+            ax.set(xlabel="epochs", ylabel=axis(quantity, unit(quantity, classes=True), scale))
             ax.set_xlim(left=0)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-            if quantity == "loss":
+            if quantity == LOSS:
                 log_scale(ax)
         if one:
             handles = [Line2D([], [], **look, label=f"{name}, {split} set") for (name, split), look in looks.items()]
         else:
-            handles = [Line2D([], [], **(looks[name, splits[0]] | _SETS[0]), label=name) for name in series]
-            grey = {"color": "#555555", "marker": "o"}
-            handles += [Line2D([], [], **_SETS[s], **grey, label=f"{split} set") for s, split in enumerate(splits)]
+            handles = [Line2D([], [], **looks[name, splits[0]], label=name) for name in series]
+            for of_set, split in zip(_SETS, splits, strict=False):
+                grey: Look = {**of_set, "color": "#555555", "marker": "o"}
+                handles.append(Line2D([], [], **grey, label=f"{split} set"))
         longest = max(len(str(handle.get_label())) for handle in handles)
         figure.legend(
             handles=handles, loc="outside lower center", ncols=max(1, min(4, 100 // (longest + 8))), handlelength=3
@@ -69,7 +75,7 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
     return figure
 
 
-def _band(ax: Axes, curve: pd.DataFrame, look: dict[str, Any]) -> None:
+def _band(ax: Axes, curve: pd.DataFrame, look: Look) -> None:
     over_seeds = curve.groupby("epoch")["value"]
     mean, low, high = over_seeds.mean(), over_seeds.min(), over_seeds.max()
     ax.plot(mean.index, mean, **look, markersize=4, markevery=max(1, len(mean) // 10))

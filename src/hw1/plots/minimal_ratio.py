@@ -84,8 +84,9 @@ def _legend(points: pd.DataFrame) -> list[Line2D]:
         count = int((points["reason"] == reason).sum())
         if count:
             fill = color if reason == "converged" else "none"
-            look = {"linestyle": "none", "marker": marker, "color": color, "markerfacecolor": fill}
-            handles.append(Line2D([], [], label=reason, **look))
+            handles.append(
+                Line2D([], [], label=reason, linestyle="none", marker=marker, color=color, markerfacecolor=fill)
+            )
     if points["constant"].any():
         handles.append(Line2D([], [], linestyle="none", marker="X", color="#555555", markerfacecolor="none",
                               label="constant predictor"))  # fmt: skip

@@ -15,11 +15,11 @@ _MIDDLE = "of each network the member with the median final loss, n = {}"
 def draw_losses(curves: pd.DataFrame, networks: pd.DataFrame) -> Figure:
     """Training loss against epochs, log y, all networks in one chart: the median over members, their range as a band.
 
-    A cross at the end is a report's value; a dotted line the variance of the targets' noise.
+    A dotted line is the variance of the targets' noise.
 
     Args:
         curves: columns panel, network, epoch, median, low, high, n; data, source, n_train.
-        networks: one row a network and panel; columns panel, network, parameters, noise, constant, n, reported.
+        networks: one row a network and panel; columns panel, network, parameters, noise, constant, n.
     """
     panels = list(dict.fromkeys(curves["panel"]))
     names = list(dict.fromkeys(networks["network"]))
@@ -37,9 +37,6 @@ def draw_losses(curves: pd.DataFrame, networks: pd.DataFrame) -> Figure:
                 ax.fill_between(curve["epoch"], curve["low"], curve["high"], color=color, alpha=0.12, linewidth=0)
                 for edge in ("low", "high"):  # where bands lie upon each other
                     ax.plot(curve["epoch"], curve[edge], DASHES[i % len(DASHES)], color=color, linewidth=0.5)
-                told = ends.loc[ends["network"] == name, "reported"]
-                ax.plot([curve["epoch"].max()] * len(told), told, "X", color=color, markersize=9,
-                        markeredgecolor="black", clip_on=False, zorder=5)  # fmt: skip
             if noise := ends["noise"].iloc[0]:
                 ax.axhline(noise**2, color="black", linestyle=":", linewidth=1)
             dead = [f"\n{row.constant} of {row.n} {row.network} constant" for row in ends.itertuples() if row.constant]
@@ -47,9 +44,6 @@ def draw_losses(curves: pd.DataFrame, networks: pd.DataFrame) -> Figure:
             ax.set(yscale="log", xlabel="epoch")
         axes[0].set_ylabel("training loss (mean squared error)")
         handles = [_line(i, f"{name} ({_parameters(networks, name)})") for i, name in enumerate(names)]
-        if networks["reported"].notna().any():
-            handles.append(Line2D([], [], linestyle="none", marker="X", color="white", markeredgecolor="black",
-                                  markersize=9, label="the report's value"))  # fmt: skip
         if networks["noise"].any():
             handles.append(Line2D([], [], linestyle=":", color="black", label="variance of the noise"))
         figure.legend(handles=handles, loc="outside lower center", ncols=2)

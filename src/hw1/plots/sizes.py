@@ -3,11 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hw1.plots.learning_curves import LABELS
+from hw1.metrics import LOSS, QUANTITIES, SPLITS, axis, unit
 from hw1.plots.style import COLORS, DASHES, MARKERS, log_scale, style
-
-SPLITS = ("train", "test")
-AXES = {"parameters": "parameters (log scale)", "depth": "hidden layers"}
 
 
 def draw_sizes(points: pd.DataFrame, against: str, title: str) -> Figure:
@@ -21,17 +18,19 @@ def draw_sizes(points: pd.DataFrame, against: str, title: str) -> Figure:
     """
     with style():
         figure = Figure(figsize=(8.0, 4.6))
-        for ax, (quantity, label) in zip(figure.subplots(1, 2), LABELS.items(), strict=True):
+        for ax, quantity in zip(figure.subplots(1, 2), QUANTITIES, strict=True):
             for i, split in enumerate(SPLITS):
                 values = points.groupby([against, "architecture"])[f"{split}/{quantity}"]
                 mean, low, high = values.mean(), values.min(), values.max()
                 x = mean.index.get_level_values(against)
                 ax.plot(x, mean, DASHES[i], color=COLORS[i], marker=MARKERS[i], markersize=5, label=f"{split} set")
                 ax.fill_between(x, low, high, color=COLORS[i], alpha=0.2, linewidth=0)
-            ax.set(xlabel=AXES[against], ylabel=label)
-            if against == "parameters":
+            logarithmic = {"x": against == "parameters", "y": quantity == LOSS}
+            notes = {side: "log scale" if log else "" for side, log in logarithmic.items()}
+            ax.set(xlabel=axis(against, notes["x"]), ylabel=axis(quantity, unit(quantity, classes=True), notes["y"]))
+            if logarithmic["x"]:
                 ax.set_xscale("log")
-            if quantity == "loss":
+            if logarithmic["y"]:
                 log_scale(ax)
             handles, labels = ax.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=3)

@@ -3,20 +3,22 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypedDict
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.typing import FillStyleType, LineStyleType
 
 from hw1.files import replacing
 
 # Okabe & Ito 2008: told apart with any kind of colour vision. Markers and dashes differ too, for grey print.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", "-.", ":")
+DASHES: tuple[LineStyleType, ...] = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -30,6 +32,15 @@ _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "hw1",  # the same figure gives the same file
 }
+
+
+class Look(TypedDict, total=False):
+    """What tells a line from the others, as keywords of matplotlib's lines."""
+
+    color: str
+    marker: str
+    linestyle: LineStyleType
+    fillstyle: FillStyleType
 
 
 @contextmanager

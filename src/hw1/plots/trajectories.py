@@ -11,8 +11,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from hw1.plots.style import COLORS, DASHES, MARKERS, log_scale, style
+from hw1.plots.style import COLORS, DASHES, MARKERS, Look, log_scale, style
 
 _ACROSS = 4  # enlarged paths in a row
 _LABEL_SIZE = 7.5  # points
@@ -70,7 +71,7 @@ def _short(loss: float) -> str:
     return f"{loss:#.3g}" if not loss < 1e-3 else f"{loss:.1e}".replace("e-0", "e-")  # NaN stays `nan`
 
 
-def _look(i: int) -> dict[str, str]:
+def _look(i: int) -> Look:
     """Run i's colour, marker and dashes: the colours come round again after 7 runs, the looks do not."""
     again = i // len(COLORS)
     return {
@@ -80,11 +81,12 @@ def _look(i: int) -> dict[str, str]:
     }
 
 
-def _path(ax: Axes, run: pd.DataFrame, look: dict[str, str]) -> None:
+def _path(ax: Axes, run: pd.DataFrame, look: Look) -> None:
     ax.plot(run["pc1"], run["pc2"], **look, markersize=3.5, linewidth=1.1, label=f"seed {run['seed'].iloc[0]}")
+    alone: Look = {**look, "linestyle": "none"}
     for end, face in ((0, "white"), (-1, look["color"])):
         ax.plot(
-            run["pc1"].iloc[end], run["pc2"].iloc[end], **{**look, "linestyle": "none"}, markersize=9,
+            run["pc1"].iloc[end], run["pc2"].iloc[end], **alone, markersize=9,
             markerfacecolor=face, markeredgewidth=1.8, zorder=5,
         )  # fmt: skip
     ax.set_aspect("equal", adjustable="datalim")  # distances are true in every direction
@@ -126,7 +128,7 @@ def _label(ax: Axes, shown: pd.DataFrame, labelled: pd.DataFrame) -> None:
     frame = ax.get_window_extent()
     centres = list(ax.transData.transform(shown[["pc1", "pc2"]].to_numpy()))  # of what must stay free
     halves = [np.full(2, 2.0 * pixel)] * len(centres)
-    lines = ax.transData.transform(np.concatenate([_samples(line.get_xydata()) for line in ax.lines]))
+    lines = ax.transData.transform(np.concatenate([_samples(np.asarray(line.get_xydata())) for line in ax.lines]))
     inner = ~labelled["epoch"].isin([labelled["epoch"].min(), labelled["epoch"].max()])
     for _, row in labelled[labelled["text"] != ""].assign(inner=inner).sort_values(["inner", "epoch"]).iterrows():
         here = ax.transData.transform(row[["pc1", "pc2"]].to_numpy(dtype=float))
@@ -139,7 +141,8 @@ def _label(ax: Axes, shown: pd.DataFrame, labelled: pd.DataFrame) -> None:
             and all(frame.contains(*(place + sign * half)) for sign in (-1, 1))
         ]
         if free:
-            place = min(free, key=lambda place, half=half: int((abs(lines - place) <= half).all(1).sum()))
+            crossings = [int((abs(lines - place) <= half).all(1).sum()) for place in free]
+            place = free[crossings.index(min(crossings))]
             centres.append(place)
             halves.append(half)
             ax.annotate(
@@ -148,7 +151,7 @@ def _label(ax: Axes, shown: pd.DataFrame, labelled: pd.DataFrame) -> None:
             ).set_in_layout(False)  # fmt: skip
 
 
-def _samples(path: np.ndarray) -> np.ndarray:
+def _samples(path: NDArray[np.float64]) -> NDArray[np.float64]:
     """Points [.., 2] along the straight lines that join the points of a path [T, 2]."""
     share = np.linspace(0, 1, 12)[:, None, None]
-    return ((1 - share) * path[:-1] + share * path[1:]).reshape(-1, 2)
+    return np.asarray((1 - share) * path[:-1] + share * path[1:]).reshape(-1, 2)

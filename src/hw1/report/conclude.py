@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import traceback
 from collections.abc import Mapping
@@ -13,21 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 import hw1
 from hw1.files import replacing, write_json, write_text
-from hw1.runs import Run, Sweep
-from hw1.studies.protocol import MEASUREMENT_FORMAT, Headline, Measurements, make
-from hw1.training.identity import ConfigError
+from hw1.measures.cache import FORMAT, Cache
+from hw1.runs import Ask, Run, Sweep, asks_in, read_measured
+from hw1.seeds import digest as hashed
+from hw1.settings import ConfigError
+from hw1.studies.headlines import Headline
+from hw1.studies.protocol import make
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def digest(base: Path, record: Mapping[str, Any]) -> str:
-    """Hash of all that a sweep's results depend on: its runs and their weights, the study's settings, the version."""
-    runs: list[Any] = [entry["key"] for entry in record["runs"]]
-    if record["study"]:  # without one, nothing looks at weights
-        runs += [Run(base / "runs" / entry["folder"]).weights_digest() for entry in record["runs"]]
-    parts = [runs, record["study"], record["swept"], MEASUREMENT_FORMAT, hw1.__version__]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    """Hash of all that a sweep's results depend on: runs, weights, the command's measures, the study, the version."""
+    keys = [entry["key"] for entry in record["runs"]]
+    folders = [base / "runs" / entry["folder"] for entry in record["runs"]]
+    # Without a study, nothing looks at weights.
+    weights = [Run(folder).weights_digest() for folder in folders] if record["study"] else []
+    asks = [Ask(**entry) for entry in record.get("measures", [])]
+    found = [read_measured(ask.file(folder)) for folder in folders for ask in asks]
+    measured = [one.key if one is not None else "" for one in found]
+    return hashed([keys, weights, measured, record["study"], record["swept"], FORMAT, hw1.__version__])
 
 
 def earlier(base: Path, wanted: str) -> list[str]:
@@ -61,12 +65,12 @@ def conclude(folder: Path) -> list[str]:
     budget = record.get("budget", "full")
     if study is not None:
         try:
-            tables = study.measure(sweep, Measurements(folder.parent.parent / "measurements"))
+            tables = study.measure(sweep, Cache(folder.parent.parent / "measurements"))
             if tables:
                 from hw1.plots.style import entitle, save
 
-                found = study.headlines(tables)
-                for name, figure in study.draw(tables).items():
+                found = study.headlines(tables, sweep.keys)
+                for name, figure in study.draw(tables, sweep.keys).items():
                     if budget != "full":
                         entitle(figure, f"budget = {budget}: less data, fewer epochs")
                     figures += [path.name for path in save(figure, folder / name.replace("/", "-"))]
@@ -87,6 +91,7 @@ def conclude(folder: Path) -> list[str]:
         for run in sweep.runs
         if run.status != "complete"
     }
+    failed |= _not_measured(sweep)
     headlines = [str(number) for number in found]
     started = {run.path.name for run in sweep.runs}
     failed |= {entry["folder"]: "it never started" for entry in record["runs"] if entry["folder"] not in started}
@@ -108,6 +113,18 @@ def conclude(folder: Path) -> list[str]:
         record["digest"] = digest(folder.parent.parent, record)
     write_json(folder / "sweep.json", record)
     return _lines(folder, record)
+
+
+def _not_measured(sweep: Sweep) -> dict[str, str]:
+    """Why measures that were asked for are missing on complete runs, by run and measure."""
+    found = {}
+    for run in sweep.complete().runs:
+        for ask in asks_in(sweep.record):
+            measured = read_measured(ask.file(run.path))
+            if measured is None or measured.error:
+                name = f"{run.path.name}: measures.{ask.name}{ask.label}"
+                found[name] = measured.error if measured else "it was not taken, or its file is damaged"
+    return found
 
 
 def _lines(folder: Path, record: Mapping[str, Any]) -> list[str]:

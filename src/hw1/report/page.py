@@ -46,7 +46,7 @@ def page(
         for name in figures
         if name.endswith(".png")
     ]
-    first = sweep.runs[0].settings if sweep.runs else {}
+    first = sweep.runs[0].settings.plain if sweep.runs else {}
     shared = {key: value for key, value in first.items() if key not in ("study", "output", "sweep", "name")}
     return template.render(
         name=sweep.record["name"],
@@ -61,7 +61,7 @@ def page(
             for name, table in sorted(tables.items(), key=lambda item: len(item[1]))
         ],
         shown=_ROWS_SHOWN,
-        swept={key: sorted({str(run.value(key)) for run in sweep.runs}, key=_natural) for key in sweep.swept},
+        swept={key: sorted({str(run.value(key)) for run in sweep.runs}, key=_natural) for key in sweep.keys},
         study=yaml.safe_dump(sweep.record["study"], sort_keys=False) if sweep.record["study"] else "",
         settings=yaml.safe_dump(shared, sort_keys=False),
         versions=next((run.result["versions"] for run in sweep.runs if "versions" in run.result), {}),

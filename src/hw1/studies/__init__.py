@@ -3,7 +3,7 @@
 from hw1.studies.actual_task import ActualTask
 from hw1.studies.flatness_interp import FlatnessInterp
 from hw1.studies.flatness_sensitivity import FlatnessSensitivity
-from hw1.studies.gradient_norm import GradientNorm
+from hw1.studies.gradient_norm import GradientNormCurves
 from hw1.studies.min_ratio import MinRatio
 from hw1.studies.params_vs_generalization import ParamsVsGeneralization
 from hw1.studies.random_labels import RandomLabels
@@ -14,7 +14,7 @@ __all__ = [
     "ActualTask",
     "FlatnessInterp",
     "FlatnessSensitivity",
-    "GradientNorm",
+    "GradientNormCurves",
     "MinRatio",
     "ParamsVsGeneralization",
     "RandomLabels",

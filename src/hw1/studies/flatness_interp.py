@@ -1,22 +1,28 @@
-"""Flatness by interpolation: the loss on the line between a small-batch and a large-batch solution (section 8)."""
+"""Flatness by interpolation: the loss on the line between a small-batch and a large-batch solution."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hw1.studies.protocol import Headline, Measurements, headline, labelled, parts, suffix, titled
-from hw1.training.identity import ConfigError, select
+from hw1.metrics import LEARNING_RATE, QUANTITIES, SPLITS
+from hw1.settings import ConfigError
+from hw1.studies.headlines import Headline, headline, labelled, parts, suffix, titled
+from hw1.studies.needed import columns_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from torch import nn
 
-    from hw1.runs import Run, Sweep
+    from hw1.measures.cache import Cache
+    from hw1.runs import Cell, Member, Run, Sweep
+    from hw1.settings import RunSettings
 
-SPLITS = ("train", "test")
+VERSION = 1  # of the measurement, for the cache
 _PICKED_BY_SEED = ("train_size", "corruption", "val_fraction", "noise")
 
 
@@ -29,8 +35,8 @@ class FlatnessInterp:
     Of runs with several members, member r of the one is paired with member r of the other.
 
     Tables: `interpolation` (alpha, split, loss, accuracy, the swept keys; one row a point) and `barriers` (one row a
-    pair and split: barrier in nats over the chord between the ends, the ends themselves, and the sensitivity and
-    sharpness of both where callbacks measured them, as `sharpness/trace_at_1`).
+    pair and split: barrier in nats over the chord between the ends, the ends themselves, and what measures found of
+    both, as `sharpness/trace_at_1`).
 
     Args:
         pair_by: dotted key of the setting that tells the two networks of a pair apart.
@@ -59,7 +65,7 @@ class FlatnessInterp:
             )
         self.pair_by = pair_by
 
-    def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
+    def check(self, runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
         """Two values of `pair_by` at least, of networks of one shape on the same data.
 
         Raises:
@@ -68,7 +74,7 @@ class FlatnessInterp:
         group = self.pair_by.partition(".")[0]
         of_data = group == "dataset" and self.pair_by not in ("dataset.batch_size", "dataset.workers")
         if self.pair_by == "seed":  # which also picks the examples, wherever it is not all of them
-            of_data = any(run["dataset"].get(key) for run in runs for key in _PICKED_BY_SEED)
+            of_data = any(run.dataset.get(key) for run in runs for key in _PICKED_BY_SEED)
         if of_data or (group == "model" and self.pair_by not in ("model.activation", "model.dropout")):
             differ = "data" if of_data else "architectures"
             raise ConfigError(
@@ -76,146 +82,151 @@ class FlatnessInterp:
                 "expected a setting of their training, as dataset.batch_size, optimizer.lr or init"
             )
         missing = object()
-        if any(select(run, self.pair_by, missing) is missing for run in runs):
+        if any(run.value(self.pair_by, missing) is missing for run in runs):
             raise ConfigError(f"study.pair_by: got {self.pair_by}, which is no setting of these runs")
-        values = {str(select(run, self.pair_by)) for run in runs}
+        values = {str(run.value(self.pair_by)) for run in runs}
         if len(values) < 2:
             raise ConfigError(
                 f"{self.pair_by}: got {', '.join(values)}, expected two values or more, as {self.pair_by}=64,1024: "
                 "this experiment interpolates between runs that differ in it (study.pair_by)"
             )
 
-    def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
+    def measure(self, sweep: Sweep, cache: Cache) -> dict[str, pd.DataFrame]:
         """Tables `interpolation` and `barriers`; {} where no pair is complete."""
         import pandas as pd
 
+        keys, found = self._keys(sweep.keys), columns_of(sweep)
         frames: list[pd.DataFrame] = []
         ends: list[dict[str, Any]] = []
-        nets = functools.lru_cache(maxsize=2)(lambda run: run.nets())  # read once for all members of a pair of runs
-        for keys, first, second, member in self._pairs(sweep):
-            dataset = first.result["dataset"]
-            labels = {
-                "seed": _cell(sweep, first, "seed", member),
-                **{key: value for key, value in keys.items() if key != "seed"},
-                "theta_1": _cell(sweep, first, self.pair_by, member),
-                "theta_2": _cell(sweep, second, self.pair_by, member),
-                "data": dataset["name"],
-                "source": dataset["source"],
-            }
+        nets = functools.lru_cache(maxsize=2)(_nets)  # read once for all members of a pair of runs
+        for first, second in self._pairs(sweep):
+            labels = {key: _cell(sweep, first, key) for key in keys}
+            labels |= {"theta_1": _cell(sweep, first, self.pair_by), "theta_2": _cell(sweep, second, self.pair_by)}
+            labels |= {"data": first.origin["data"], "source": first.origin["source"]}
             if any(labels.items() <= earlier.items() for earlier in ends):  # seed 1 is also member 1 of seed 0
                 continue
-            identity = {
-                "measurement": "interpolation",
-                "runs": [first.key, second.key],
-                "weights": [first.weights_digest(), second.weights_digest()],
-                "data": first.result["dataset"]["sha256"],
-                "alphas": self.alphas,
-                **({"member": member} if first.members > 1 else {}),
-            }
-            table = measurements.table(
-                identity, lambda one=first, two=second, r=member: self._interpolate(one, nets(one)[r], nets(two)[r])
+            table = cache.table(
+                "interpolation",
+                VERSION,
+                [first.run, second.run],
+                {"alphas": self.alphas, "member": first.number},
+                functools.partial(self._between, nets, first, second),
             )
-            frames.append(table.assign(**labels, n_train=dataset["train"]))
-            ends.append({**labels, **_measured(first, member, "at_0"), **_measured(second, member, "at_1")})
+            frames.append(table.assign(**labels, n_train=first.origin["n_train"]))
+            ends.append({**labels, **_measured(first, found, "at_0"), **_measured(second, found, "at_1")})
         if not frames:
             return {}
         interpolation = pd.concat(frames, ignore_index=True)
-        barriers = self._barriers(interpolation)
-        return {"interpolation": interpolation, "barriers": barriers.merge(pd.DataFrame(ends), how="left")}
+        pairs = [*keys, "theta_1", "theta_2", "data", "source"]
+        barriers = self._barriers(interpolation, keys).merge(pd.DataFrame(ends), how="left", on=pairs)
+        return {"interpolation": interpolation, "barriers": barriers}
 
-    def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+    def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
         """One figure for every combination of swept keys, one column a learning rate."""
         from hw1.plots.interpolation import draw_interpolation
 
         table = tables["interpolation"]
-        keys = self._group_keys(table)
-        across = next((key for key in ["optimizer.lr", *keys] if key in keys and key not in ("seed", "init")), None)
-        others = [key for key in keys if key not in ("seed", across)]
+        own = [key for key in self._keys(keys) if key != "seed"]
+        columns = sorted((key for key in own if key != "init"), key=lambda key: key != LEARNING_RATE)
+        across = next(iter(columns), None)
         figures = {}
-        for values, part in parts(table, others):
+        for values, part in parts(table, [key for key in own if key != across]):
             varied = {key: value for key, value in values.items() if table[key].nunique() > 1}
             figure = draw_interpolation(part, across, self.pair_by, titled(values))
             figures[f"interpolation{suffix(varied)}"] = figure
         return figures
 
-    def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
+    def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """The test-loss barrier, in nats, of each pair over its seeds."""
         table = tables["barriers"]
         table = table[table["split"] == "test"]
-        keys = [key for key in self._group_keys(table) if key != "seed"]
+        own = [key for key in self._keys(keys) if key != "seed"]
         found = []
-        for values, part in parts(table, [*keys, "theta_1", "theta_2"]):
+        for values, part in parts(table, [*own, "theta_1", "theta_2"]):
             ends = f"{self.pair_by}={values.pop('theta_1')}-{values.pop('theta_2')}"
             found.append(headline(f"barrier{labelled(values)} {ends}", list(part["barrier"])))
         return found
 
-    def _name(self, sweep: Sweep, run: Run, member: int) -> int | float | str:
-        """What tells a network of a pair from the other."""
-        return run.value("seed") + member if self.pair_by == "seed" else sweep.cell(run, self.pair_by)
+    def _keys(self, swept: Sequence[str]) -> list[str]:
+        """The columns that tell pairs of one setting of `pair_by` apart: seed, swept keys and init."""
+        return ["seed", *(key for key in dict.fromkeys([*swept, "init"]) if key not in ("seed", self.pair_by))]
 
-    def _pairs(self, sweep: Sweep) -> list[tuple[dict[str, Any], Run, Run, int]]:
-        """(values of the swept keys, theta_1's run, theta_2's run, member) of every pair."""
-        keys = [key for key in dict.fromkeys([*sweep.swept, "seed", "init"]) if key != self.pair_by]
-        groups: dict[tuple[str, ...], list[Run]] = {}
-        for run in sweep.complete().runs:
-            groups.setdefault(tuple(str(sweep.cell(run, key)) for key in keys), []).append(run)
-        pairs = []
+    def _pairs(self, sweep: Sweep) -> list[tuple[Member, Member]]:
+        """(theta_1, theta_2) of every pair."""
+        keys = [key for key in self._keys(sweep.keys) if key != self.pair_by]
+        groups: dict[tuple[str, ...], list[list[Member]]] = {}
+        for run, members in itertools.groupby(sweep.members(), key=lambda member: member.run):
+            groups.setdefault(tuple(str(sweep.cell(run, key)) for key in keys), []).append(list(members))
+
+        def order(members: Sequence[Member]) -> tuple[int, float, str]:
+            return _order(members[0].run.value(self.pair_by))
+
+        pairs: list[tuple[Member, Member]] = []
         smallest = min((_order(run.value(self.pair_by)) for run in sweep.runs), default=None)
         for runs in groups.values():
-            first, *others = sorted(runs, key=lambda run: _order(run.value(self.pair_by)))
-            if _order(first.value(self.pair_by)) != smallest:  # theta_1 failed: its partners stay unpaired
+            first, *others = sorted(runs, key=order)
+            if order(first) != smallest:  # theta_1 failed: its partners stay unpaired
                 continue
-            values = {key: sweep.cell(first, key) for key in keys}
             for other in others:
-                pairs += [(values, first, other, member) for member in range(min(first.members, other.members))]
+                pairs += zip(first, other, strict=False)
         return pairs
+
+    def _between(self, nets: Callable[[Run], list[nn.Module]], first: Member, second: Member) -> pd.DataFrame:
+        one, two = (nets(member.run)[member.number] for member in (first, second))
+        return self._interpolate(first.run, one, two)
 
     def _interpolate(self, run: Run, one: nn.Module, two: nn.Module) -> pd.DataFrame:
         import pandas as pd
 
-        from hw1.landscape import WholeSet, evaluate, segment
+        from hw1.landscape import evaluate, segment
+        from hw1.risk.empirical import EmpiricalRisk
 
-        data = run.datamodule()
+        data, finite = run.datamodule(), next((net for net in (one, two) if _is_finite(net)), None)
         frames = []
         for split, (x, y) in zip(SPLITS, (data.train_tensors, data.test_tensors), strict=True):
-            inputs = data.train_tensors[0]
-            risk = WholeSet(one, data.loss, x, y, batch_size=data.eval_batch_size, statistics_inputs=inputs)
-            values = evaluate(risk, segment(one, two, self.alphas))  # [K, 2]; [K, 1] without classes
-            columns = dict(zip(risk.columns, values.T.tolist(), strict=True))
-            frames.append(pd.DataFrame({"alpha": self.alphas, "split": split, **columns}))
+            table = pd.DataFrame({"alpha": self.alphas, "split": split})
+            if finite is None:  # nothing lies between two that diverged
+                frames.append(table.assign(loss=math.nan, **({} if data.kind == "values" else {"accuracy": math.nan})))
+                continue
+            risk = EmpiricalRisk(
+                finite, data.loss, [(x, y)], kind=data.kind, chunk_size=data.eval_batch_size,
+                statistics_inputs=data.train_tensors[0],
+            )  # fmt: skip
+            values = evaluate(risk.metrics, segment(one, two, self.alphas))  # [K, 2]; [K, 1] without classes
+            frames.append(table.assign(**dict(zip(risk.columns, values.T.tolist(), strict=True))))
         return pd.concat(frames, ignore_index=True)
 
-    def _barriers(self, table: pd.DataFrame) -> pd.DataFrame:
+    def _barriers(self, table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         import pandas as pd
 
         from hw1.landscape.paths import barrier
 
-        keys = [*self._group_keys(table), "theta_1", "theta_2", "split", "data", "source"]
         rows = []
-        for values, part in table.groupby(keys, sort=False):
+        for values, part in parts(table, [*keys, "theta_1", "theta_2", "split", "data", "source"]):
             curve = part.set_index("alpha")
-            row = dict(zip(keys, values, strict=True))
-            row["barrier"] = barrier(list(curve.index), list(curve["loss"]))
-            for column in (name for name in ("loss", "accuracy") if name in curve):
+            row = values | {"barrier": barrier(list(curve.index), list(curve["loss"]))}
+            for column in (name for name in QUANTITIES if name in curve):
                 row |= {f"{column}_at_0": curve[column][0.0], f"{column}_at_1": curve[column][1.0]}
             rows.append(row)
         return pd.DataFrame(rows)
 
-    def _group_keys(self, table: pd.DataFrame) -> list[str]:
-        """The swept keys among a table's columns, seed and init included."""
-        own = ("alpha", "split", "loss", "accuracy", "theta_1", "theta_2", "data", "source", "n_train", "barrier")
-        return [name for name in table if name not in own and "_at_" not in name]
+
+def _is_finite(net: nn.Module) -> bool:
+    return all(bool(parameter.isfinite().all()) for parameter in net.parameters())
 
 
-def _cell(sweep: Sweep, run: Run, key: str, member: int) -> int | float | str:
+def _nets(run: Run) -> list[nn.Module]:
+    return run.nets()
+
+
+def _cell(sweep: Sweep, member: Member, key: str) -> Cell:
     """A setting as it stands in a table; a member has its own seed."""
-    return int(run.value("seed")) + member if key == "seed" else sweep.cell(run, key)
+    return member.seed if key == "seed" else sweep.cell(member.run, key)
 
 
-def _measured(run: Run, member: int, end: str) -> dict[str, float]:
-    """Sensitivity and sharpness of a pair's end, if callbacks measured them."""
-    kinds = ("sensitivity/", "sharpness/")
-    return {f"{name}_{end}": value for name, value in run.metrics(member).items() if name.startswith(kinds)}
+def _measured(member: Member, columns: Sequence[str], end: str) -> dict[str, float]:
+    """What measures found of a pair's end."""
+    return {f"{name}_{end}": member.metrics[name] for name in columns if name in member.metrics}
 
 
 def _order(value: Any) -> tuple[int, float, str]:

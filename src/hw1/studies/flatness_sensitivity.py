@@ -1,38 +1,50 @@
-"""Batch size (or learning rate) against loss, accuracy, sensitivity and sharpness (section 9)."""
+"""Batch size (or learning rate) against loss, accuracy, sensitivity and sharpness."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hw1.studies.protocol import Headline, Measurements, correlation_headline, parts, share_headline
-from hw1.training.identity import ConfigError, select
+from hw1.metrics import (
+    ACCURACY_GAP,
+    BATCH_SIZE,
+    GAPS,
+    LOSS_GAP,
+    METRICS,
+    QUANTITIES,
+    REACHED,
+    TEST_ACCURACY,
+    TEST_LOSS,
+    TRAIN_ACCURACY,
+    TRAIN_LOSS,
+)
+from hw1.settings import ConfigError
+from hw1.studies.headlines import Headline, correlation_headline, parts, share_headline, unseeded
+from hw1.studies.needed import columns_of, require_measure
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from hw1.runs import Run, Sweep
+    from hw1.measures.cache import Cache
+    from hw1.runs import Member, Sweep
+    from hw1.settings import RunSettings
 
-GAPS = ("loss_gap", "accuracy_gap")
-BATCH_SIZE = "dataset.batch_size"
-REACHED = "stopped_at_train_loss/reached"  # of the callback that stops a run at a train loss
-_MEASURED = ("sensitivity/", "sharpness/", "minimal_ratio/")
-_QUALITY = ("train/loss", "test/loss", "train/accuracy", "test/accuracy")
+_SENSITIVITY = "sensitivity/"  # the columns of the measure that has the second axis of the figures loss and accuracy
+_OWN_SCALE = "sensitivity/logits"  # but for this one, which that axis has no room for
 
 
 class FlatnessSensitivity:
     """How a setting of the training goes along with sensitivity and sharpness, or how these do with generalisation.
 
-    Reads what the callbacks `Sensitivity`, `Sharpness` and `MinimalRatio` added to the runs' metrics. Where the runs
-    stop at a train loss, means and numbers are over those that reached it; the others are named and drawn by
-    themselves.
+    Reads what measures found of the runs' members: `sensitivity`, and whatever else was asked for. Where the runs stop
+    at a train loss, means and numbers are over those that reached it; the others are named and drawn by themselves.
 
     Tables: `points` (one row a member: swept keys, seed, position on the x axis, losses, accuracies, gaps, measures),
-    `means` (one row a setting and quantity: mean, standard deviation and range over seeds) and, where there are any,
-    `unreached` (the members that never reached the train loss).
+    `means` (one row a setting and quantity: mean, standard deviation and range over seeds), `measures` (one row a
+    column that measures found, but for standard errors: name, label, unit, the column of its standard error) and,
+    where there are any, `unreached` (the members that never reached the train loss).
 
     Args:
         across: what the x axis shows: the dotted key of a swept number, as dataset.batch_size or optimizer.lr; or
@@ -42,19 +54,16 @@ class FlatnessSensitivity:
     def __init__(self, across: str) -> None:
         self.across = across
 
-    def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
-        """Runs that measure sensitivity, at two values of `across` or more.
+    def check(self, runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
+        """Runs of which sensitivity is measured, at two values of `across` or more.
 
         Raises:
-            ConfigError: one does not, or there is nothing to compare.
+            ConfigError: of one it is not, or there is nothing to compare.
         """
-        if any("sensitivity" not in (run["callbacks"] or {}) for run in runs):
-            raise ConfigError(
-                "callbacks: got none that measures sensitivity, expected callbacks=[default,sensitivity,sharpness]"
-            )
+        require_measure(runs, "sensitivity", "sharpness")
         if self.across in GAPS:
             return
-        values = {str(value): value for value in (select(run, self.across) for run in runs)}
+        values = {str(value): value for value in (run.value(self.across) for run in runs)}
         for value in values.values():
             full_batch = value is None and self.across == BATCH_SIZE
             if not (full_batch or isinstance(value, int | float)) or (value is not None and value <= 0):
@@ -68,64 +77,71 @@ class FlatnessSensitivity:
                 "that differ in it (study.across)"
             )
 
-    def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
-        """Tables `points`, `means` and `unreached`; {} where no run is complete."""
+    def measure(self, sweep: Sweep, cache: Cache) -> dict[str, pd.DataFrame]:
+        """Tables `points`, `means`, `measures` and `unreached`; {} where no run is complete."""
         import pandas as pd
 
-        keys = [key for key in sweep.swept if key != "seed"]
-        rows = []
-        for run in sweep.complete().runs:
-            own = {key: sweep.cell(run, key) for key in keys}
-            rows += [{**own, **self._point(run, member)} for member in range(run.members)]
+        keys, told, columns = unseeded(sweep.keys), sweep.columns(), columns_of(sweep)
+        errors = {column["error"] for column in told.values()} - {""}
+        sharpness = next((ask.node for ask in sweep.asks if ask.name == "sharpness" and not ask.differs), None)
+        rows = [
+            {**{key: member.cells[key] for key in keys}, **self._point(member, columns, sharpness)}
+            for member in sweep.members()
+        ]
         if not rows:
             return {}
         points = pd.DataFrame(rows)
+        measures = pd.DataFrame(
+            [{"name": name, **column} for name, column in told.items() if name in points and name not in errors],
+            columns=["name", "label", "unit", "error"],
+        )
         settings = [*keys, "x"] if self.across not in GAPS else keys
-        tables = {"points": points, "means": _means(points[points["reached"]], settings)}
+        means = _means(points[points["reached"]], settings, list(measures["name"]))
+        tables = {"points": points, "means": means, "measures": measures}
         if not points["reached"].all():
-            tables["unreached"] = points.loc[~points["reached"], [*keys, "seed", "train/loss", "epochs", "run"]]
+            tables["unreached"] = points.loc[~points["reached"], [*keys, "seed", TRAIN_LOSS, "epochs", "run"]]
         return tables
 
-    def _point(self, run: Run, member: int) -> dict[str, Any]:
-        """A member's row behind its swept keys."""
-        metrics, result = run.metrics(member), run.result
-        dataset = result["dataset"]
-        row: dict[str, Any] = {"seed": run.value("seed") + member, "x": None}
-        row |= {name: metrics[name] for name in _QUALITY if name in metrics}
-        row["loss_gap"] = metrics["test/loss"] - metrics["train/loss"]
-        if "test/accuracy" in metrics:
-            row["accuracy_gap"] = metrics["train/accuracy"] - metrics["test/accuracy"]
+    def _point(self, member: Member, columns: Sequence[str], sharpness: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A member's row behind its swept keys, with the `columns` of measures; `sharpness` is that measure's node."""
+        metrics, run = member.metrics, member.run
+        n_train = member.origin["n_train"]
+        row: dict[str, Any] = {"seed": member.seed, "x": None}
+        row |= {name: metrics[name] for name in METRICS if name in metrics}
+        row[LOSS_GAP] = metrics[TEST_LOSS] - metrics[TRAIN_LOSS]
+        if TEST_ACCURACY in metrics:
+            row[ACCURACY_GAP] = metrics[TRAIN_ACCURACY] - metrics[TEST_ACCURACY]
         if self.across in GAPS:
             row["x"] = row.get(self.across)
         else:
             value = run.value(self.across)
-            row["x"] = dataset["train"] if value is None else value  # the full batch
-        row |= {name: value for name, value in metrics.items() if name.startswith(_MEASURED)}
-        row |= {"reached": bool(metrics.get(REACHED, True)), "epochs": result["epochs"]}
-        sharpness = (run.settings["callbacks"] or {}).get("sharpness")
+            row["x"] = n_train if value is None else value  # the full batch
+        row |= {name: metrics[name] for name in columns if name in metrics}
+        row |= {"reached": bool(metrics.get(REACHED, True)), "epochs": run.result["epochs"]}
         if sharpness:
-            row["sharpness_examples"] = min(sharpness["examples"] or math.inf, dataset["train"])
-        row |= {"parameters": result["parameters"], "run": run.path.name}
-        return row | {"data": dataset["name"], "source": dataset["source"], "n_train": dataset["train"]}
+            row["sharpness_examples"] = min(sharpness.get("examples") or math.inf, n_train)
+        return row | {"parameters": run.result["parameters"], "run": run.path.name} | member.origin
 
-    def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+    def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
         """Loss and accuracy with sensitivity, and sharpness, against the setting; or one scatter against the gap."""
         from hw1.plots.flatness_sensitivity import draw_gap, draw_measures, draw_quality
 
         points = tables["points"]
-        named = [(_words(values), part) for values, part in self._groups(points)]
-        names = _measures(points)
+        named = [(_words(values), part) for values, part in self._groups(points, keys)]
+        measures = {row.name: (row.label, row.unit) for row in tables["measures"].itertuples(index=False)}
         if self.across in GAPS:
-            return {"gap": draw_gap(named, self.across, names)}
-        found = {
-            quantity: draw_quality(named, quantity, self.across, [n for n in names if n.startswith("sensitivity/")])
-            for quantity in ("loss", "accuracy")
+            return {"gap": draw_gap(named, self.across, measures)}
+        sensitivity = {name: label for name, (label, _) in measures.items() if name.startswith(_SENSITIVITY)}
+        right = {name: label for name, label in sensitivity.items() if not name.startswith(_OWN_SCALE)}
+        figures = {
+            quantity: draw_quality(named, quantity, self.across, right)
+            for quantity in QUANTITIES
             if f"test/{quantity}" in points
         }
-        sharpness = [name for name in names if not name.startswith("sensitivity/")]
-        return found | ({"sharpness": draw_measures(named, self.across, sharpness)} if sharpness else {})
+        others = {name: told for name, told in measures.items() if name not in sensitivity}
+        return figures | ({"sharpness": draw_measures(named, self.across, others)} if others else {})
 
-    def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
+    def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """Rank correlations over the runs of `across` with every measure, and with test loss, accuracy and gap.
 
         The logarithm of a batch size ranks as the batch size does.
@@ -133,9 +149,9 @@ class FlatnessSensitivity:
         points, found = tables["points"], []
         if "unreached" in tables:
             found.append(share_headline("reached_train_loss", int(points["reached"].sum()), len(points)))
-        names = [name for name in ("test/accuracy", "test/loss", "loss_gap") if name in points]
-        names = [*([] if self.across in GAPS else names), *_measures(points)]
-        groups = [({}, points)] if self.across in GAPS else self._groups(points)
+        names = [name for name in (TEST_ACCURACY, TEST_LOSS, LOSS_GAP) if name in points]
+        names = [*([] if self.across in GAPS else names), *tables["measures"]["name"]]
+        groups = [({}, points)] if self.across in GAPS else self._groups(points, keys)
         for values, part in groups:
             used = part[part["reached"]]
             for name in names:
@@ -144,18 +160,9 @@ class FlatnessSensitivity:
                 found.append(correlation_headline(label, list(both["x"]), list(both[name])))
         return found
 
-    def _groups(self, points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    def _groups(self, points: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
         """(values, rows) of each combination of the swept keys other than the seed and what the x axis shows."""
-        return parts(points, [key for key in _keys(points) if key != self.across])
-
-
-def _keys(points: pd.DataFrame) -> list[str]:
-    """The swept keys: what stands before the seed."""
-    return list(itertools.takewhile(lambda name: name != "seed", points.columns))
-
-
-def _measures(points: pd.DataFrame) -> list[str]:
-    return [name for name in points if name.startswith(_MEASURED) and not name.endswith("_error")]
+        return parts(points, [key for key in unseeded(keys) if key != self.across])
 
 
 def _words(values: Mapping[str, Any]) -> str:
@@ -163,9 +170,9 @@ def _words(values: Mapping[str, Any]) -> str:
     return " ".join(f"{key.rpartition('.')[2]}={str(value).rpartition('/')[2]}" for key, value in values.items())
 
 
-def _means(points: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
+def _means(points: pd.DataFrame, settings: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:
     """One row a setting and quantity."""
-    names = [*(name for name in (*_QUALITY, *GAPS) if name in points), *_measures(points)]
+    names = [*(name for name in (*METRICS, *GAPS) if name in points), *measures]
     long = points.melt([*settings], names, var_name="quantity").dropna(subset="value")
     values = long.groupby([*settings, "quantity"], sort=False)["value"]
     return values.agg(mean="mean", sd="std", low="min", high="max", n="count").reset_index()

@@ -1,36 +1,30 @@
-"""Loss and gradient norm against iterations (section 4)."""
+"""Loss and gradient norm against iterations."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hw1.studies.protocol import (
-    Headline,
-    Measurements,
-    labelled,
-    median_headline,
-    parts,
-    share_headline,
-    suffix,
-    titled,
-)
-from hw1.training.identity import ConfigError
+from hw1.metrics import GRADIENT_NORM, METRICS, STEP_LOSS, TRAIN_LOSS
+from hw1.settings import ConfigError
+from hw1.studies.headlines import Headline, labelled, median_headline, parts, share_headline, suffix, titled, unseeded
+from hw1.studies.needed import require_measure, value_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from hw1.runs import Run, Sweep
+    from hw1.measures.cache import Cache
+    from hw1.runs import Sweep
+    from hw1.settings import RunSettings
 
-LOSS, NORM = "train_step/loss", "gradient_norm"
 
-
-class GradientNorm:
+class GradientNormCurves:
     """How the gradient's norm goes along with the loss, and which nets end as constant predictors.
 
     The norm is that of the mini-batch loss over all parameters, before clipping and without weight decay (see the
-    callback of that name). Curves are means over bins of iterations that are evenly wide on a logarithmic axis; the
+    callback `GradientNorm`). Curves are means over bins of iterations that are evenly wide on a logarithmic axis; the
     line is the median over seeds and members, the band their range.
 
     Tables: `curves` (swept keys, quantity, layer, iteration, median, low, high, n) and `ends` (one row a member: final
@@ -48,38 +42,42 @@ class GradientNorm:
             raise ValueError(f"bins: got {bins}, expected at least 10")
         self.bins = bins
 
-    def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
-        """Runs that log gradient norms.
+    def check(self, runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
+        """Runs that log gradient norms, and whose predictions are measured.
 
         Raises:
-            ConfigError: one does not.
+            ConfigError: one does not, or of one they are not.
         """
-        if any("gradient_norm" not in (run["callbacks"] or {}) for run in runs):
+        if any("gradient_norm" not in run.callbacks for run in runs):
             raise ConfigError(
                 "callbacks: got none that logs gradient norms, expected callbacks=[default,gradient_norm]"
             )
+        require_measure(runs, "predictions")
 
-    def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
-        """Tables `curves` and `ends`; {} where no run is complete."""
+    def measure(self, sweep: Sweep, cache: Cache) -> dict[str, pd.DataFrame]:
+        """Tables `curves` and `ends`; {} where no run is complete.
+
+        Raises:
+            ConfigError: the predictions of a run have not been measured.
+        """
         import pandas as pd
 
-        keys = [key for key in sweep.swept if key != "seed"]
+        keys = unseeded(sweep.keys)
         binned, ends = [], []
-        for run in sweep.complete().runs:
-            dataset = run.result["dataset"]
-            own = {key: sweep.cell(run, key) for key in keys}
-            own |= {"data": dataset["name"], "source": dataset["source"], "n_train": dataset["train"]}
-            binned.append(self._binned(run.history()).assign(**own, run=run.path.name))
-            identity = {"measurement": "constant", "run": run.key, "weights": run.weights_digest()}
-            constant = measurements.table(identity, lambda run=run: _constant(run))["constant"]
-            ends.append(_ends(run).assign(constant=constant.to_numpy(dtype=bool), **own))
+        for run, members in itertools.groupby(sweep.members(), key=lambda member: member.run):
+            for member in members:
+                own = {key: member.cells[key] for key in keys} | member.origin
+                row = {"run": run.path.name, "seed": member.seed, "parameters": run.result["parameters"]}
+                row |= {name: number for name, number in member.metrics.items() if name in METRICS}
+                constant = bool(value_of("predictions/constant", member))
+                ends.append(row | {GRADIENT_NORM: _last_norm(member.history()), "constant": constant} | own)
+            binned.append(self._binned(run.history()).assign(**own))  # all members at once
         if not binned:
             return {}
-        members = pd.concat(binned, ignore_index=True)
         groups = [*keys, "data", "source", "n_train", "quantity", "iteration"]
-        values = members.groupby(groups, sort=False)["value"]
+        values = pd.concat(binned, ignore_index=True).groupby(groups, sort=False)["value"]
         curves = values.agg(median="median", low="min", high="max", n="count").reset_index()
-        return {"curves": curves, "ends": pd.concat(ends, ignore_index=True)}
+        return {"curves": curves, "ends": pd.DataFrame(ends)}
 
     def _binned(self, history: pd.DataFrame) -> pd.DataFrame:
         """Columns member, quantity, iteration (the bin's geometric middle), value (mean in the bin)."""
@@ -87,7 +85,8 @@ class GradientNorm:
 
         if "member" not in history:
             history = history.assign(member=0)
-        quantities = [name for name in history if name in (LOSS, NORM) or name.startswith(f"{NORM}/")]
+        of_layer = f"{GRADIENT_NORM}/"
+        quantities = [name for name in history if name in (STEP_LOSS, GRADIENT_NORM) or name.startswith(of_layer)]
         iteration = history["step"].to_numpy() + 1.0
         edges = np.geomspace(1, iteration.max() + 1, self.bins + 1)
         position = np.searchsorted(edges, iteration, side="right") - 1
@@ -96,65 +95,29 @@ class GradientNorm:
         long = long.melt(["member", "iteration"], var_name="quantity").dropna(subset="value")
         return long.groupby(["member", "quantity", "iteration"], sort=False, as_index=False)["value"].mean()
 
-    def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+    def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
         """One figure for every combination of swept keys but one, which gives the columns."""
         from hw1.plots.gradient_norm import draw_gradient_norm
 
         curves, ends = tables["curves"], tables["ends"]
-        keys = _keys(curves)
-        across = keys[0] if keys else None
-        others = keys[1:]
+        across, others = next(iter(unseeded(keys)), None), unseeded(keys)[1:]
         figures = {}
         for values, part in parts(curves, others):
             own = ends[(ends[others] == list(values.values())).all(axis=1)]
             figures[f"gradient_norm{suffix(values)}"] = draw_gradient_norm(part, own, across, titled(values))
         return figures
 
-    def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
+    def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """Median final loss of each setting, and the share of constant predictors."""
-        ends = tables["ends"]
         found = []
-        for values, part in parts(ends, _keys(ends)):
+        for values, part in parts(tables["ends"], unseeded(keys)):
             name = labelled(values)
-            found.append(median_headline(f"final_loss{name}", list(part["train/loss"])))
+            found.append(median_headline(f"final_loss{name}", list(part[TRAIN_LOSS])))
             found.append(share_headline(f"constant_predictors{name}", int(part["constant"].sum()), len(part)))
         return found
 
 
-_OWN = ("data", "source", "n_train", "quantity", "iteration", "median", "low", "high", "n")
-_OF_ENDS = ("run", "seed", "train/loss", "test/loss", "train/accuracy", "test/accuracy", NORM, "constant", "parameters")
-
-
-def _keys(table: pd.DataFrame) -> list[str]:
-    """The swept keys among a table's columns."""
-    return [name for name in table if name not in (*_OWN, *_OF_ENDS)]
-
-
-def _ends(run: Run) -> pd.DataFrame:
-    import pandas as pd
-
-    history = run.history().dropna(subset=NORM)
-    late = history[history["step"] >= 0.99 * history["step"].max()]
-    norms = late.groupby(late["member"] if "member" in late else 0 * late["step"])[NORM].mean()
-    rows = []
-    for member in range(run.members):
-        kept = {name: value for name, value in run.metrics(member).items() if name in _OF_ENDS}
-        own = {"run": run.path.name, "seed": run.value("seed") + member, "parameters": run.result["parameters"]}
-        rows.append({**own, **kept, NORM: norms.get(member)})
-    return pd.DataFrame(rows)
-
-
-def _constant(run: Run) -> pd.DataFrame:
-    """One row a member: whether its predictions on the training inputs are all the same."""
-    import pandas as pd
-    import torch
-
-    from hw1.curvature import constant_predictor
-
-    x = run.datamodule().train_tensors[0]
-    found = []
-    for net in run.nets():
-        with torch.no_grad():
-            outputs = torch.cat([net.double()(some.double()) for some in x.split(1000)])
-        found.append(bool(constant_predictor(outputs[None])[0]))
-    return pd.DataFrame({"constant": [int(value) for value in found]})
+def _last_norm(history: pd.DataFrame) -> float:
+    """The mean gradient norm over the last hundredth of a training's measured steps."""
+    measured = history.dropna(subset=GRADIENT_NORM)
+    return float(measured[GRADIENT_NORM][measured["step"] >= 0.99 * measured["step"].max()].mean())

@@ -5,33 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hw1.training.identity import ConfigError
+from hw1.metrics import METRICS
+from hw1.settings import ConfigError
+from hw1.studies.headlines import unseeded
+from hw1.studies.needed import require_kind
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hw1.runs import Run, Sweep
+    from hw1.runs import Member, Sweep
+    from hw1.settings import RunSettings
 
-SPLITS = ("train", "test")
-METRICS = ("train/loss", "test/loss", "train/accuracy", "test/accuracy")
-_EXPECTED = "expected images with labels, as dataset=mnist"
-KEYS_END = "series"  # a table's columns begin with the swept keys; this one follows them
+_NO_CLASSES = "which has no classes; expected images with labels, as dataset=mnist"
+SERIES = "series"  # the column that holds what a training's settings are called in a figure
+# What both tables say of a training behind the swept keys.
+DESCRIBED = (SERIES, "architecture", "parameters", "depth", "corruption", "data", "source", "n_train")
 # Keys that an architecture's name stands for.
 SHAPE = ("model", "model.layers", "model.hidden", "model.width", "model.budget", "model.depth")
 
 
-def check_classes(runs: Sequence[Mapping[str, Any]]) -> None:
+def check_classes(runs: Sequence[RunSettings]) -> None:
     """Refuse data without classes, before anything trains.
 
     Raises:
         ConfigError: a run has such.
     """
-    from hw1.training import build
-
-    for run in {str(run["dataset"]): run for run in runs}.values():
-        data = build.datamodule(run)
-        if not data.has_classes:
-            raise ConfigError(f"dataset: got {data.name}, which has no classes; {_EXPECTED}")
+    require_kind(runs, "classes", _NO_CLASSES)
 
 
 def learning_curves(sweep: Sweep) -> pd.DataFrame:
@@ -39,27 +38,23 @@ def learning_curves(sweep: Sweep) -> pd.DataFrame:
 
     The epochs are those that were evaluated, and the end.
 
-    Columns: the swept keys but the seed, series (what the run is called in a figure), architecture, parameters,
-    depth, corruption (share of shuffled training labels), data, source, n_train, seed, epoch (completed ones), split,
-    quantity (loss in nats, accuracy), value.
+    Columns: the swept keys but the seed, `DESCRIBED` (series, architecture, parameters, depth, corruption (share of
+    shuffled training labels), data, source, n_train), seed, epoch (completed ones), split, quantity (loss in nats,
+    accuracy), value.
     """
     import pandas as pd
 
     frames = []
-    for run in sweep.complete().runs:
-        history = run.history().dropna(subset="epoch")
-        member = history["member"].astype(int) if "member" in history else 0
-        history = history.assign(seed=run.value("seed") + member, epoch=history["epoch"].astype(int) + 1)
-        end = pd.DataFrame(
-            {name: value for name, value in run.result["metrics"].items() if name in METRICS}, range(run.members)
-        )
-        end = end.assign(seed=run.value("seed") + end.index, epoch=run.result["epochs"])
-        both = [part.melt(["seed", "epoch"], [name for name in METRICS if name in part]) for part in (history, end)]
-        long = pd.concat(both, ignore_index=True).drop_duplicates(["seed", "epoch", "variable"])
+    for member in sweep.members():
+        history = member.history().dropna(subset="epoch")
+        history = history.assign(epoch=history["epoch"].astype(int) + 1)
+        end = pd.DataFrame([{name: member.metrics[name] for name in METRICS if name in member.metrics}])
+        end = end.assign(epoch=member.run.result["epochs"])
+        both = [part.melt(["epoch"], [name for name in METRICS if name in part]) for part in (history, end)]
+        long = pd.concat(both, ignore_index=True).drop_duplicates(["epoch", "variable"])
         long[["split", "quantity"]] = long.pop("variable").str.split("/", expand=True)
-        for position, (name, value) in enumerate(_described(sweep, run).items()):
-            long.insert(position, name, value)
-        frames.append(long[[*(name for name in long if name != "value"), "value"]])
+        described = {**_described(member, unseeded(sweep.keys)), "seed": member.seed}
+        frames.append(long.assign(**described)[[*described, "epoch", "split", "quantity", "value"]])
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
@@ -72,16 +67,13 @@ def ends(sweep: Sweep) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    for run in sweep.complete().runs:
-        metrics = run.result["metrics"]
-        if not set(METRICS) <= set(metrics):
-            raise ConfigError(f"dataset: got {run.result['dataset']['name']}, which has no classes; {_EXPECTED}")
-        own = _described(sweep, run)
-        for member in range(run.members):
-            values = {name: metrics[name] for name in METRICS}
-            values = {name: value[member] if isinstance(value, list) else value for name, value in values.items()}
-            spent = {name: run.result[name] for name in ("epochs", "seconds")}
-            rows.append({**own, "seed": run.value("seed") + member, **spent, **values})
+    for member in sweep.members():
+        result = member.run.result
+        if not set(METRICS) <= set(member.metrics):
+            raise ConfigError(f"dataset: got {result['dataset']['name']}, {_NO_CLASSES}")
+        spent = {name: result[name] for name in ("epochs", "seconds")}
+        values = {name: member.metrics[name] for name in METRICS}
+        rows.append({**_described(member, unseeded(sweep.keys)), "seed": member.seed, **spent, **values})
     return pd.DataFrame(rows)
 
 
@@ -122,26 +114,19 @@ def depth(model: Mapping[str, Any]) -> int:
     return len(hidden) if isinstance(hidden, Sequence) else int(layers or 0)
 
 
-def swept_keys(table: pd.DataFrame) -> list[str]:
-    """The swept keys among a table's columns, the seed left out."""
-    return list(table.columns[: list(table.columns).index(KEYS_END)])
-
-
-def _described(sweep: Sweep, run: Run) -> dict[str, Any]:
-    keys = {key: sweep.cell(run, key) for key in sweep.swept if key != "seed"}
-    parameters, dataset = run.result["parameters"], run.result["dataset"]
-    name = architecture(run.settings["model"])
-    words = [f"{key.rpartition('.')[2]}={value}" for key, value in keys.items() if key not in SHAPE]
+def _described(member: Member, keys: Sequence[str]) -> dict[str, Any]:
+    run, own = member.run, {key: member.cells[key] for key in keys}
+    model, parameters = run.settings.model, run.result["parameters"]
+    name = architecture(model)
+    words = [f"{key.rpartition('.')[2]}={value}" for key, value in own.items() if key not in SHAPE]
     if not words or any(key in SHAPE for key in keys):
         words.insert(0, f"{name} ({parameters:,} parameters)")
     return {
-        **keys,
-        KEYS_END: ", ".join(words),
+        **own,
+        SERIES: ", ".join(words),
         "architecture": name,
         "parameters": parameters,
-        "depth": depth(run.settings["model"]),
+        "depth": depth(model),
         "corruption": run.value("dataset.corruption"),
-        "data": dataset["name"],
-        "source": dataset["source"],
-        "n_train": dataset["train"],
+        **member.origin,
     }

@@ -1,13 +1,13 @@
-"""What happens where the gradient is almost zero: the Hessian's minimal ratio against the loss (section 5)."""
+"""What happens where the gradient is almost zero: the Hessian's minimal ratio against the loss."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from hw1.studies.protocol import (
+from hw1.studies.headlines import (
     Headline,
-    Measurements,
     correlation_headline,
     labelled,
     median_headline,
@@ -15,23 +15,26 @@ from hw1.studies.protocol import (
     share_headline,
     suffix,
     titled,
+    unseeded,
 )
-from hw1.training.identity import ConfigError
+from hw1.studies.needed import found_by, require_measure
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from hw1.measures.cache import Cache
     from hw1.runs import Sweep
+    from hw1.settings import RunSettings
 
-TABLE = "minimal_ratio.csv"  # of the callback
+MEASURE = "minimal_ratio"
 LEAST = 10  # converged, non-constant points below which no correlation is reported
 
 
 class MinRatio:
     """Minimal ratio against loss, after training and after the gradient has been driven to zero.
 
-    Reads what the callback `MinimalRatio` measured. Two estimators, never merged: the share of positive eigenvalues and
+    Reads the rows of the measure `minimal_ratio`. Two estimators, never merged: the share of positive eigenvalues and
     the share of sampled neighbours with a higher loss. Numbers are over converged, non-constant points alone (|g| <
     1e-6; predictions that depend on the input); all points are drawn, by the reason why their search stopped. Intervals
     treat points as independent, which they are only roughly: searches from many starts end at the same saddle.
@@ -39,60 +42,58 @@ class MinRatio:
     Tables: `points` (one row a member and phase) and `reasons` (number of points by phase, reason and constant).
     """
 
-    def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
-        """Runs that measure the minimal ratio.
+    def check(self, runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
+        """Runs of which the minimal ratio is measured.
 
         Raises:
-            ConfigError: one does not.
+            ConfigError: of one it is not.
         """
-        if any("minimal_ratio" not in (run["callbacks"] or {}) for run in runs):
-            raise ConfigError("callbacks: got none that measures it, expected callbacks=[default,minimal_ratio]")
+        require_measure(runs, MEASURE)
 
-    def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
-        """Tables `points` and `reasons`; {} where no run is complete."""
+    def measure(self, sweep: Sweep, cache: Cache) -> dict[str, pd.DataFrame]:
+        """Tables `points` and `reasons`; {} where no run is complete.
+
+        Raises:
+            ConfigError: a run has not been measured.
+        """
         import pandas as pd
 
-        keys = [key for key in sweep.swept if key != "seed"]
-        frames = []
-        for run in sweep.complete().runs:
-            file = run.path / TABLE
-            if not file.is_file():
-                raise ConfigError(f"{file} is missing; delete the run's folder and run the command again")
-            dataset = run.result["dataset"]
-            own = {"run": run.path.name, **{key: sweep.cell(run, key) for key in keys}}
-            own |= {"data": dataset["name"], "source": dataset["source"], "n_train": dataset["train"]}
-            points = pd.read_csv(file)
-            frames.append(points.assign(seed=run.value("seed") + points["member"], **own))
-        if not frames:
+        rows = []
+        for run, of_run in itertools.groupby(sweep.members(), key=lambda member: member.run):
+            members = list(of_run)
+            own = {key: members[0].cells[key] for key in unseeded(sweep.keys)} | members[0].origin
+            own = {"run": run.path.name, **own, "parameters": run.result["parameters"]}
+            measured = found_by(MEASURE, run, sweep).rows
+            rows += [{**row, "seed": members[row["member"]].seed, **own} for row in measured]
+        if not rows:
             return {}
-        points = pd.concat(frames, ignore_index=True)
-        points["parameters"] = points["run"].map({run.path.name: run.result["parameters"] for run in sweep.runs})
+        points = pd.DataFrame(rows)
+        points["constant"] = points["constant"].astype(bool)
         points["counted"] = (points["reason"] == "converged") & ~points["constant"]
-        groups = [*keys, "phase", "epoch", "reason", "constant"]
+        groups = [*unseeded(sweep.keys), "phase", "epoch", "reason", "constant"]
         reasons = points.groupby(groups, sort=False).size().rename("points").reset_index()
         return {"points": points, "reasons": reasons}
 
-    def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+    def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
         """One figure for each combination of swept keys: a column a phase, a row an estimator."""
         from hw1.plots.minimal_ratio import draw_minimal_ratio
 
         figures = {}
-        for keys, part in _parts(tables["points"]):
+        for values, part in parts(tables["points"], unseeded(keys)):
             notes = {}
             for phase, points in _last(part).groupby("phase", sort=False):
                 if len(used := points[points["counted"]]) >= LEAST:
                     rho = _correlation("", used, "positive")
                     notes[phase] = rf"$\rho$(loss, positive) = {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
-            title = titled(keys)
-            figures[f"minimal_ratio{suffix(keys)}"] = draw_minimal_ratio(_last(part), title, notes)
+            figures[f"minimal_ratio{suffix(values)}"] = draw_minimal_ratio(_last(part), titled(values), notes)
         return figures
 
-    def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
+    def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """Share of converged and of constant points, median ratio and index, and their correlations with the loss."""
         found = []
-        for keys, part in _parts(tables["points"]):
+        for values, part in parts(tables["points"], unseeded(keys)):
             for phase, points in _last(part).groupby("phase", sort=False):
-                name = labelled({"phase": phase, **keys}).strip()
+                name = labelled({"phase": phase, **values}).strip()
                 n, used = len(points), points[points["counted"]]
                 found.append(share_headline(f"converged {name}", int((points["reason"] == "converged").sum()), n))
                 found.append(share_headline(f"constant_predictors {name}", int(points["constant"].sum()), n))
@@ -112,8 +113,3 @@ def _last(points: pd.DataFrame) -> pd.DataFrame:
     """The last measurement of each phase."""
     last = points.groupby(["run", "phase"])["epoch"].transform("max")
     return points[points["epoch"] == last]
-
-
-def _parts(points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """(values, rows) of each combination of swept keys, which stand between `run` and `data`."""
-    return parts(points, list(points.columns[points.columns.get_loc("run") + 1 : points.columns.get_loc("data")]))

@@ -1,28 +1,22 @@
-"""Ten or more sizes of one network: do more parameters fit better, and generalise worse (section 7)?"""
+"""Ten or more sizes of one network: do more parameters fit better, and generalise worse?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hw1.studies.learning_curves import METRICS, SHAPE, check_classes, ends, swept_keys
-from hw1.studies.protocol import (
-    Headline,
-    Measurements,
-    correlation_headline,
-    headline,
-    labelled,
-    parts,
-    suffix,
-    titled,
-)
-from hw1.training.identity import ConfigError
+from hw1.metrics import METRICS, TEST_ACCURACY, TEST_LOSS, TRAIN_LOSS
+from hw1.settings import ConfigError
+from hw1.studies.headlines import Headline, correlation_headline, headline, labelled, parts, suffix, titled, unseeded
+from hw1.studies.learning_curves import DESCRIBED, SHAPE, check_classes, ends
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from hw1.measures.cache import Cache
     from hw1.runs import Sweep
+    from hw1.settings import RunSettings
 
 GAP = "gap"  # test loss - train loss, nats
 
@@ -45,7 +39,7 @@ class ParamsVsGeneralization:
             raise ValueError(f"against: got {against!r}, expected parameters or depth")
         self.against = against
 
-    def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
+    def check(self, runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
         """Networks of different size, on data with classes.
 
         Raises:
@@ -53,42 +47,42 @@ class ParamsVsGeneralization:
         """
         check_classes(runs)
         sizes = [key.partition(".")[2] for key in SHAPE[1:]]
-        shapes = {str({size: run["model"].get(size) for size in sizes}) for run in runs}
+        shapes = {str({size: run.model.get(size) for size in sizes}) for run in runs}
         if len(shapes) < 2:
             raise ConfigError(
                 "model: got networks of one size, expected two sizes or more, as model.width=0.5,1,2 or "
                 "'model.hidden=[4,8],[8,16]'"
             )
 
-    def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
+    def measure(self, sweep: Sweep, cache: Cache) -> dict[str, pd.DataFrame]:
         """Tables `points` and `sizes`; {} where no run is complete."""
         points = ends(sweep)
         if points.empty:
             return {}
-        points[GAP] = points["test/loss"] - points["train/loss"]
-        groups = points.columns[: list(points.columns).index("seed")].tolist()
+        points[GAP] = points[TEST_LOSS] - points[TRAIN_LOSS]
+        groups = [*unseeded(sweep.keys), *DESCRIBED]
         statistics = points.groupby(groups, sort=False)[[*METRICS, GAP]].agg(["mean", "min", "max"])
         statistics.columns = [" ".join(names) for names in statistics.columns]
         sizes = statistics.assign(n=points.groupby(groups, sort=False).size()).reset_index()
         return {"points": points, "sizes": sizes}
 
-    def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+    def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
         """Loss beside accuracy against the size, one figure for each combination of other swept keys."""
         from hw1.plots.sizes import draw_sizes
 
         figures = {}
-        for keys, part in _parts(tables["points"]):
-            figures[f"params_vs_generalization{suffix(keys)}"] = draw_sizes(part, self.against, titled(keys))
+        for values, part in _parts(tables["points"], keys):
+            figures[f"params_vs_generalization{suffix(values)}"] = draw_sizes(part, self.against, titled(values))
         return figures
 
-    def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
+    def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """Test accuracy and gap of each size, and rank correlations of the size with what it may change."""
         found = []
-        for keys, part in _parts(tables["points"]):
-            name = labelled(keys)
+        for values, part in _parts(tables["points"], keys):
+            name = labelled(values)
             for (size, word), points in part.groupby([self.against, "architecture"]):
                 label = f"{name} {self.against}={size} {word}"
-                found.append(headline(f"test_accuracy{label}", list(points["test/accuracy"])))
+                found.append(headline(f"test_accuracy{label}", list(points[TEST_ACCURACY])))
                 found.append(headline(f"gap{label}", list(points[GAP])))
             for column in (*METRICS, GAP):
                 label = f"spearman_rho_{self.against}_{column.replace('/', '_')}{name}"
@@ -96,6 +90,6 @@ class ParamsVsGeneralization:
         return found
 
 
-def _parts(points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+def _parts(points: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """(values of the swept keys that are no sizes, points) of each of their combinations."""
-    return parts(points, [key for key in swept_keys(points) if key not in SHAPE])
+    return parts(points, [key for key in unseeded(keys) if key not in SHAPE])

@@ -1,19 +1,22 @@
-"""Random labels: can a network fit them, and what is it then worth on true ones (section 6)?"""
+"""Random labels: can a network fit them, and what is it then worth on true ones?"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hw1.studies.learning_curves import ends, learning_curves
-from hw1.studies.protocol import Headline, Measurements, headline, share_headline
-from hw1.training.identity import ConfigError, select
+from hw1.metrics import QUANTITIES, SPLITS
+from hw1.settings import ConfigError
+from hw1.studies.headlines import Headline, headline, share_headline
+from hw1.studies.learning_curves import SERIES, ends, learning_curves
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from hw1.measures.cache import Cache
     from hw1.runs import Sweep
+    from hw1.settings import RunSettings
 
 
 class RandomLabels:
@@ -34,43 +37,41 @@ class RandomLabels:
             raise ValueError(f"fitted: got {fitted}, expected a training accuracy above 0 and at most 1")
         self.fitted = fitted
 
-    def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
+    def check(self, runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
         """Some labels are random.
 
         Raises:
             ConfigError: none are.
         """
-        if not any(select(run, "dataset.corruption") for run in runs):
+        if not any(run.value("dataset.corruption") for run in runs):
             raise ConfigError(
                 "dataset.corruption: got 0, expected a fraction of random labels above 0, as dataset.corruption=1"
             )
 
-    def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
+    def measure(self, sweep: Sweep, cache: Cache) -> dict[str, pd.DataFrame]:
         """Tables `learning_curves` and `fits`; {} where no run is complete."""
         fits = ends(sweep)
         if fits.empty:
             return {}
         curves = learning_curves(sweep)
         accurate = curves[(curves["split"] == "train") & (curves["quantity"] == "accuracy")]
-        first = accurate[accurate["value"] >= self.fitted].groupby(["series", "seed"])["epoch"].min()
-        fits = fits.join(first.rename("epochs_to_fit"), on=["series", "seed"])
+        first = accurate[accurate["value"] >= self.fitted].groupby([SERIES, "seed"])["epoch"].min()
+        fits = fits.join(first.rename("epochs_to_fit"), on=[SERIES, "seed"])
         return {"learning_curves": curves, "fits": fits}
 
-    def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+    def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
         """Loss against epochs, accuracy beside it."""
         from hw1.plots.learning_curves import draw_learning_curves
 
         curves = tables["learning_curves"]
         shares = ", ".join(f"{share:.0%}" for share in sorted(curves["corruption"].unique()))
         title = f"training labels shuffled: {shares}; test labels true"
-        return {"random_labels": draw_learning_curves(curves, ["loss", "accuracy"], title)}
+        return {"random_labels": draw_learning_curves(curves, QUANTITIES, title)}
 
-    def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
+    def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """Final accuracies on random training labels and true test labels, and the share of trainings that fitted."""
         found = []
-        for series, part in tables["fits"].groupby("series", sort=False):
-            found += [
-                headline(f"{split}_accuracy {series}", list(part[f"{split}/accuracy"])) for split in ("train", "test")
-            ]
+        for series, part in tables["fits"].groupby(SERIES, sort=False):
+            found += [headline(f"{split}_accuracy {series}", list(part[f"{split}/accuracy"])) for split in SPLITS]
             found.append(share_headline(f"share_fitted {series}", int(part["epochs_to_fit"].notna().sum()), len(part)))
         return found

@@ -1,23 +1,29 @@
-"""Networks of equal size on one function: which of them fits it, how fast, and how many members die (section 1)."""
+"""Networks of equal size on one function: which of them fits it, how fast, and how many members die."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hw1.metrics import STEP_LOSS, TEST_LOSS, TRAIN_LOSS
+from hw1.runs.measured import beside
+from hw1.settings import ConfigError
+from hw1.studies.headlines import Headline, median_headline, share_headline, unseeded
 from hw1.studies.learning_curves import SHAPE
-from hw1.studies.protocol import Headline, Measurements, median_headline, share_headline
-from hw1.training.identity import ConfigError
+from hw1.studies.needed import found_by, require_kind, require_measure, value_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from hw1.runs import Run, Sweep
+    from hw1.measures.cache import Cache
+    from hw1.runs import Member, Run, Sweep
+    from hw1.settings import RunSettings
 
-LOSS = "train/loss"
-_IN_DATA = ("dataset", "dataset.function", "dataset.target")
+MEASURE = "predictions"
+_IN_DATA = ("dataset", "dataset.function", "dataset.target")  # what the name of a run's data says
 
 
 class SimulateFunction:
@@ -25,7 +31,8 @@ class SimulateFunction:
 
     A network's name is its layer sizes, `1-190-1`, or, where whole model presets are swept, the preset's. Its
     predictions are drawn for the member with the median final loss (the lower one of two). The training loss is that of
-    the whole set: at every step where the batch is full, else after the epochs that were evaluated.
+    the whole set: at every step where the batch is full, else after the epochs that were evaluated. Errors and
+    predictions are read from the measure `predictions`.
 
     Tables: `networks` (one row a network and function), `members` (one row a member), `curves` (training loss against
     epochs: median and range over members of each member's mean in bins of epochs), `predictions` (on the test inputs).
@@ -33,89 +40,82 @@ class SimulateFunction:
     Args:
         reach: the loss that `epochs_to_reach` counts the epochs to.
         bins: of epochs, in `curves`.
-        reported: final losses that a report gives, {function: {network: loss}}, to compare with at full budget.
-        swapped: {function: [network, network]} whose labels the report's plot swaps.
 
     Raises:
         ValueError: a value is out of range.
     """
 
-    def __init__(
-        self,
-        reach: float,
-        bins: int,
-        reported: Mapping[str, Mapping[str, float]],
-        swapped: Mapping[str, Sequence[str]],
-    ) -> None:
+    def __init__(self, reach: float, bins: int) -> None:
         if not 0 < reach < math.inf:
             raise ValueError(f"reach: got {reach}, expected a loss above 0")
         if bins < 10:
             raise ValueError(f"bins: got {bins}, expected at least 10")
-        if any(len(set(pair)) != 2 for pair in swapped.values()):
-            raise ValueError(f"swapped: got {dict(swapped)}, expected two networks a function")
         self.reach, self.bins = reach, bins
-        self.reported, self.swapped = reported, swapped
 
-    def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
-        """Data without classes.
+    def check(self, runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
+        """Data without classes, and runs whose predictions are measured.
 
         Raises:
-            ConfigError: a run's have classes.
+            ConfigError: a run's data have classes, or its predictions are not.
         """
-        from hw1.training import build
+        require_kind(runs, "values", "whose targets are classes; expected function or mnist_mean")
+        require_measure(runs, MEASURE)
 
-        for run in {str(run["dataset"]): run for run in runs}.values():
-            data = build.datamodule(run)
-            if data.has_classes:
-                raise ConfigError(
-                    f"dataset: got {data.name}, whose targets are classes; expected function or mnist_mean"
-                )
+    def measure(self, sweep: Sweep, cache: Cache) -> dict[str, pd.DataFrame]:
+        """The four tables; {} where no run is complete.
 
-    def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
-        """The four tables; {} where no run is complete."""
+        Raises:
+            ConfigError: the predictions of a run have not been measured.
+        """
         import pandas as pd
 
-        keys = [key for key in sweep.swept if key != "seed"]
-        members, curves = [], []
+        keys = unseeded(sweep.keys)
+        rows, curves = [], []
         runs = {run.path.name: run for run in sweep.complete().runs}
-        for run in runs.values():
-            identity = {"measurement": "fit", "run": run.key, "weights": run.weights_digest()}
-            fits = measurements.table(identity, lambda run=run: _fits(run))
-            dataset = run.result["dataset"]
-            own = {key: sweep.cell(run, key) for key in keys}
-            own["network"] = _name(own, fits["architecture"].iloc[0])
-            own |= {"data": dataset["name"], "source": dataset["source"], "n_train": dataset["train"]}
-            curve = _curve(run)
-            curves.append(self._binned(curve).assign(**own))
-            fits["epochs_to_reach"] = fits["member"].map(
-                curve[curve["loss"] <= self.reach].groupby("member")["epoch"].min()
-            )
-            fits["constant"] = fits["constant"].astype(bool)
-            fits["noise"] = float(run.value("dataset.noise") or 0)
-            members.append(_ends(run).merge(fits, on="member").assign(**own))
-        if not runs:
+        for run, members in itertools.groupby(sweep.members(), key=lambda member: member.run):
+            sizes, curve = _architecture(run), _curve(run)
+            for member in members:
+                cells = {key: member.cells[key] for key in keys}
+                own = cells | {"network": _name(cells, sizes)} | member.origin
+                rows.append(own | self._row(member, curve[curve["member"] == member.number]))
+            curves.append(self._binned(curve).assign(**own))  # all members at once
+        if not rows:
             return {}
         groups = [*keys, "network", "data", "source", "n_train"]
-        table = pd.concat(members, ignore_index=True)
-        whole = sweep.record.get("budget", "full") == "full"
-        known = [
-            self._reported(*names) if whole else math.nan for names in zip(table["data"], table["network"], strict=True)
-        ]
-        table["reported"] = known
-        table = table[[*groups, *(name for name in table if name not in (*groups, "architecture"))]]
+        table = pd.DataFrame(rows)
         loss = pd.concat(curves).groupby([*groups, "epoch"], sort=False)["loss"]
         return {
             "networks": self._networks(table, groups),
             "members": table,
             "curves": loss.agg(median="median", low="min", high="max", n="count").reset_index(),
-            "predictions": _predictions(table, groups, runs, measurements),
+            "predictions": _predictions(table, groups, runs, sweep),
         }
 
-    def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+    def _row(self, member: Member, curve: pd.DataFrame) -> dict[str, Any]:
+        """A member's row behind what tells its network and its data."""
+        run = member.run
+        reached = curve[curve["loss"] <= self.reach]["epoch"]
+        return {
+            "run": run.path.name,
+            "member": member.number,
+            "seed": member.seed,
+            TRAIN_LOSS: member.metrics[TRAIN_LOSS],
+            TEST_LOSS: member.metrics[TEST_LOSS],
+            "parameters": run.result["parameters"],
+            "constant": bool(value_of("predictions/constant", member)),
+            "train/max_error": value_of("predictions/train_max_error", member),
+            "test/mae": value_of("predictions/test_mae", member),
+            "epochs_to_reach": int(reached.min()) if len(reached) else math.nan,
+            "noise": float(run.value("dataset.noise") or 0),
+        }
+
+    def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
         """The training loss of all networks, and their predictions; one column a function."""
         from hw1.plots.simulate_function import draw_functions, draw_losses, draw_scatter
 
-        curves, networks, predictions = (_with_panel(tables[name]) for name in ("curves", "networks", "predictions"))
+        curves, networks, predictions = (
+            _with_panel(tables[name], keys) for name in ("curves", "networks", "predictions")
+        )
         figures = {"loss": draw_losses(curves, networks)}
         of_x, of_images = predictions[predictions["x"].notna()], predictions[predictions["x"].isna()]
         if len(of_x):
@@ -124,19 +124,13 @@ class SimulateFunction:
             figures["predicted_against_true"] = draw_scatter(of_images)
         return figures
 
-    def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
-        """Median final loss and share of constant predictors of each network; share of members below the report's."""
+    def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
+        """Median final loss and share of constant predictors of each network."""
         found = []
-        members = _with_panel(tables["members"])
+        members = _with_panel(tables["members"], keys)
         for (panel, network), part in members.groupby(["panel", "network"], sort=False):
-            swapped = self._labelled(part["data"].iloc[0], network)
-            name = f"{panel} {network}" + (f" ({swapped})" if swapped else "")
-            losses = list(part[LOSS])
-            found.append(median_headline(f"final_loss {name}", losses))
-            reported = part["reported"].iloc[0]
-            if not math.isnan(reported):
-                below = sum(loss <= reported for loss in losses)
-                found.append(share_headline(f"at_or_below_reported_{reported:g} {name}", below, len(losses)))
+            name = f"{panel} {network}"
+            found.append(median_headline(f"final_loss {name}", list(part[TRAIN_LOSS])))
             found.append(share_headline(f"constant_predictors {name}", int(part["constant"].sum()), len(part)))
         return found
 
@@ -152,27 +146,16 @@ class SimulateFunction:
         rows = []
         for values, part in members.groupby(groups, sort=False):
             row = dict(zip(groups, values, strict=True))
-            losses, reported = part[LOSS], part["reported"].iloc[0]
+            losses = part[TRAIN_LOSS]
             epochs = part["epochs_to_reach"].fillna(math.inf).median()  # never: later than any
             row |= {"parameters": part["parameters"].iloc[0], "n": len(part)}
             row |= {"noise": part["noise"].iloc[0]}
             row |= {"loss_median": losses.median(), "loss_low": losses.min(), "loss_high": losses.max()}
-            row |= {name: part[name].median() for name in ("train/max_error", "test/loss", "test/mae")}
+            row |= {name: part[name].median() for name in ("train/max_error", TEST_LOSS, "test/mae")}
             row |= {"reach": self.reach, "reached": int(part["epochs_to_reach"].notna().sum())}
             row |= {"epochs_to_reach": epochs if math.isfinite(epochs) else math.nan}
-            row |= {"constant": int(part["constant"].sum()), "reported": reported}
-            row |= {"median_over_reported": row["loss_median"] / reported}
-            row |= {"reported_quantile": math.nan if math.isnan(reported) else (losses <= reported).mean()}
-            rows.append(row | {"note": self._labelled(row["data"], row["network"])})
+            rows.append(row | {"constant": int(part["constant"].sum())})
         return pd.DataFrame(rows)
-
-    def _reported(self, data: str, network: str) -> float:
-        return float(self.reported.get(data, {}).get(network, math.nan))
-
-    def _labelled(self, data: str, network: str) -> str:
-        pair = self.swapped.get(data, ())
-        other = [name for name in pair if name != network]
-        return f"labelled {other[0]} in the report's plot" if network in pair else ""
 
 
 def _name(own: Mapping[str, Any], architecture: str) -> str:
@@ -182,11 +165,26 @@ def _name(own: Mapping[str, Any], architecture: str) -> str:
     return ", ".join([preset, *(f"{key.rpartition('.')[2]}={own[key]}" for key in others)])
 
 
-def _with_panel(table: pd.DataFrame) -> pd.DataFrame:
+def _architecture(run: Run) -> str:
+    """A dense net's layer sizes, `1-190-1`; of any other network its class."""
+    import torch
+    from torch import nn
+
+    from hw1.models import Mlp
+    from hw1.training import build
+
+    with torch.random.fork_rng(), torch.device("meta"):
+        net = build.single_network(run.settings, build.datamodule(run.settings.dataset))
+    if not isinstance(net, Mlp):
+        return type(net).__name__
+    linear = [layer for layer in net.modules() if isinstance(layer, nn.Linear)]
+    return "-".join(str(size) for size in (linear[0].in_features, *(layer.out_features for layer in linear)))
+
+
+def _with_panel(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """The table with a column `panel`: the function's name, and what else of the data is swept."""
-    swept = table.columns[: list(table.columns).index("network")]
-    keys = [key for key in swept if key.partition(".")[0] == "dataset" and key not in _IN_DATA]
-    panel = table["data"].str.cat([key.rpartition(".")[2] + "=" + table[key].astype(str) for key in keys], sep=", ")
+    others = [key for key in unseeded(keys) if key.partition(".")[0] == "dataset" and key not in _IN_DATA]
+    panel = table["data"].str.cat([key.rpartition(".")[2] + "=" + table[key].astype(str) for key in others], sep=", ")
     return table.assign(panel=panel)
 
 
@@ -199,83 +197,46 @@ def _curve(run: Run) -> pd.DataFrame:
         history = history.assign(member=0)
     batch = run.value("dataset.batch_size")
     whole = batch is None or batch >= run.result["dataset"]["train"]
-    if whole and not run.settings["model"].get("dropout"):  # the loss of step s is that after s epochs
-        curve = history[["member", "step", "train_step/loss"]].set_axis(["member", "epoch", "loss"], axis=1)
+    if whole and not run.settings.model.get("dropout"):  # the loss of step s is that after s epochs
+        curve = history[["member", "step", STEP_LOSS]].set_axis(["member", "epoch", "loss"], axis=1)
     else:  # a history without evaluations has no such columns
-        curve = history.reindex(columns=["member", "epoch", LOSS]).set_axis(["member", "epoch", "loss"], axis=1)
+        curve = history.reindex(columns=["member", "epoch", TRAIN_LOSS]).set_axis(["member", "epoch", "loss"], axis=1)
         curve["epoch"] += 1
-    end = _ends(run)[["member", LOSS]].set_axis(["member", "loss"], axis=1).assign(epoch=run.result["epochs"])
+    last = [run.metrics(member)[TRAIN_LOSS] for member in range(run.count)]
+    end = pd.DataFrame({"member": range(run.count), "loss": last, "epoch": run.result["epochs"]})
     curve = pd.concat([curve.dropna(), end], ignore_index=True).drop_duplicates(["member", "epoch"])
     return curve.astype({"epoch": int})
 
 
-def _ends(run: Run) -> pd.DataFrame:
-    """One row a member: its seed and final losses."""
-    import pandas as pd
-
-    metrics = {name: run.result["metrics"][name] for name in (LOSS, "test/loss")}
-    table = pd.DataFrame({"member": range(run.members), **metrics})
-    table.insert(0, "run", run.path.name)
-    table.insert(2, "seed", run.value("seed") + table["member"])
-    return table.assign(parameters=run.result["parameters"])
-
-
-def _fits(run: Run) -> pd.DataFrame:
-    """One row a member: its errors, and whether its predictions on the training inputs are all the same."""
-    import pandas as pd
-    from torch import nn
-
-    from hw1.curvature import constant_predictor
-    from hw1.models import Mlp
-
-    data = run.datamodule()
-    rows = []
-    for member, net in enumerate(run.nets()):
-        linear = [layer for layer in net.modules() if isinstance(layer, nn.Linear)]
-        sizes = "-".join(str(size) for size in (linear[0].in_features, *(layer.out_features for layer in linear)))
-        train, test = (_outputs(net, x) for x, _ in (data.train_tensors, data.test_tensors))
-        rows.append(
-            {
-                "member": member,
-                "architecture": sizes if isinstance(net, Mlp) else type(net).__name__,
-                "constant": int(constant_predictor(train[None])[0]),
-                "train/max_error": float((train - data.train_tensors[1]).abs().max()),
-                "test/mae": float((test - data.test_tensors[1]).abs().mean()),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _outputs(net: Any, x: Any) -> Any:
-    """Outputs [N, C] in float64, where a dead network gives one number."""
-    import torch
-
-    with torch.no_grad():
-        return torch.cat([net.double()(some.double()) for some in x.split(250)])
-
-
-def _predictions(
-    members: pd.DataFrame, groups: list[str], runs: Mapping[str, Run], measurements: Measurements
-) -> pd.DataFrame:
+def _predictions(members: pd.DataFrame, groups: list[str], runs: Mapping[str, Run], sweep: Sweep) -> pd.DataFrame:
     """The median member's predictions on the test inputs: columns x (NaN for images), true, predicted."""
     import pandas as pd
 
     frames = []
     for values, part in members.groupby(groups, sort=False):
-        middle = part.sort_values(LOSS, kind="stable").iloc[(len(part) - 1) // 2]
-        run, member = runs[middle["run"]], int(middle["member"])
-        identity = {"measurement": "predictions", "run": run.key, "weights": run.weights_digest(), "member": member}
-        table = measurements.table(identity, lambda run=run, member=member: _predicted(run, member))
+        middle = part.sort_values(TRAIN_LOSS, kind="stable").iloc[(len(part) - 1) // 2]
+        table = _predicted(sweep, runs[middle["run"]], int(middle["member"]))
         own = dict(zip(groups, values, strict=True))
-        own |= {"n": len(part), "seed": middle["seed"], "loss": middle[LOSS], "noise": middle["noise"]}
+        own |= {"n": len(part), "seed": middle["seed"], "loss": middle[TRAIN_LOSS], "noise": middle["noise"]}
         frames.append(table.assign(**own)[[*own, *table]])
     return pd.concat(frames, ignore_index=True)
 
 
-def _predicted(run: Run, member: int) -> pd.DataFrame:
-    import pandas as pd
+def _predicted(sweep: Sweep, run: Run, member: int) -> pd.DataFrame:
+    """A member's predictions, from the file beside the measurement.
 
-    x, y = run.datamodule().test_tensors
-    columns = {"true": y, "predicted": _outputs(run.net(member), x), **({"x": x} if x.shape[1:] == (1,) else {})}
-    table = pd.DataFrame({name: values[:, 0].double().numpy() for name, values in columns.items()})
+    Raises:
+        ConfigError: the file is not there: the data have no single numbers as targets.
+    """
+    import pandas as pd
+    from safetensors.numpy import load_file
+
+    measured = found_by(MEASURE, run, sweep)
+    ask = next(ask for ask in sweep.asks if ask.name == MEASURE)
+    if "test.safetensors" not in measured.files:
+        raise ConfigError(f"measures: got no predictions on the test inputs of {run.path}, expected single numbers")
+    tensors = load_file(beside(ask.file(run.path), "test.safetensors"))
+    columns = {"true": tensors["true"], "predicted": tensors["predicted"][member]}
+    columns |= {"x": tensors["x"]} if "x" in tensors else {}
+    table = pd.DataFrame({name: values.astype("float64") for name, values in columns.items()})
     return table.reindex(columns=["x", "true", "predicted"])

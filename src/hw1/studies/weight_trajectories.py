@@ -1,27 +1,30 @@
-"""Weight trajectories: the paths that the weights of several trainings take, on common principal axes (section 3)."""
+"""Weight trajectories: the paths that the weights of several trainings take, on common principal axes."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from hw1.studies.protocol import Headline, Measurements, headline, labelled, parts, suffix, titled
-from hw1.training.identity import ConfigError
+from hw1.metrics import GRADIENT_NORM, SPLITS
+from hw1.settings import ConfigError
+from hw1.studies.headlines import Headline, headline, labelled, parts, suffix, titled, unseeded
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from hw1.runs import Run, Snapshots, Sweep
+    from hw1.measures.cache import Cache
+    from hw1.runs import Member, Run, Snapshots, Sweep
+    from hw1.settings import RunSettings
 
 WHOLE = "all"  # the weights of a table's row, where they are no single layer's
-SPLITS = ("train", "test")
+VERSION = 1  # of the measurements, for the cache
 _FIGURES = ("trajectory_layer", "trajectory_model", "filters")
-_KEYS_END = "run"  # a table's columns begin with the swept keys and the seed; this one follows them
 
 
 class WeightTrajectories:
@@ -47,7 +50,7 @@ class WeightTrajectories:
         self.layer = layer
         self.filters = list(filters)
 
-    def check(self, runs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> None:
+    def check(self, runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
         """The runs keep what the paths are made of, and their networks have the layers.
 
         Raises:
@@ -56,16 +59,16 @@ class WeightTrajectories:
         """
         needed = {"weight_snapshots": "WeightSnapshots"} | ({"gradient_norm": "GradientNorm"} if self.filters else {})
         for run in runs:
-            kept = [str(node.get("_target_")).rpartition(".")[2] for node in (run["callbacks"] or {}).values()]
+            kept = [str(node.get("_target_")).rpartition(".")[2] for node in run.callbacks.values()]
             if not set(needed.values()) <= set(kept):
                 raise ConfigError(
                     f"callbacks: got {', '.join(kept) or 'none'}, expected {' and '.join(needed.values())} among them: "
                     f"callbacks=[{','.join(needed)}]"
                 )
-        for run in {str((run["dataset"], run["model"])): run for run in runs}.values():
+        for run in {str((run.dataset, run.model)): run for run in runs}.values():
             _check_names(run, self.layer, self.filters)
 
-    def measure(self, sweep: Sweep, measurements: Measurements) -> dict[str, pd.DataFrame]:
+    def measure(self, sweep: Sweep, cache: Cache) -> dict[str, pd.DataFrame]:
         """The tables; {} where no run is complete.
 
         Raises:
@@ -73,82 +76,71 @@ class WeightTrajectories:
         """
         import pandas as pd
 
-        keys = list(dict.fromkeys([*(key for key in sweep.swept if key != "seed"), "seed"]))
-        groups: dict[tuple[str, ...], list[Run]] = {}
-        for run in sweep.complete().runs:
-            groups.setdefault(tuple(str(sweep.cell(run, key)) for key in keys[:-1]), []).append(run)
+        keys = unseeded(sweep.keys)
+        groups: dict[tuple[str, ...], list[Member]] = {}
+        for member in sweep.members():
+            groups.setdefault(tuple(str(member.cells[key]) for key in keys), []).append(member)
         frames: dict[str, list[pd.DataFrame]] = {}
-        for runs in groups.values():
-            rows = []
-            for run, member in _members(runs):
-                own = {key: sweep.cell(run, key) for key in keys} | {"seed": run.value("seed") + member}
-                data = run.result["dataset"]
-                source = {"data": data["name"], "source": data["source"], "n_train": data["train"]}
-                rows.append({**own, "run": run.slug, **source})
-            settings = pd.DataFrame(rows)
-            for name, table in self._measured(runs, measurements):
+        for members in groups.values():
+            own = [{"seed": member.seed, "run": member.run.slug, **member.origin} for member in members]
+            settings = pd.DataFrame([{key: members[0].cells[key] for key in keys} | row for row in own])
+            for name, table in self._measured(members, cache):
                 of_path = settings.loc[table["member"]].reset_index(drop=True)
                 frames.setdefault(name, []).append(of_path.join(table.drop(columns="member")))
         return {name: pd.concat(tables, ignore_index=True) for name, tables in frames.items()}
 
-    def draw(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+    def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
         """For each combination of swept keys: the layer's paths, those of all parameters, and the filters."""
         from hw1.plots.filters import draw_filters
         from hw1.plots.trajectories import draw_trajectories
 
         figures = {}
         for name in (name for name in _FIGURES if name in tables):
-            for keys, part in _groups(tables[name]):
+            for values, part in parts(tables[name], unseeded(keys)):
                 draw = draw_filters if name == "filters" else draw_trajectories
-                figures[f"{name}{suffix(keys)}"] = draw(part, titled(keys))
+                figures[f"{name}{suffix(values)}"] = draw(part, titled(values))
         return figures
 
-    def headlines(self, tables: Mapping[str, pd.DataFrame]) -> list[Headline]:
+    def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """What the two axes explain, and how far apart the runs end: in lengths of a path, and against the starts."""
         found = []
         for name in (name for name in _FIGURES[:2] if name in tables):
-            for keys, part in _groups(tables[name]):
+            for values, part in parts(tables[name], unseeded(keys)):
                 weights = part["weights"].iloc[0]
-                label = labelled({"weights": weights, **keys})
+                label = labelled({"weights": weights, **values})
                 explained = float(part["explained_1"].iloc[0] + part["explained_2"].iloc[0])
                 n = part["seed"].nunique()  # one fit to all seeds: a number without a spread
                 found.append(Headline(f"explained_variance{label}", explained, math.nan, math.nan, n))
-                paths = tables["paths"].merge(part[[*keys, "weights", "seed"]].drop_duplicates())
+                paths = tables["paths"].merge(part[[*values, "weights", "seed"]].drop_duplicates())
                 if n > 1:
                     found.append(_between(f"end_distance_over_length{label}", list(paths["ends_over_length"])))
                     against = list(paths["to_other_ends"] / paths["to_other_starts"])
                     found.append(_between(f"end_distance_over_start_distance{label}", against))
         return found
 
-    def _measured(self, runs: list[Run], measurements: Measurements) -> Iterator[tuple[str, pd.DataFrame]]:
-        """(name, table) of runs that differ in the seed alone; `member` counts on through all of `runs`."""
+    def _measured(self, members: list[Member], cache: Cache) -> Iterator[tuple[str, pd.DataFrame]]:
+        """(name, table) of members that differ in the seed alone; `member` counts through all of them."""
         import pandas as pd
 
-        def table(measurement: str, of: Any, some: Sequence[Run], compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-            identity = {
-                "measurement": measurement,
-                "of": of,
-                "runs": [run.key for run in some],
-                "weights": [run.weights_digest() for run in some],
-                "data": [run.result["dataset"]["sha256"] for run in some],
-            }
-            return measurements.table(identity, compute)
+        runs = list(dict.fromkeys(member.run for member in members))
 
-        starts = [table("start", None, [run], functools.partial(_start, run)) for run in runs]
-        first = {run.key: start for run, start in zip(runs, starts, strict=True)}
+        def table(name: str, of: Any, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+            return cache.table(name, VERSION, runs, {"of": of}, compute)
+
+        starts = {run: cache.table("start", VERSION, [run], {}, functools.partial(_start, run)) for run in runs}
         quality = [
-            _quality(run, member, first[run.key].iloc[[member]]).assign(member=i)
-            for i, (run, member) in enumerate(_members(runs))
+            _quality(member, starts[member.run].iloc[[member.number]]).assign(member=i)
+            for i, member in enumerate(members)
         ]
         for name, weights in zip(_FIGURES[:2], (self.layer, WHOLE), strict=True):
             if weights is not None:
-                read = functools.cache(functools.partial(_snapshots, runs, weights))  # once for both, if at all
-                points = table("trajectory", weights, runs, functools.partial(_points, runs, weights, read))
+                read = functools.cache(functools.partial(_snapshots, members, weights))  # once for both, if at all
+                points = table("trajectory", weights, functools.partial(_points, members, weights, read))
                 points["interval"] = points.groupby("member")["epoch"].diff()
                 yield name, points.merge(pd.concat(quality), on=["member", "epoch"], how="left")
-                yield "paths", table("paths", weights, runs, functools.partial(_paths, weights, read))
+                yield "paths", table("paths", weights, functools.partial(_paths, weights, read))
         if self.filters:
-            yield "filters", table("filters", self.filters, runs, functools.partial(_filters, runs, self.filters))
+            yield "filters", table("filters", self.filters, functools.partial(_filters, members, self.filters))
 
 
 def _between(name: str, values: Sequence[float]) -> Headline:
@@ -162,13 +154,13 @@ def _between(name: str, values: Sequence[float]) -> Headline:
     return Headline(name, naive.value, naive.value - half, naive.value + half, n)
 
 
-def _check_names(settings: Mapping[str, Any], layer: str | None, filters: Sequence[str]) -> None:
+def _check_names(settings: RunSettings, layer: str | None, filters: Sequence[str]) -> None:
     import torch
 
     from hw1.training import build
 
     with torch.device("meta"):
-        net = build.single_network(settings, build.datamodule(settings))
+        net = build.single_network(settings, build.datamodule(settings.dataset))
     dimensions = {name: parameter.dim() for name, parameter in net.named_parameters()}
     asked = [("layer", layer, "matrices", 2)] if layer is not None else []
     for setting, name, kind, least in [*asked, *(("filters", name, "kernels", 4) for name in filters)]:
@@ -180,21 +172,17 @@ def _check_names(settings: Mapping[str, Any], layer: str | None, filters: Sequen
             )
 
 
-def _members(runs: Sequence[Run]) -> list[tuple[Run, int]]:
-    return [(run, member) for run in runs for member in range(run.members)]
-
-
-def _snapshots(runs: Sequence[Run], weights: str) -> list[Snapshots]:
-    """The snapshots of every member of every run."""
+def _snapshots(members: Sequence[Member], weights: str) -> list[Snapshots]:
+    """The snapshots of every member."""
     found = []
-    for run in runs:
+    for run, own in itertools.groupby(members, key=lambda member: member.run):
         every = run.snapshots(None if weights == WHOLE else weights)
-        values = every.values.unbind(1) if run.members > 1 else [every.values]
-        found += [dataclasses.replace(every, values=value) for value in values]
+        values = every.values.unbind(1) if run.count > 1 else [every.values]
+        found += [dataclasses.replace(every, values=values[member.number]) for member in own]
     return found
 
 
-def _points(runs: Sequence[Run], weights: str, read: Callable[[], list[Snapshots]]) -> pd.DataFrame:
+def _points(members: Sequence[Member], weights: str, read: Callable[[], list[Snapshots]]) -> pd.DataFrame:
     """One row a snapshot.
 
     Raises:
@@ -207,7 +195,7 @@ def _points(runs: Sequence[Run], weights: str, read: Callable[[], list[Snapshots
 
     paths = [snapshots.values.flatten(1) for snapshots in read()]  # R of [T, P]
     steps = [displacements(path).tolist() for path in paths]
-    _refuse_still(runs, weights, read(), steps)
+    _refuse_still(members, weights, read(), steps)
     pca = fit_pca(torch.cat(paths), 2)
     frames = []
     for member, (snapshots, path) in enumerate(zip(read(), paths, strict=True)):
@@ -220,18 +208,18 @@ def _points(runs: Sequence[Run], weights: str, read: Callable[[], list[Snapshots
 
 
 def _refuse_still(
-    runs: Sequence[Run], weights: str, snapshots: Sequence[Snapshots], steps: Sequence[Sequence[float]]
+    members: Sequence[Member], weights: str, snapshots: Sequence[Snapshots], steps: Sequence[Sequence[float]]
 ) -> None:
     what = "all parameters" if weights == WHOLE else weights
     still = []
     moving = []
-    for (run, member), path, lengths in zip(_members(runs), snapshots, steps, strict=True):
+    for member, path, lengths in zip(members, snapshots, steps, strict=True):
         if 0 in lengths:
             first, second = path.epochs[lengths.index(0) :][:2]
-            of = f" (member {member})" if run.members > 1 else ""
-            still.append(f"{run.path.name}{of}: {what} did not move between epoch {first} and epoch {second}")
+            of = f"{member.run.path.name} (member {member.number})" if member.run.count > 1 else member.run.path.name
+            still.append(f"{of}: {what} did not move between epoch {first} and epoch {second}")
         else:
-            moving.append(str(run.value("seed") + member))
+            moving.append(str(member.seed))
     if still:
         raise ConfigError(
             f"{'; '.join(still)}; expected displacements above 0: is the learning rate 0, are units dead, or does the "
@@ -244,29 +232,26 @@ def _start(run: Run) -> pd.DataFrame:
     import pandas as pd
     import torch
 
-    from hw1.landscape import WholeSet
+    from hw1.risk.empirical import EmpiricalRisk
 
-    data, thetas = run.datamodule(), run.snapshots().values[0].reshape(run.members, -1)
-    columns = {}
+    data, snapshots = run.datamodule(), run.snapshots()
+    net, thetas = run.nets(snapshots.epochs[0])[0], snapshots.values[0].reshape(run.count, -1)
+    columns: dict[str, list[float]] = {}
     for split, (x, y) in zip(SPLITS, (data.train_tensors, data.test_tensors), strict=True):
-        inputs = data.train_tensors[0]
-        risk = WholeSet(run.net(), data.loss, x, y, batch_size=data.eval_batch_size, statistics_inputs=inputs)
-        values = torch.stack([risk(theta) for theta in thetas])  # [R, 2]; [R, 1] without classes
+        risk = EmpiricalRisk(
+            net, data.loss, [(x, y)], kind=data.kind, chunk_size=data.eval_batch_size,
+            statistics_inputs=data.train_tensors[0],
+        )  # fmt: skip
+        values = torch.stack([risk.metrics(theta) for theta in thetas])  # [R, 2]; [R, 1] without classes
         columns |= {f"{split}/{name}": column for name, column in zip(risk.columns, values.T.tolist(), strict=True)}
     return pd.DataFrame(columns)
 
 
-def _history(run: Run, member: int) -> pd.DataFrame:
-    """The history of one member."""
-    history = run.history()
-    return history[history["member"] == member] if "member" in history else history
-
-
-def _quality(run: Run, member: int, start: pd.DataFrame) -> pd.DataFrame:
+def _quality(member: Member, start: pd.DataFrame) -> pd.DataFrame:
     """Loss and accuracy of the whole sets by completed epochs, the initialisation's among them."""
     import pandas as pd
 
-    history = _history(run, member).dropna(subset="epoch").filter(["epoch", *start])
+    history = member.history().dropna(subset="epoch").filter(["epoch", *start])
     history["epoch"] = history["epoch"].astype(int) + 1
     return pd.concat([start.assign(epoch=0), history], ignore_index=True)
 
@@ -290,16 +275,16 @@ def _paths(weights: str, read: Callable[[], list[Snapshots]]) -> pd.DataFrame:
     return table.assign(ends_over_length=table["to_other_ends"] / table["length"])
 
 
-def _filters(runs: Sequence[Run], layers: Sequence[str]) -> pd.DataFrame:
+def _filters(members: Sequence[Member], layers: Sequence[str]) -> pd.DataFrame:
     """One row a pixel of every filter, at the smallest gradient norm and at the end."""
     import numpy as np
     import pandas as pd
 
     frames = []
-    kernels_of = {layer: _snapshots(runs, layer) for layer in layers}
-    for path, (run, member) in enumerate(_members(runs)):
-        history = _history(run, member)
-        norms = history["gradient_norm"].groupby(history["epoch"].bfill() + 1).median()  # by completed epochs
+    kernels_of = {layer: _snapshots(members, layer) for layer in layers}
+    for path, member in enumerate(members):
+        history = member.history()
+        norms = history[GRADIENT_NORM].groupby(history["epoch"].bfill() + 1).median()  # by completed epochs
         for layer in layers:
             snapshots = kernels_of[layer][path]
             smallest = min((epoch for epoch in snapshots.epochs if epoch in norms), key=norms.get)
@@ -309,8 +294,3 @@ def _filters(runs: Sequence[Run], layers: Sequence[str]) -> pd.DataFrame:
                 table = pd.DataFrame({**pixels, "value": kernels.ravel(), "member": path, "layer": layer})
                 frames.append(table.assign(moment=moment, epoch=epoch, gradient_norm=norms[epoch]))
     return pd.concat(frames, ignore_index=True)
-
-
-def _groups(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """(values of the swept keys other than the seed, rows) of each of their combinations."""
-    return parts(table, [key for key in table.columns[: list(table.columns).index(_KEYS_END)] if key != "seed"])

@@ -4,10 +4,8 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "ConfigError": "identity",
     "MetricsCsv": "metrics_csv",
     "Task": "task",
-    "run_key": "identity",
     "tensorboard_logger": "tensorboard",
 }
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -21,13 +21,19 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from hw1.callbacks import EpochCheckpoint, StepLoss, TrainingProgress
-from hw1.callbacks.epoch_checkpoint import AtomicCheckpointIO
-from hw1.callbacks.step_buffer import median
+from hw1 import __version__
+from hw1.data import DataModule
 from hw1.files import read_json, write_json, write_text
+from hw1.seeds import mixed
+from hw1.settings import ConfigError, RunSettings
+from hw1.settings.identity import deciding
 from hw1.training import build
-from hw1.training.identity import ConfigError, Settings, deciding, mixed, run_key, run_seed
+from hw1.training.checkpoint import AtomicCheckpointIO, EpochCheckpoint
 from hw1.training.metrics_csv import MetricsCsv
+from hw1.training.progress import TrainingProgress
+from hw1.training.snapshots import SnapshotsAt
+from hw1.training.step_loss import StepLoss
+from hw1.training.step_records import median
 from hw1.training.task import Task
 
 FORMAT = 1
@@ -39,16 +45,19 @@ if not Path("/dev/nvidiactl").exists():
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
-def fit(settings: Settings, folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def fit(
+    settings: RunSettings, folder: Path, overrides: Sequence[str] = (), snapshots: Collection[int] = ()
+) -> dict[str, Any]:
     """Train one run in its folder, or go on with it, or return what it has already come to.
 
     Everything stands in the folder under the run's own lock: a second process waits, then reuses the result. An
     exception during training does not leave this function; it becomes a result with status "failed".
 
     Args:
-        settings: the resolved config, plain containers only.
+        settings: of the run.
         folder: `.../runs/<slug>-<key>`.
         overrides: the words of the command that made this run, for the record.
+        snapshots: completed epochs whose weights are kept too; what trains is the same with and without.
 
     Returns:
         The content of result.json.
@@ -57,31 +66,31 @@ def fit(settings: Settings, folder: Path, overrides: Sequence[str] = ()) -> dict
         ConfigError: the folder is not this run's.
         KeyboardInterrupt: the user interrupted; the run goes on from its last checkpoint next time.
     """
-    key = run_key(settings)
+    key = settings.key
     if not folder.name.endswith(f"-{key}"):
         raise ConfigError(f"{folder} is not the folder of run {key}: start runs through train.py, which picks it")
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder), isolate_rng():
         file = folder / "result.json"
-        if file.exists() and read_json(file)["status"] == "complete":
-            return read_json(file)
+        if file.exists() and _read(file)["status"] == "complete":
+            return _read(file)
         for torn in folder.rglob(".*.part"):  # what a killed process was writing; the lock says that it is gone
             torn.unlink()
-        write_text(folder / "config.yaml", yaml.safe_dump(dict(settings), sort_keys=False))
+        write_text(folder / "config.yaml", yaml.safe_dump(dict(settings.plain), sort_keys=False))
         result = {
             "format": FORMAT,
             "status": "failed",
             "key": key,
-            "name": settings["name"],
+            "name": settings.name,
             "overrides": list(overrides),
-            "seed": settings["seed"],
+            "seed": settings.seed,
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": _versions(),
             "git": _git(),
         }
         try:
-            with threads(settings):
-                result |= _train(settings, folder)
+            with threads(settings.threads):
+                result |= _train(settings, folder, snapshots)
             result["status"] = "complete"
         except Exception as error:
             result |= {"error": " ".join(str(error).split()), "traceback": traceback.format_exc()}
@@ -91,10 +100,9 @@ def fit(settings: Settings, folder: Path, overrides: Sequence[str] = ()) -> dict
         return result
 
 
-def _train(settings: Settings, folder: Path) -> dict[str, Any]:
-    own = build.own_trainer_settings(settings)
-    seeds = [run_seed(settings, member) for member in range(build.replicas(settings))]
-    data = build.datamodule(settings)
+def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> dict[str, Any]:
+    seeds = settings.member_seeds
+    data = build.datamodule(settings.dataset)
     data.order_seeds = [mixed(seed, "order") for seed in seeds]
     net = build.network(settings, data, seeds)
     task = build.task(net, settings, data)
@@ -104,10 +112,10 @@ def _train(settings: Settings, folder: Path) -> dict[str, Any]:
     csv = MetricsCsv(folder, first_step, members=len(seeds))
     loggers = [csv, *build.loggers(settings, folder, first_step)]
     clock = EpochCheckpoint(
-        own["checkpoint_seconds"], lambda epoch, member: mixed(seeds[member], "epoch", epoch), csv.write
+        settings.checkpoint_seconds, lambda epoch, member: mixed(seeds[member], "epoch", epoch), csv.write
     )
-    callbacks = [StepLoss(), *build.callbacks(settings), clock]
-    if own["progress"]:
+    callbacks = [StepLoss(), *build.callbacks(settings), SnapshotsAt(snapshots), clock]
+    if settings.progress:
         callbacks.append(TrainingProgress(folder.name.rpartition("-")[0]))
     with expected_warnings():
         trainer = build.trainer(settings, folder, callbacks, loggers)
@@ -119,7 +127,7 @@ def _train(settings: Settings, folder: Path) -> dict[str, Any]:
     parameters = sum(parameter.numel() for parameter in net.parameters()) // len(seeds)
     single = len(seeds) == 1
     middle = {name: values[0] if single else median(values) for name, values in metrics.items()}
-    hyperparameters = _flat(deciding(settings))
+    hyperparameters = _flat(deciding(settings.plain))
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             # At the last step: at step 0, the default, TensorBoard takes the whole curve for an abandoned attempt.
@@ -137,13 +145,18 @@ def _train(settings: Settings, folder: Path) -> dict[str, Any]:
     }
 
 
-def _test(trainer: lightning.Trainer, task: Task, data: build.DataModule) -> dict[str, list[float]]:
+def _test(trainer: lightning.Trainer, task: Task, data: DataModule) -> dict[str, list[float]]:
     # The weights in memory are those of the last checkpoint and snapshot; exact whole-set means, as in every epoch.
     with _interruptible():
         trainer.test(task, datamodule=data, verbose=False, weights_only=True)
     # A callback may have measured more than the task, one value a member or a single one for all.
     measured = {name: [float(value)] for name, value in trainer.callback_metrics.items() if "/" in name}
     return {**measured, **task.member_metrics, **task.measured}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    result: dict[str, Any] = read_json(file)
+    return result
 
 
 def _resume_step(checkpoint: Path) -> int:
@@ -181,10 +194,10 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def threads(settings: Settings) -> Iterator[None]:
-    """Torch's thread count is the run's inside."""
+def threads(number: int) -> Iterator[None]:
+    """Torch's thread count is `number` inside."""
     before = torch.get_num_threads()
-    torch.set_num_threads(build.own_trainer_settings(settings)["threads"])
+    torch.set_num_threads(number)
     try:
         yield
     finally:
@@ -217,7 +230,7 @@ def expected_warnings() -> Iterator[None]:
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in node.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")
@@ -231,8 +244,9 @@ def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("hw1", "torch", "torchvision", "lightning", "torchmetrics", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    packages = ("torch", "torchvision", "lightning", "torchmetrics", "numpy")
+    installed = {name: version(name) for name in packages}
+    return {"python": platform.python_version(), "hw1": __version__, **installed}
 
 
 def _git() -> str | None:

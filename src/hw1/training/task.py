@@ -1,5 +1,7 @@
 """The one LightningModule."""
 
+from __future__ import annotations
+
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -10,10 +12,13 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from hw1.callbacks.step_buffer import log_members, median
-from hw1.curvature.twice import TwiceDifferentiable
-from hw1.models import Replicated
-from hw1.training.objectives import LOSS, OBJECTIVES, SQUARED_GRADIENT_NORM, Loss, member_losses, squared_gradient_norms
+from hw1.data import DataModule
+from hw1.kinds import Kind, Loss, hits
+from hw1.models import Members
+from hw1.risk.second_derivatives import TwiceDifferentiable
+from hw1.settings.run_settings import LOSS, OBJECTIVES, SQUARED_GRADIENT_NORM
+from hw1.training.objectives import member_losses, squared_gradient_norms
+from hw1.training.step_records import log_members, median
 
 Batch = tuple[Tensor, Tensor]
 
@@ -30,6 +35,8 @@ class WholeSetMeans(Metric):
     """
 
     full_state_update = False
+    sums: Tensor
+    examples: Tensor
 
     def __init__(self, members: int, values: int, dtype: torch.dtype) -> None:
         super().__init__()
@@ -49,13 +56,14 @@ class WholeSetMeans(Metric):
 class Task(lightning.LightningModule):
     """Minimises a loss (or its squared gradient norm), and reports exact means over whole sets in evaluation mode.
 
-    Each evaluation logs `<set>/loss` (the unit of the loss; nats for cross-entropy) and, for classes, `<set>/accuracy`
-    for every set in the datamodule's `eval_names`: example-weighted over the whole set, also with a ragged last batch.
-    With a `Replicated` network every value is one a member; Lightning and its loggers see the median over members.
+    Each evaluation logs `<set>/loss` (the unit of the loss; nats for cross-entropy) and, for classes and tokens,
+    `<set>/accuracy` for every set in the datamodule's `eval_names`: example-weighted over the whole set, also with a
+    ragged last batch. With a `Members` network every value is one a member; Lightning and its loggers see the median
+    over members.
 
     Args:
-        net: the network, [B, ...] -> [B, out_features], or a `Replicated`.
-        loss: a loss of torch.nn.functional: (outputs, targets) -> mean over the batch [], with a `reduction`.
+        net: the network, [B, ...] -> [B, ...], or a `Members`, [R, B, ...] -> [R, B, ...].
+        loss: (outputs, targets) -> mean over the batch [], with a `reduction` as torch.nn.functional's losses have.
         optimizer: parameters -> optimizer.
         scheduler: optimizer -> learning-rate scheduler, stepped every epoch; None for none.
         objective: "loss", or "squared_gradient_norm" of the mini-batch loss (double backward).
@@ -85,7 +93,7 @@ class Task(lightning.LightningModule):
         self.net = net
         self.loss = loss
         self.objective, self.objective_after = objective, objective_after
-        self.members = net.replicas if isinstance(net, Replicated) else 1
+        self.members = net.count if isinstance(net, Members) else 1
         self.member_metrics: dict[str, list[float]] = {}
         self.measured: dict[str, list[float]] = {}
         self._make_optimizer = optimizer
@@ -94,6 +102,19 @@ class Task(lightning.LightningModule):
         self._metrics: list[WholeSetMeans] = []
         self._names: tuple[str, ...] = ()
         self._values: tuple[str, ...] = ("loss",)
+        self._kind: Kind = "values"
+        self._first: dict[str, Tensor] | None = None  # what the first evaluation of the current batch gave
+
+    @classmethod
+    def of(cls, module: lightning.LightningModule) -> Task:
+        """`module`, which a callback gets, as what it is.
+
+        Raises:
+            TypeError: it is no Task.
+        """
+        if not isinstance(module, cls):
+            raise TypeError(f"module: got a {type(module).__name__}, expected hw1's Task")
+        return module
 
     def add_measured(self, members: Iterable[Mapping[str, float]]) -> None:
         """Add what a callback measured, {name: value} of each member, to the results of the run."""
@@ -102,7 +123,8 @@ class Task(lightning.LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's outputs."""
-        return self.net(x)
+        outputs: Tensor = self.net(x)
+        return outputs
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with its scheduler if there is one."""
@@ -117,31 +139,35 @@ class Task(lightning.LightningModule):
         return self.objective if self.current_epoch >= self.objective_after else LOSS
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Forget what the optimizer has gathered on the loss when the objective changes.
+        """Forget the batch before; when the objective changes, also what the optimizer has gathered on the loss.
 
-        Not in on_train_epoch_start, which Lightning leaves out in the epoch that it resumes at.
+        The latter not in on_train_epoch_start, which Lightning leaves out in the epoch that it resumes at.
         """
+        self._first = None
         if batch_idx == 0 and self.current_epoch == self.objective_after > 0:
             self.trainer.optimizers[0].state = defaultdict(dict)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """What is minimised [], and for logging the members' mini-batch losses [R].
 
-        Where the squared gradient norm is minimised, also `squares` [R, tensors], those of the loss's gradient.
+        Where the squared gradient norm is minimised, also `squares` [R, tensors], those of the loss's gradient. An
+        optimizer may evaluate a batch several times (SAM, LBFGS); what is for logging is that of the first point.
         """
         x, y = batch
         twice = self.minimises == SQUARED_GRADIENT_NORM
         with TwiceDifferentiable() if twice else contextlib.nullcontext():
             losses = member_losses(self.net, self.loss, self.net(x), y)
+        logged = {"losses": losses.detach()}
         if twice:
             squares = squared_gradient_norms(self.net, losses)
-            return {"loss": squares.sum(), "losses": losses.detach(), "squares": squares.detach()}
-        return {"loss": losses.sum(), "losses": losses.detach()}
+            logged["squares"] = squares.detach()
+        self._first = self._first or logged
+        return {"loss": (squares if twice else losses).sum(), **self._first}
 
     def _start_evaluation(self) -> None:
-        data = self.trainer.datamodule
-        self._values = ("loss",) if data.test_tensors[1].is_floating_point() else ("loss", "accuracy")
-        self._names = data.eval_names
+        data: DataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without saying so
+        self._kind, self._names = data.kind, data.eval_names
+        self._values = ("loss",) if self._kind == "values" else ("loss", "accuracy")
         precise = torch.float32 if self.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         self._metrics = [WholeSetMeans(self.members, len(self._values), precise).to(self.device) for _ in self._names]
 
@@ -149,10 +175,15 @@ class Task(lightning.LightningModule):
         x, y = batch
         outputs = self.net(x)
         values = [member_losses(self.net, self.loss, outputs, y)]
-        if "accuracy" in self._values:
-            hits = outputs.argmax(-1) == y  # [B], or [R, B]
-            values.append(hits.reshape(self.members, -1).to(values[0].dtype).mean(1))
-        self._metrics[dataloader_idx].update(torch.stack(values, dim=1), outputs.shape[-2])
+        several = isinstance(self.net, Members)
+        examples = y.shape[1] if several else len(y)  # y is [R or 1, B, ...], or [B, ...]
+        if self._kind != "values":
+            if several:
+                outputs, y = outputs.flatten(0, 1), y.expand(self.members, *y.shape[1:]).flatten(0, 1)
+            right = hits(self._kind, outputs, y)  # [B, ...], or [R * B, ...]
+            assert right is not None
+            values.append(right.reshape(self.members, -1).to(values[0].dtype).mean(1))
+        self._metrics[dataloader_idx].update(torch.stack(values, dim=1), examples)
 
     def _finish_evaluation(self, log: bool) -> None:
         self.member_metrics = {

@@ -1,6 +1,7 @@
 """TensorBoard in a run's own folder, so that its name there is the run's readable name."""
 
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -15,7 +16,7 @@ def tensorboard_logger(save_dir: str, first_step: int = 0) -> TensorBoardLogger:
     if first_step == 0:  # a failed attempt that left no checkpoint is no part of this curve
         for old in Path(save_dir).glob("events.out.tfevents.*"):
             old.unlink()
-    purge = {"purge_step": first_step} if first_step else {}
+    purge: dict[str, Any] = {"purge_step": first_step} if first_step else {}
     logger = TensorBoardLogger(save_dir, name="", version="", default_hp_metric=False, **purge)
     logger.experiment.add_custom_scalars(
         {

@@ -1,37 +1,40 @@
-"""`hydra/sweeper=hw1`: plans the runs of a command, trains those that are missing, and has the study conclude.
+"""`hydra/sweeper=hw1`: plans a command's runs, trains and measures what is missing, and has the study conclude.
 
-Hydra imports this file at every start: it stays free of torch.
+Hydra imports this file at every start: it stays free of torch. It has more than 300 lines because it is the one place
+that knows the order of a command: plan, check, launch, survive a launcher, conclude.
 """
 
-import copy
 import itertools
 import re
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
-from hw1.command import explain
+from hw1.command import explain, quoted
 from hw1.files import new_folder, read_json, write_json
-from hw1.runs import find_run, is_complete, slug_of
-from hw1.training.budget import budget_name, budget_words, limited
-from hw1.training.identity import WITHOUT_EFFECT, ConfigError, run_key, select
-from hydra_plugins.hw1_sweeper.listing import Job, count, crowded, listing
+from hw1.runs import Ask, Run, Sweep, ended, find_run, is_complete
+from hw1.runs.measured import Measured, write_measured
+from hw1.settings import ConfigError, RunSettings
+from hw1.settings.budget import budget_name, budget_words
+from hydra_plugins.hw1_sweeper.listing import count, crowded, listing
+from hydra_plugins.hw1_sweeper.plan import Composer, Job, Pins, jobs_of
 
 # Keys that say where results go or what is asked of them: sweeping one would tear a sweep apart.
-_UNSWEEPABLE = ("experiment", "name", "output", "study", "sweep", "hydra", "logger", "dataset.root", "budget", "quick")
-
-_OF_MNIST = ("hw1.data.Mnist", "hw1.data.MnistMean")  # data sets whose source can be `auto`
+_UNSWEEPABLE = (
+    *("experiment", "name", "output", "study", "measures", "sweep", "measured_sweep", "hydra", "logger"),
+    *("dataset.root", "budget", "quick"),
+)
 
 
 @dataclass
@@ -50,31 +53,45 @@ class Hw1Sweeper(BasicSweeper):
     """Every command is a sweep; a run that is complete is not trained again. Scaling out is the launcher's."""
 
     def __init__(self, params: dict[str, str | None] | None = None, dry_run: bool = False) -> None:
-        super().__init__(max_batch_size=None, params=params)
+        super().__init__(max_batch_size=None)
+        self.words = params or {}
         self.dry_run = dry_run
 
     def sweep(self, arguments: list[str]) -> None:
-        """Plan, train what is missing, conclude. Leaves by exit code 1 if a run failed, 130 if interrupted.
+        """Plan, train and measure what is missing, conclude.
 
-        With `dry_run` nothing is trained: the runs are listed, with an estimate.
+        Leaves by exit code 1 if something failed, 130 if interrupted.
+
+        With `dry_run` nothing is trained: the runs are listed, with an estimate. With `measured_sweep` the finished
+        runs of that sweep are measured, and nothing is trained.
 
         Raises:
             ConfigError: a setting of some run is refused; nothing was trained.
         """
         assert self.config is not None
+        if self.config.measured_sweep is not None:
+            self._measure(Path(str(self.config.measured_sweep)), arguments)
+            return
         base = Path(str(self.config.hydra.sweep.dir)).absolute()
         _check_name(str(self.config.name))
         swept, jobs = self._plan(arguments, base)
+        from hw1.measures.take import asks_of, make, missing
+
+        asks = asks_of(jobs[0].settings.measures)
+        for ask in asks:
+            make(ask)  # refuses its settings
         node = self.config.study
-        study = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        study: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
         question = None
         if study:
-            from hw1.studies.protocol import make
+            from hw1.studies.protocol import make as make_study
 
-            question = make(study)
-        todo = [job for job in jobs if not is_complete(job.folder)]
-        if todo:
-            _validate(todo)  # before the study's check: a value that no run can take is the better thing to name
+            question = make_study(study)
+        to_train = [job for job in jobs if not is_complete(job.folder)]
+        complete = [job for job in jobs if job not in to_train]
+        to_measure = [job for job in complete if missing(Run(job.folder), asks)] if asks else []
+        if to_train:
+            _validate(to_train, asks)  # before the study's check: a value that no run can take is the better to name
         record = {
             "format": 1,
             "name": str(self.config.name),
@@ -84,37 +101,111 @@ class Hw1Sweeper(BasicSweeper):
             "budget": budget_name(self._master()),
             "swept": swept,
             "study": study,
+            "measures": [ask.record() for ask in asks],
             "runs": [{"key": job.key, "folder": job.folder.name, "overrides": job.overrides} for job in jobs],
         }
-        from hw1.report.conclude import conclude, digest, earlier
+        from hw1.report.conclude import digest, earlier
 
-        before = [] if todo else earlier(base, digest(base, record))
+        before = [] if to_train or to_measure else earlier(base, digest(base, record))
         if question is not None and not before:  # what was concluded was checked, and a check may load torch
             question.check([job.settings for job in jobs], swept)
         if self.dry_run:
-            print("\n".join(listing(jobs, todo, base)))
+            print("\n".join(listing(jobs, to_train, to_measure, base)))
             return
         if before:
             print(f"{self.config.name}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
             print("\n".join(before))
             return
-        if todo:
-            todo = _allot(base, todo)
-            if warning := crowded(self.config.hydra.launcher.get("n_jobs"), todo):
-                print(warning, file=sys.stderr)
-        record["trained"] = [job.folder.name for job in todo]
+        to_train = _allot(base, to_train)
+        to_measure = [*to_measure, *(job for job in jobs if job not in to_train and job not in complete)]
+        launched = [job for job in jobs if job in to_train or job in to_measure]
+        if warning := crowded(self.config.hydra.launcher.get("n_jobs"), launched):
+            print(warning, file=sys.stderr)
+        record["trained"] = [job.folder.name for job in to_train]
         with _folder_errors():
             folder = new_folder(base / "sweeps")
+        also = f", {len(to_measure)} to measure" if to_measure else ""
+        print(f"{self.config.name}: {count(len(jobs), 'run')}, {len(to_train)} to train{also}, in {base}", flush=True)
+        self._go(launched, to_measure, asks, folder, record)
+
+    def _measure(self, path: Path, arguments: Sequence[str]) -> None:
+        """Take measures of a sweep's finished runs; its tables, figures and page take them in.
+
+        Raises:
+            ConfigError: a measure is refused, or the sweep has no finished run.
+        """
+        from hw1.measures.take import check, make, missing
+
+        sweep = Sweep.read(path)
+        base, finished = sweep.path.parent.parent, sweep.complete().runs
+        if not finished:
+            raise ConfigError(f"{path}: got a sweep without a finished run, expected one; run its command first")
+        asks = self._asks(sweep, arguments)
+        for ask in asks:
+            make(ask)  # refuses its settings
+        for run in {run.result["parameters"]: run for run in finished}.values():
+            check(asks, run.settings, int(run.result["parameters"]))
+        known = [ask.record() for ask in sweep.asks]
+        new = [ask.record() for ask in asks if ask.record() not in known]
+        words = [f"measured_sweep={quoted(str(sweep.path))}"]
+        jobs = [Job(words, run.settings, run.path) for run in finished if missing(run, asks)]
+        print(f"{sweep.record['name']}: {count(len(finished), 'run')}, {len(jobs)} to measure, in {base}", flush=True)
+        if self.dry_run:
+            return
+        record = {
+            **sweep.record,
+            "measured_later": [*sweep.record.get("measured_later", []), *new],
+            "trained": [],
+        }
+        if warning := crowded(self.config.hydra.launcher.get("n_jobs") if self.config else None, jobs):
+            print(warning, file=sys.stderr)
+        self._go(jobs, jobs, asks, sweep.path, record)
+
+    def _asks(self, sweep: Sweep, arguments: Sequence[str]) -> list[Ask]:
+        """What a command asks of a finished sweep: its own settings, else those of conf/, with what is typed."""
+        assert self.config is not None and self.hydra_context is not None
+        loader = self.hydra_context.config_loader
+        typed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
+        given: Any = OmegaConf.to_container(self.config.measures, resolve=True)
+        groups = [word for word in arguments if word.startswith("measures=")]
+        usual: Any = OmegaConf.to_container(
+            loader.load_configuration("train", groups, run_mode=RunMode.MULTIRUN).measures, resolve=True
+        )
+        own = {ask.name: ask.node for ask in sweep.asks if not ask.differs}
+        asks = []
+        for name, node in given.items():
+            base = own.get(name, usual[name])
+            prefix = f"measures.{name}."
+            words = {w.key_or_group.removeprefix(prefix) for w in typed if w.key_or_group.startswith(prefix)}
+            differs = {key: node[key] for key in sorted(words) if base.get(key) != node[key]}
+            asks.append(Ask(name, {**base, **differs}, differs))
+        return asks
+
+    def _go(
+        self, jobs: list[Job], to_measure: list[Job], asks: list[Ask], folder: Path, record: dict[str, Any]
+    ) -> None:
+        """Launch jobs, conclude, and say what failed.
+
+        Args:
+            jobs: all that are launched.
+            to_measure: those of them that are trained already.
+            asks: measures that are taken.
+            folder: of the sweep.
+            record: what its sweep.json is to hold.
+        """
+        from hw1.report.conclude import conclude
+
+        for job in to_measure:  # of other weights or an earlier version, or failed: they are taken again
+            for ask in _missing(job, asks):
+                ask.file(job.folder).unlink(missing_ok=True)
+        record |= {"launched": [job.folder.name for job in jobs], "launched_at": time.time()}
         write_json(folder / "sweep.json", record)
-        print(f"{self.config.name}: {count(len(jobs), 'run')}, {len(todo)} to train, in {base}", flush=True)
         try:
-            self._launch(todo, folder)
+            self._launch(jobs, folder, record)
             lines = conclude(folder)
         except KeyboardInterrupt:
             write_json(folder / "sweep.json", {**record, "status": "interrupted"})
-            print(
-                f"{self.config.name}: interrupted; the same command goes on from the last checkpoints", file=sys.stderr
-            )
+            print(f"{record['name']}: interrupted; the same command goes on from the last checkpoints", file=sys.stderr)
             sys.exit(130)
         print("\n".join(lines))
         concluded = read_json(folder / "sweep.json")
@@ -127,12 +218,13 @@ class Hw1Sweeper(BasicSweeper):
 
     def _parse_config(self) -> list[str]:
         """The words of `params`; what is null is no longer swept."""
-        return [f"{key}={values}" for key, values in self.params.items() if values is not None]
+        return [f"{key}={values}" for key, values in self.words.items() if values is not None]
 
     def _plan(self, arguments: list[str], base: Path) -> tuple[list[str], list[Job]]:
-        """Compose every job of the sweep before any folder is made."""
-        assert self.hydra_context is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        """The swept keys, and every job of the sweep; no folder is made."""
+        assert self.hydra_context is not None and self.config is not None
+        loader = self.hydra_context.config_loader
+        parser = OverridesParser.create(config_loader=loader)
         typed = parser.parse_overrides(arguments)
         budget = parser.parse_overrides(budget_words(self._master()))
         named = {word.key_or_group for word in typed}
@@ -148,35 +240,16 @@ class Hw1Sweeper(BasicSweeper):
                 raise ConfigError(
                     f"{key}: cannot be swept: give one {hint} a command (quote a comma that is part of it)"
                 )
-        combinations = self.split_arguments(words, None)[0]
-        problems: dict[str, None] = {}
-        composed = []
-        compose = _Composer(self.hydra_context.config_loader, self.config, parser)
-        for overrides in combinations:
-            try:
-                composed.append((overrides, compose(overrides)))
-            except Exception as error:  # explained in one line; each distinct one once, below
-                problems[explain(error, self.hydra_context.config_loader)] = None
-        if problems:
-            raise ConfigError("\n".join(problems))
-        pins = _Pins({*named, *swept})
-        jobs = []
         readable = [*swept, *(word.key_or_group for word in words if word not in own)]
-        for overrides, settings in composed:
-            pinned = pins(settings)
-            key = run_key(settings)
-            jobs.append(
-                Job(overrides, settings, key, base / "runs" / f"{_slug(readable, overrides, settings)}-{key}", pinned)
-            )
-        twice = [one for one, two in itertools.combinations(jobs, 2) if one.key == two.key]
-        if twice:
-            raise ConfigError(f"{' '.join(twice[0].overrides)}: the sweep names this run twice; remove one of them")
-        for job in jobs:
-            job.folder = find_run(base / "runs", job.key) or job.folder
+        compose, pins = Composer(loader, self.config, parser), Pins({*named, *swept})
+        jobs = jobs_of(self.split_arguments(words, None)[0], compose, pins, readable, base, loader)
+        if any(job.settings.measures != jobs[0].settings.measures for job in jobs):
+            raise ConfigError("measures: got other settings for some of the runs, expected one for all of a command's")
         return swept, jobs
 
     def _master(self) -> dict[str, Any]:
         """What the budget needs of the settings that all runs share."""
+        assert self.config is not None
         settings = OmegaConf.to_container(OmegaConf.masked_copy(self.config, ["budget", "quick"]), resolve=True)
         assert isinstance(settings, dict)
         return {str(name): value for name, value in settings.items()}
@@ -196,7 +269,7 @@ class Hw1Sweeper(BasicSweeper):
 
     # Launching
 
-    def _launch(self, jobs: list[Job], sweep: Path) -> None:
+    def _launch(self, jobs: list[Job], sweep: Path, record: Mapping[str, Any]) -> None:
         """Launch; after a launcher's error, those that had not started, then each that was in flight alone."""
         assert self.launcher is not None
         batches = [jobs] if jobs else []
@@ -206,101 +279,59 @@ class Hw1Sweeper(BasicSweeper):
             try:
                 results = self.launcher.launch([self._words(job, sweep) for job in batch], initial_job_idx=0)
             except Exception as error:  # a launcher's own: a killed worker, a lost node
-                lost = [job for job in batch if not (job.folder / "result.json").exists()]
+                lost = [job for job in batch if not ended(job.folder, record)]
                 started = [job for job in lost if _written_since(job.folder / "config.yaml", begun)]
                 waiting = [job for job in lost if job not in started]
                 if len(batch) == 1 or not lost:
                     for job in lost:
-                        _record_failure(job, error)
+                        _record_failure(job, error, record)
                     continue
                 print(f"launcher: {explain(error)}; going on with {count(len(lost), 'run')}", file=sys.stderr)
                 alone = lost if waiting == batch else started  # no run started: not even a smaller batch will
                 batches += ([waiting] if waiting and waiting != batch else []) + [[job] for job in alone]
                 continue
             for job, result in zip(batch, results, strict=True):
-                error = result._return_value
-                if isinstance(error, Exception) and not (job.folder / "result.json").exists():
-                    _record_failure(job, error)
+                raised = result._return_value
+                if isinstance(raised, Exception) and not ended(job.folder, record):
+                    _record_failure(job, raised, record)
 
     def _words(self, job: Job, sweep: Path) -> list[str]:
         subdir = str(job.folder.relative_to(job.folder.parent.parent))
-        return [*job.overrides, *job.pins, f"hydra.sweep.subdir={_quoted(subdir)}", f"sweep={_quoted(str(sweep))}"]
+        return [*job.overrides, *job.pins, f"hydra.sweep.subdir={quoted(subdir)}", f"sweep={quoted(str(sweep))}"]
 
 
-class _Composer:
-    """Composes once per combination of groups and applies plain values to copies: 1 ms a job instead of 60."""
+def _missing(job: Job, asks: Sequence[Ask]) -> list[Ask]:
+    from hw1.measures.take import missing
 
-    def __init__(self, loader: Any, master: DictConfig, parser: OverridesParser) -> None:
-        self._loader, self._master, self._parser = loader, master, parser
-        self._bases: dict[tuple[str, ...], DictConfig] = {}
-
-    def __call__(self, overrides: list[str]) -> dict[str, Any]:
-        parsed = [self._parser.parse_override(word) for word in overrides]
-        plain = [word for word in parsed if self._is_plain(word)]
-        if any(word.is_add() or word.is_force_add() or word.is_delete() for word in parsed):
-            plain = []  # what is added and removed depends on the order: left to Hydra as a whole
-        structural = tuple(word.input_line for word in parsed if word not in plain)
-        if structural not in self._bases:
-            config = self._loader.load_sweep_config(self._master, list(structural))
-            with open_dict(config):
-                del config["hydra"]
-            self._bases[structural] = config
-        config = copy.deepcopy(self._bases[structural])
-        ConfigLoaderImpl._apply_overrides_to_config(plain, config)
-        settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        assert isinstance(settings, dict)
-        return {str(name): value for name, value in settings.items()}
-
-    def _is_plain(self, word: Override) -> bool:
-        key = word.key_or_group
-        return not (key.startswith("hydra") or self._loader.get_group_options(key))
+    return missing(Run(job.folder), asks)
 
 
-class _Pins:
-    """Decides what a budget limits and, once per command, what is `auto`; writes it into settings and overrides.
-
-    Args:
-        given: keys that the command sets or sweeps: a budget does not limit them.
-    """
-
-    def __init__(self, given: set[str]) -> None:
-        self._given = given
-        self._decided: dict[tuple[str, Any], str] = {}
-
-    def __call__(self, settings: dict[str, Any]) -> list[str]:
-        limits = limited(settings, self._given)
-        for key, value in limits.items():
-            group, _, name = key.rpartition(".")
-            (select(settings, group) if group else settings)[name] = value
-        return [*(f"{key}={value}" for key, value in limits.items()), *self._source(settings)]
-
-    def _source(self, settings: dict[str, Any]) -> list[str]:
-        if select(settings, "dataset.source") != "auto" or select(settings, "dataset._target_") not in _OF_MNIST:
-            return []
-        from hw1.data.source import choose_mnist_source
-
-        root = select(settings, "dataset.root")
-        if ("source", root) not in self._decided:
-            try:
-                self._decided["source", root] = choose_mnist_source(root, "auto")
-            except (ValueError, OSError) as error:
-                raise ConfigError(f"dataset.{error}" if str(error).startswith("root:") else str(error)) from error
-        settings["dataset"]["source"] = self._decided["source", root]
-        return [f"dataset.source={settings['dataset']['source']}"]
-
-
-def _validate(jobs: Iterable[Job]) -> None:
+def _validate(jobs: Iterable[Job], asks: Sequence[Ask]) -> None:
     """Refuse every bad value of every job before the first one trains."""
+    from hw1.measures.take import check
     from hw1.training.build import validate
 
     problems: dict[str, None] = {}
     for job in jobs:
         try:
             validate(job.settings, job.folder)
+            if asks:
+                check(asks, job.settings, _parameters(job.settings))
         except ConfigError as error:
             problems[str(error)] = None
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _parameters(settings: RunSettings) -> int:
+    """P, of one member."""
+    import torch
+
+    from hw1.training import build
+
+    with torch.device("meta"):
+        net = build.single_network(settings, build.datamodule(settings.dataset))
+    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def _check_name(name: str) -> None:
@@ -344,27 +375,14 @@ def _written_since(file: Path, moment: float) -> bool:
     return file.exists() and file.stat().st_mtime >= moment - 1  # some file systems count whole seconds
 
 
-def _record_failure(job: Job, error: Exception) -> None:
-    """A run that never came to fit, or took its worker with it, says so in its own folder."""
-    result = {"format": 1, "status": "failed", "key": job.key, "name": job.settings["name"], "overrides": job.overrides}
-    write_json(job.folder / "result.json", {**result, "seed": job.settings["seed"], "error": explain(error)})
-
-
-def _slug(names: Iterable[str], overrides: Iterable[str], settings: dict[str, Any]) -> str:
-    """A readable folder name: swept settings first, then the command's others that can change the result."""
-    typed = {word.lstrip("+").partition("=")[0]: word.partition("=")[2] for word in overrides}
-    parts = []
-    for name in dict.fromkeys(names):
-        silent = any(name == path or name.startswith(f"{path}.") for path in (*WITHOUT_EFFECT, "experiment"))
-        if name in typed and not silent:
-            value = select(settings, name, typed[name])
-            parts.append(f"{name}={typed[name] if isinstance(value, dict) else _short(value)}")
-    return slug_of(parts)
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def _record_failure(job: Job, error: Exception, record: Mapping[str, Any]) -> None:
+    """A job that never came to fit, or took its worker with it, says so in its own folder."""
+    text = explain(error)
+    if is_complete(job.folder):
+        for entry in [*record["measures"], *record.get("measured_later", [])]:
+            file = Ask(**entry).file(job.folder)
+            if not file.exists():
+                write_measured(file, Measured(entry["name"], "", error=text), {})
+        return
+    result = {"format": 1, "status": "failed", "key": job.key, "name": job.settings.name, "overrides": job.overrides}
+    write_json(job.folder / "result.json", {**result, "seed": job.settings.seed, "error": text})

@@ -1,0 +1,72 @@
+"""What a DataModule is made of: the examples, and the things that know how to load them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from hw1.kinds import Kind
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TrainTest:
+    """A training and a test set in memory. Treat the tensors as read-only: runs of one process share them.
+
+    Attributes:
+        train_x: [N, ...] float32; images are [N, C, H, W] in [0, 1].
+        train_y: [N] int64 classes, [N, out_features] float32 values, or [N, T] int64 tokens.
+        test_x: [M, ...], like `train_x`.
+        test_y: [M, ...], like `train_y`.
+    """
+
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+
+
+class ExampleSource(Protocol):
+    """Anything a `DataModule` can be built on. Its attributes are known before a file of examples is read.
+
+    A class may say more, read by `getattr` and cheap to import, since planning a sweep reads it:
+
+    - `loss`: (outputs [B, ...], targets [B, ...], reduction="mean") -> [], where it is not `hw1.kinds.loss_of(kind)`
+    - `large`: True for tens of thousands of examples, of which a budget's `train_size` then keeps some
+    - `choose_source(root, source)`, static: what `source="auto"` is on this machine; a sweep asks once
+
+    A source without `kind` has classes if its `loss` is torch's cross_entropy, else values.
+
+    Attributes:
+        kind: of task: "classes", "values" or "tokens", see `hw1.kinds`.
+        name: of the data set, for people.
+        source: which variant is read ("full", "bundled", "archive", "folder", ...).
+        in_shape: shape of one input, without the batch.
+        out_features: classes, or the length of a target.
+    """
+
+    @property
+    def kind(self) -> Kind: ...  # noqa: D102 - see Attributes
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def source(self) -> str: ...  # noqa: D102
+
+    @property
+    def in_shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def out_features(self) -> int: ...  # noqa: D102
+
+    def prepare(self) -> None:
+        """Download what is missing. In multi-process runs, called in one process only."""
+
+    def identity(self) -> str:
+        """Hex SHA-256 of what is read; equal means equal examples."""
+
+    def load(self) -> TrainTest:
+        """Read all examples into memory."""

@@ -1,0 +1,77 @@
+"""The door of `python train.py`: hands its words to Hydra, and does one job of a sweep. Imports nothing heavy."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+
+def run(config: Any) -> None:
+    """One job of a sweep, in the folder that the sweeper picked: train the run, then take its measures."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    from hw1.command import fail, job_line
+    from hw1.files import read_json, write_text
+    from hw1.measures.take import epochs_wanted, take
+    from hw1.runs import Run, asks_in
+    from hw1.settings import ConfigError, RunSettings
+
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN:
+        problem = "hydra.mode: got RUN, expected MULTIRUN: a run's folder and key are picked by the sweeper"
+        fail(ConfigError(problem), full=False)
+    folder, sweep = Path(hydra.runtime.output_dir), Path(config.sweep)
+    record = read_json(sweep / "sweep.json")
+    asks = asks_in(record)
+    if config.measured_sweep is None:
+        from hw1.training.fit import fit
+
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        settings = RunSettings.check(plain)
+        words = [word for word in hydra.overrides.task if not word.startswith("sweep=")]
+        result = fit(settings, folder, words, epochs_wanted(asks, settings))
+        parts = {"config": config, "hydra": OmegaConf.create({"hydra": hydra}), "overrides": hydra.overrides.task}
+        for name, part in parts.items():  # what users of Hydra look for
+            write_text(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part))
+        if result["status"] != "complete":
+            print(job_line(sweep, folder), flush=True)
+            return
+    take(Run(folder), asks)
+    print(job_line(sweep, folder), flush=True)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a sweep as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def command(checkout: Path) -> None:
+    """Normalise the words, hand over to Hydra, and put every error into one line.
+
+    Args:
+        checkout: the folder of conf/ and of the default output.
+    """
+    from hw1.command import fail, help_text, normalised, with_budget
+
+    words = sys.argv[1:]
+    if "--help" in words or "-h" in words:
+        print(help_text(checkout / "conf"))
+        return
+    full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
+    os.environ["HW1_CHECKOUT"] = str(checkout)
+    signal.signal(signal.SIGTERM, interrupt)
+
+    import hydra
+
+    try:
+        sys.argv[1:] = normalised(with_budget(words, checkout / "conf"))
+        hydra.main(version_base="1.3", config_path=str(checkout / "conf"), config_name="train")(run)()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        fail(error, full)

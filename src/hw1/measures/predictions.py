@@ -1,0 +1,72 @@
+"""What networks predict: whether it depends on the input at all, and how far off it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from hw1.measures.protocol import Column, Finding, Measure, Subject
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from hw1.kinds import Loss
+
+TEST = "test.safetensors"
+
+
+class Predictions(Measure):
+    """Predictions on the training and the test set, in float64, where a dead network gives one number.
+
+    `predictions/constant` is 1 where the predictions on the training inputs are all the same, as those of a network of
+    dead ReLUs are (see `hw1.curvature.constant_predictor`), else 0. Where the targets are numbers, also the largest
+    absolute error on the training set and the mean one on the test set, and in `test.safetensors` the first output on
+    the test inputs: `predicted` [R, M], `true` [M], and `x` [M] where an input is a single number; float64.
+
+    A member whose weights are not finite is no constant predictor, and has no errors (NaN).
+    """
+
+    version: ClassVar[int] = 1
+    columns: ClassVar[Mapping[str, Column]] = {
+        "predictions/constant": Column("constant predictor"),
+        "predictions/train_max_error": Column("largest training error", "unit of the target"),
+        "predictions/test_mae": Column("mean absolute test error", "unit of the target"),
+    }
+
+    def take(self, subject: Subject, memory: Mapping[str, Tensor]) -> Finding:
+        """The columns of every member, and the predictions on the test set."""
+        import torch
+        from safetensors.torch import save
+
+        from hw1.curvature import constant_predictor
+
+        (x, y), (test_x, test_y) = subject.data.train_tensors, subject.data.test_tensors
+        numbers = subject.data.kind == "values"
+        values: dict[str, list[float]] = {name: [] for name in (self.columns if numbers else ["predictions/constant"])}
+        predicted = []
+        for net in subject.end.nets:
+            train = outputs_of(net, subject.loss, x, y)
+            values["predictions/constant"].append(float(constant_predictor(train[None])[0]))
+            if numbers:
+                test = outputs_of(net, subject.loss, test_x, test_y)
+                values["predictions/train_max_error"].append(float((train - y.to(train)).abs().max()))
+                values["predictions/test_mae"].append(float((test - test_y.to(test)).abs().mean()))
+                predicted.append(test.flatten(1)[:, 0].cpu())
+        if not numbers:
+            return Finding(values)
+        file = {"predicted": torch.stack(predicted), "true": test_y.flatten(1)[:, 0].double().contiguous()}
+        if test_x.shape[1:] == (1,):
+            file["x"] = test_x[:, 0].double().contiguous()
+        return Finding(values, files={TEST: save(file)})
+
+
+def outputs_of(net: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
+    """Outputs [N, ...] of a network in evaluation mode, float64; NaN where its weights are not finite."""
+    import torch
+
+    from hw1.risk.empirical import EmpiricalRisk
+
+    if not all(parameter.isfinite().all() for parameter in net.parameters()):
+        return torch.full_like(y.double(), torch.nan) if y.is_floating_point() else torch.full((len(x), 1), torch.nan)
+    risk = EmpiricalRisk(net, loss, [(x, y)], keep_graph=False)
+    return risk.outputs(risk.theta.double())

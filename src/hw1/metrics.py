@@ -1,0 +1,73 @@
+"""What metrics are called, in tables and in figures: a name and its label stand here alone. No torch."""
+
+from __future__ import annotations
+
+SPLITS = ("train", "test")
+QUANTITIES = LOSS, ACCURACY = ("loss", "accuracy")
+
+# Whole-set values in evaluation mode.
+METRICS = TRAIN_LOSS, TEST_LOSS, TRAIN_ACCURACY, TEST_ACCURACY = (
+    *("train/loss", "test/loss"),
+    *("train/accuracy", "test/accuracy"),
+)
+STEP_LOSS = "train_step/loss"  # of a training step, on its batch
+GRADIENT_NORM = "gradient_norm"  # of a training step; `gradient_norm/<layer>` is a layer's
+REACHED = "stopped_at_train_loss/reached"  # 1.0 where training came to the train loss at which it stops
+GAPS = LOSS_GAP, ACCURACY_GAP = ("loss_gap", "accuracy_gap")  # between test and training set, computed by studies
+
+BATCH_SIZE, LEARNING_RATE = "dataset.batch_size", "optimizer.lr"
+
+_LABELS = {
+    STEP_LOSS: "loss of the batch",
+    GRADIENT_NORM: "gradient norm",
+    LOSS_GAP: "test loss minus train loss",
+    ACCURACY_GAP: "train accuracy minus test accuracy",
+    BATCH_SIZE: "batch size",
+    LEARNING_RATE: "learning rate",
+    "depth": "hidden layers",
+}
+
+
+def label(name: str) -> str:
+    """What a figure calls a metric or a setting.
+
+    Example:
+        >>> label("optimizer.lr"), label("optimizer.weight_decay"), label("test/loss")
+        ('learning rate', 'weight decay', 'test loss')
+    """
+    return _LABELS.get(name, name.rpartition(".")[2].replace("_", " ").replace("/", " "))
+
+
+def unit(quantity: str, classes: bool) -> str:
+    """The unit of a loss or an accuracy.
+
+    Args:
+        quantity: loss or accuracy.
+        classes: whether the targets are classes, whose loss is a cross-entropy; any other has that of its targets.
+
+    Example:
+        >>> unit("loss", classes=True), unit("loss", classes=False), unit("accuracy", classes=True)
+        ('nats', '', '')
+    """
+    return "nats" if quantity == LOSS and classes else ""
+
+
+def noted(text: str, *notes: str) -> str:
+    """A label with its unit and the like in brackets behind it; empty notes are left out.
+
+    Example:
+        >>> noted("loss", "nats", "log scale"), noted("accuracy", "")
+        ('loss (nats, log scale)', 'accuracy')
+    """
+    kept = ", ".join(note for note in notes if note)
+    return f"{text} ({kept})" if kept else text
+
+
+def axis(name: str, *notes: str) -> str:
+    """The label of an axis that shows a metric or a setting, with notes as in `noted`.
+
+    Example:
+        >>> axis("dataset.batch_size", "log scale")
+        'batch size (log scale)'
+    """
+    return noted(label(name), *notes)

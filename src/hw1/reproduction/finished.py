@@ -1,0 +1,129 @@
+"""Finished sweeps of experiments as they stand: what the tables of results and claims are made of. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hw1.runs import Sweep
+from hw1.studies.headlines import Headline
+
+# Words that leave an experiment what it is: how often, how fast, and where to.
+_HARMLESS = (
+    *("experiment", "budget", "seed", "replicas", "output", "logger", "dataset.root", "dataset.source"),
+    *("hydra/launcher", "hydra.launcher.n_jobs"),
+    *(
+        "dataset.workers",
+        "dataset.eval_batch_size",
+        "trainer.threads",
+        "trainer.progress",
+        "trainer.checkpoint_seconds",
+    ),
+)
+# Of those, words that a reader needs not type to get the same.
+_PRIVATE = ("output", "logger", "dataset.root", "dataset.workers", "dataset.eval_batch_size", "trainer.progress")
+_LINE = re.compile(r"(.*) = (\S+) \[(\S+), (\S+)\], n = (\d+)")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A complete sweep of an experiment.
+
+    Attributes:
+        sweep: it.
+        budget: the name of its budget.
+        seeds: number of different seeds, members counted.
+        seconds: training time of its runs, one after the other.
+        commit: of the checkout that trained them; several are joined by a space.
+        numbers: the study's headlines.
+    """
+
+    sweep: Sweep
+    budget: str
+    seeds: int
+    seconds: float
+    commit: str
+    numbers: list[Headline]
+
+    @property
+    def command(self) -> str:
+        """The command as a reader would type it."""
+        words = [word for word in self.sweep.record["command"] if word.partition("=")[0] not in _PRIVATE]
+        return " ".join(["python train.py", *words])
+
+
+def experiments(conf: Path) -> list[str]:
+    """Names of all experiments and their variants."""
+    folder = conf / "experiment"
+    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
+
+
+def command_of(experiment: str) -> str:
+    """The command of an experiment's default."""
+    return f"python train.py experiment={experiment}"
+
+
+def finished(output: Path) -> dict[str, Finished]:
+    """The sweep that speaks for each experiment, of those below `output`.
+
+    A sweep counts if it is complete, its command changes nothing of the experiment but its seeds and its budget, and
+    at full budget its data are whole: the bundled digits, which stand in where nothing can be downloaded, are not.
+    Of several the full budget wins, then the larger number of seeds, then the latest.
+    """
+    best: dict[str, tuple[tuple[bool, int, str], Finished]] = {}
+    for file in sorted(output.glob("*/sweeps/*/sweep.json")):
+        try:
+            sweep = Sweep.read(file)
+        except ValueError:  # a damaged record speaks for nothing
+            continue
+        words = dict(word.lstrip("+").partition("=")[::2] for word in sweep.record["command"])
+        experiment = words.get("experiment")
+        harmless = all(word in _HARMLESS for word in words)
+        if sweep.record.get("status") != "complete" or not experiment or not harmless or not sweep.runs:
+            continue
+        one = _finished(sweep)
+        if one.budget == "full" and any(run.result.get("dataset", {}).get("source") == "bundled" for run in sweep.runs):
+            continue
+        rank = (one.budget == "full", one.seeds, file.parent.name)
+        if experiment not in best or rank > best[experiment][0]:
+            best[experiment] = rank, one
+    return {experiment: one for experiment, (_, one) in best.items()}
+
+
+def _finished(sweep: Sweep) -> Finished:
+    results = [run.result for run in sweep.runs]
+    return Finished(
+        sweep,
+        str(sweep.record.get("budget", "full")),
+        len({run.settings.seed + member for run in sweep.runs for member in range(run.count)}),
+        sum(float(result.get("seconds", 0)) for result in results),
+        " ".join(sorted({str(result["git"]) for result in results if result.get("git")})),
+        _numbers(sweep.record),
+    )
+
+
+def _numbers(record: Mapping[str, Any]) -> list[Headline]:
+    """A study's headlines; a record from before they were kept as numbers has their lines."""
+    if "numbers" in record:
+        return [Headline(**number) for number in record["numbers"]]
+    lines = (_LINE.fullmatch(line) for line in record.get("headlines", []))
+    return [Headline(line[1], float(line[2]), float(line[3]), float(line[4]), int(line[5])) for line in lines if line]
+
+
+def named(pattern: str, numbers: Sequence[Headline]) -> Headline | None:
+    """The first headline whose name is `pattern`, where * stands for anything.
+
+    Example:
+        >>> named("barrier*64-1024", [Headline("barrier lr=0.1 64-1024", 1.0, 0.5, 1.5, 3)]).value
+        1.0
+    """
+    expression = re.compile(".*".join(re.escape(part) for part in pattern.split("*")))
+    return next((number for number in numbers if expression.fullmatch(number.name)), None)
+
+
+def short(value: float) -> str:
+    """A number for a table; nothing for one that is not there."""
+    return "" if value != value else f"{value:.4g}"

@@ -1,0 +1,198 @@
+"""docs/results.csv and the README's table: what the reports measured, and what the experiments measure. No torch.
+
+The one place that knows reported values is docs/reported.yaml. Where it says among whom, `at_or_below` is the share of
+a sweep's members that are at or below the reported value.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hw1.files import write_text
+from hw1.reproduction.finished import Finished, command_of, experiments, finished, short
+from hw1.reproduction.statistic import describe, share_at_or_below, statistic
+from hw1.settings import ConfigError
+
+COLUMNS = (
+    *("command", "commit", "budget", "seeds", "seconds", "full_hours", "report"),
+    *("quantity", "reported", "measured", "low", "high", "at_or_below"),
+)
+NOT_RUN = "not run"
+_HOURS = {"second": 1 / 3600, "minute": 1 / 60, "hour": 1.0}
+_WORDS = {"a": 1.0, "an": 1.0, "half a": 0.5, "half an": 0.5}
+_EXPECTED = re.compile(r"^# Expect: +(?:about )?(.*?) ?(second|minute|hour)s?\b", re.MULTILINE)
+_TABLE = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
+
+
+def fill(checkout: Path, output: Path) -> list[str]:
+    """Write docs/results.csv from the finished sweeps below `output`, and the README's table from it.
+
+    An experiment without a finished sweep keeps the rows that it has, and full rows are not replaced by quick ones.
+
+    Returns:
+        What a person must look at: reported values that no headline answers.
+    """
+    file = checkout / "docs" / "results.csv"
+    reported = yaml.safe_load((checkout / "docs" / "reported.yaml").read_text(encoding="utf-8")) or {}
+    earlier: dict[str, list[dict[str, str]]] = {}
+    for row in read(file) if file.is_file() else []:
+        earlier.setdefault(experiment_of(row["command"]), []).append(row)
+    known, found = experiments(checkout / "conf"), finished(output)
+    rows, problems = [], [f"docs/reported.yaml: {name} is no experiment" for name in reported if name not in known]
+    for name in known:
+        one = found.get(name)
+        before = [row for row in earlier.get(name, []) if row["budget"] != NOT_RUN]
+        if before and (one is None or (one.budget != "full" and before[0]["budget"] == "full")):
+            rows += before
+            continue
+        text = (checkout / "conf" / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
+        made, missing = _rows(name, one, reported.get(name) or [{}], text)
+        rows += made
+        problems += missing
+    write_text(file, _csv(rows))
+    readme = checkout / "README.md"
+    write_text(readme, with_table(readme.read_text(encoding="utf-8"), rows))
+    return problems
+
+
+def _rows(
+    name: str, one: Finished | None, entries: Sequence[Mapping[str, Any]], text: str
+) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows of one experiment, one a reported value, and the values that no headline answers."""
+    rows, missing = [], []
+    for entry in entries:
+        row = dict.fromkeys(COLUMNS, "") | {"command": command_of(name), "budget": NOT_RUN}
+        row |= {key: str(entry[key]) for key in ("report", "quantity", "reported") if key in entry}
+        row |= {"quantity": describe(entry["statistic"])} if "statistic" in entry else {}
+        if one is not None:
+            row |= {"command": one.command, "commit": one.commit, "budget": one.budget, "seeds": str(one.seeds)}
+            row |= {"seconds": f"{one.seconds:.0f}"}
+            if one.budget != "full":
+                try:
+                    row["full_hours"] = f"{expected_hours(text):.2g}"
+                except ConfigError as error:
+                    raise ConfigError(f"conf/experiment/{name}.yaml: {error}") from error
+            try:
+                number = statistic(entry.get("statistic") or {"headline": entry.get("quantity", "*")}, one)
+            except (ConfigError, KeyError, ValueError, FileNotFoundError) as error:
+                if entry:  # an experiment that no report measured may have no headline either
+                    missing.append(f"docs/reported.yaml: {name}: {error}")
+            else:
+                row |= {"quantity": number.name, "measured": short(number.value)}
+                row |= {"low": short(number.low), "high": short(number.high)}
+            if "among" in entry and one.budget == "full":
+                try:
+                    share = share_at_or_below(value_of(entry["reported"]), entry["among"], one)
+                except (ConfigError, KeyError, FileNotFoundError) as error:
+                    missing.append(f"docs/reported.yaml: {name}: {error}")
+                else:
+                    row["at_or_below"] = short(share.value)
+        rows.append(row)
+    return rows, missing
+
+
+def value_of(reported: str) -> float:
+    """The number that a reported value begins with; what is to be known of it may follow.
+
+    Raises:
+        ConfigError: it begins with none.
+
+    Example:
+        >>> value_of("0.373 (labelled 1-190-1 in the report's plot)")
+        0.373
+    """
+    try:
+        return float(reported.split()[0])
+    except (ValueError, IndexError):
+        raise ConfigError(f"reported: got {reported!r}, expected a number first") from None
+
+
+def expected_hours(text: str) -> float:
+    """Hours that an experiment's YAML says it takes at full budget: its line `# Expect: about 8 hours ...`.
+
+    Raises:
+        ConfigError: it says no time.
+
+    Example:
+        >>> expected_hours("# Expect:   about half an hour on 2 cores; two figures")
+        0.5
+    """
+    match = _EXPECTED.search(text)
+    try:
+        number, unit = match.groups() if match else ("", "")
+        return (_WORDS[number] if number in _WORDS else float(number)) * _HOURS[unit]
+    except (KeyError, ValueError) as error:
+        raise ConfigError("# Expect: got no time, expected a number of seconds, minutes or hours first") from error
+
+
+def experiment_of(command: str) -> str:
+    """The experiment that a command names; "" if none.
+
+    Example:
+        >>> experiment_of("python train.py experiment=min_ratio/cnn seed=1,2")
+        'min_ratio/cnn'
+    """
+    match = re.search(r"\bexperiment=(\S+)", command)
+    return match[1] if match else ""
+
+
+def read(file: Path) -> list[dict[str, str]]:
+    """The rows of results.csv.
+
+    Raises:
+        ValueError: it has other columns.
+    """
+    with file.open(newline="", encoding="utf-8") as text:
+        reader = csv.DictReader(text)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"{file}: got columns {reader.fieldnames}, expected {', '.join(COLUMNS)}; delete it")
+        return list(reader)
+
+
+def _csv(rows: Sequence[Mapping[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def with_table(readme: str, rows: Sequence[Mapping[str, str]]) -> str:
+    """`readme` with the table of `rows` between its two comments.
+
+    Raises:
+        ValueError: the comments are not there.
+    """
+    if not _TABLE.search(readme):
+        raise ValueError("README.md: got no <!-- results --> and <!-- /results -->, expected them around the table")
+    lines = ["| report | command | reported | measured [95% interval] |", "|---|---|---|---|"]
+    lines += [f"| {row['report']} | `{row['command']}` | {_reported(row)} | {_measured(row)} |" for row in rows]
+    table = "\n".join(lines) + "\n"
+    return _TABLE.sub(lambda match: f"{match[1]}{table}{match[2]}", readme)
+
+
+def _reported(row: Mapping[str, str]) -> str:
+    return f"{_text(row['quantity'])}: {_text(row['reported'])}" if row["reported"] else ""
+
+
+def _measured(row: Mapping[str, str]) -> str:
+    if row["budget"] == NOT_RUN:
+        return NOT_RUN
+    if not row["measured"]:
+        return "" if row["budget"] == "full" else f"({row['budget']} budget; full: {row['full_hours']} hours)"
+    quantity = "" if row["reported"] else f"{_text(row['quantity'])}: "
+    interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
+    share = f"; {row['at_or_below']} of the members at or below the reported" if row["at_or_below"] else ""
+    budget = "" if row["budget"] == "full" else f" ({row['budget']} budget; full: {row['full_hours']} hours)"
+    return f"{quantity}{row['measured']}{interval}{share}{budget}"
+
+
+def _text(value: str) -> str:
+    return value.replace("|", "\\|")

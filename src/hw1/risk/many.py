@@ -1,0 +1,92 @@
+"""A loss at many thetas at once, in float64: what a search over many starts asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import grad, hessian, vmap
+
+from hw1.risk.dense import dense_hessian
+from hw1.risk.empirical import EmpiricalRisk
+from hw1.risk.layerwise import LayerwiseRisk
+from hw1.risk.protocol import BatchedRisk
+
+HESSIAN_NUMBERS = 2**20  # numbers in the Hessians that `FunctionRisk` takes at a time; the graph is many times larger
+
+
+class OneByOne:
+    """The risk of any module, one theta after another.
+
+    Args:
+        risk: R.
+    """
+
+    def __init__(self, risk: EmpiricalRisk) -> None:
+        self._risk = risk
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return self._risk.space.size
+
+    def __call__(self, thetas: Tensor) -> Tensor:
+        """Losses: [R, P] -> [R]."""
+        return torch.stack([self._risk(theta) for theta in thetas.double()])
+
+    def gradient(self, thetas: Tensor) -> Tensor:
+        """Gradients: [R, P] -> [R, P]."""
+        return torch.stack([self._risk.gradient(theta) for theta in thetas.double()])
+
+    def hessian(self, thetas: Tensor) -> Tensor:
+        """Hessians: [R, P] -> [R, P, P]."""
+        return torch.stack([dense_hessian(self._risk, theta) for theta in thetas.double()])
+
+
+class FunctionRisk:
+    """A function theta [P] -> [], written with torch operations, for many thetas by `torch.func.vmap`.
+
+    Args:
+        f: the function; it must do without branches on values and without in-place changes of theta.
+        size: P.
+
+    Example:
+        >>> saddle = FunctionRisk(lambda w: (w[0] * w[1] - 1) ** 2, size=2)
+        >>> saddle.hessian(torch.zeros(1, 2).double()).tolist()
+        [[[0.0, -2.0], [-2.0, 0.0]]]
+    """
+
+    def __init__(self, f: Callable[[Tensor], Tensor], size: int) -> None:
+        self._size = size
+        self._value, self._gradient = vmap(f), vmap(grad(f))
+        self._hessian = vmap(hessian(f), chunk_size=max(1, HESSIAN_NUMBERS // size**2))
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return self._size
+
+    def __call__(self, thetas: Tensor) -> Tensor:
+        """Losses: [R, P] -> [R]."""
+        losses: Tensor = self._value(thetas.double())
+        return losses.detach()
+
+    def gradient(self, thetas: Tensor) -> Tensor:
+        """Gradients: [R, P] -> [R, P]."""
+        gradients: Tensor = self._gradient(thetas.double())
+        return gradients.detach()
+
+    def hessian(self, thetas: Tensor) -> Tensor:
+        """Hessians: [R, P] -> [R, P, P]."""
+        hessians: Tensor = self._hessian(thetas.double()).detach()
+        return (hessians + hessians.mT) / 2
+
+
+def batched(risk: EmpiricalRisk) -> BatchedRisk:
+    """The same risk at many thetas at once, the fastest way at hand.
+
+    Args:
+        risk: R.
+    """
+    return LayerwiseRisk.of(risk) or OneByOne(risk)

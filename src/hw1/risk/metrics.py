@@ -1,0 +1,80 @@
+"""Loss and accuracy over whole sets, as functions of theta: the fast way to values alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hw1.kinds import Kind, hits
+from hw1.risk.batches import tensors_of
+from hw1.risk.batchnorm import has_batch_norm, recompute_statistics
+from hw1.risk.examples import Examples
+from hw1.risk.guard import differentiable, own_copy, random_state_kept
+from hw1.vectors import ParamSpace
+
+
+class Metrics:
+    """theta [P] -> the mean loss over all examples and, for classes and tokens, the accuracy: `columns`, float64.
+
+    Theta is copied into a copy of the module, which keeps the memory format that it computes fastest in, and its
+    dtype. Where it has batch-norm and `statistics_inputs` are given, its statistics are recomputed on them at every
+    theta, since no trained statistics belong to it. Theta need not be finite: then the loss is not either.
+
+    Args:
+        module: the network.
+        space: the parameters that theta consists of; the others keep the module's values.
+        evaluate: (module, batch) -> (outputs, or None where nobody asks for them; mean loss []).
+        examples: the batches.
+        kind: what targets are; None for a loss alone.
+        statistics_inputs: training inputs [M, ...].
+        batch_size: of `statistics_inputs` at a time, at most.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        space: ParamSpace,
+        evaluate: Callable[[nn.Module, Any], tuple[Tensor | None, Tensor]],
+        examples: Examples,
+        *,
+        kind: Kind | None,
+        statistics_inputs: Tensor | None,
+        batch_size: int,
+    ) -> None:
+        self.columns = columns_of(kind)
+        self._module = own_copy(module)
+        self._space, self._evaluate, self._examples, self._kind = space, evaluate, examples, kind
+        self._like = next(self._module.parameters(), next(tensors_of(examples.first))).detach()
+        self._statistics: tuple[Tensor, ...] = ()
+        if statistics_inputs is not None and has_batch_norm(self._module):
+            # Equal parts: a last batch of one example has no variance.
+            inputs = statistics_inputs.to(self._like.device, self._like.dtype)
+            self._statistics = torch.tensor_split(inputs, math.ceil(len(inputs) / batch_size))
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """The values of `columns` at theta [P], float64, on the CPU."""
+        if theta.shape != (self._space.size,):
+            raise ValueError(f"theta: got shape {list(theta.shape)}, expected [{self._space.size}]")
+        device = self._like.device
+        with differentiable(device), random_state_kept(device), torch.no_grad():
+            self._module.load_state_dict(self._space.unflatten(theta.detach()), strict=False)
+            if self._statistics:
+                recompute_statistics(self._module, self._statistics)
+            total = torch.zeros(len(self.columns), dtype=torch.float64)
+            for batch, weight in self._examples.chunks(self._like):
+                outputs, loss = self._evaluate(self._module, batch)
+                values = [loss.double()]
+                if self._kind is not None and outputs is not None:
+                    hit = hits(self._kind, outputs, batch[1])
+                    values += [] if hit is None else [hit.double().mean()]
+                total += torch.stack(values).cpu() * weight
+        return total / self._examples.size
+
+
+def columns_of(kind: Kind | None) -> tuple[str, ...]:
+    """What `Metrics` gives for this kind of targets."""
+    return ("loss",) if kind in (None, "values") else ("loss", "accuracy")

@@ -1,0 +1,124 @@
+"""What measures found on a run: one self-checking file a measurement, in the run's folder. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hw1.files import replacing, write_json
+from hw1.seeds import digest
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A measure that is asked for.
+
+    Attributes:
+        name: what the command calls it, `sharpness`.
+        node: its `_target_` and settings.
+        differs: settings in which it differs from what the sweep, or else conf/, asks by this name; its columns say so.
+    """
+
+    name: str
+    node: Mapping[str, Any]
+    differs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The end of its columns' names.
+
+        Example:
+            >>> Ask("sharpness", {}, {"examples": 2048}).label, Ask("sharpness", {}).label
+            ('[examples=2048]', '')
+        """
+        return f"[{','.join(f'{name}={value}' for name, value in self.differs.items())}]" if self.differs else ""
+
+    def file(self, run: Path) -> Path:
+        """Where a run's measurement stands."""
+        return run / "measures" / f"{self.name}-{digest(self.node)[:10]}.json"
+
+    def record(self) -> dict[str, Any]:
+        """What sweep.json holds of it."""
+        return {"name": self.name, "node": dict(self.node), "differs": dict(self.differs)}
+
+
+def asks_in(record: Mapping[str, Any]) -> list[Ask]:
+    """The measures that a sweep.json asks for: the command's own, then those taken later.
+
+    Args:
+        record: its content.
+    """
+    return [Ask(**entry) for entry in [*record.get("measures", []), *record.get("measured_later", [])]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement of one run.
+
+    Attributes:
+        measure: the measure's name.
+        key: hash of the weights, the data, the measure's settings and its version.
+        columns: of `values`: {name: {"label", "unit", "error"}}, see `hw1.measures.Column`.
+        values: one value a member by column, [R] each.
+        rows: a longer table, one mapping a row; each names its `member`.
+        files: {file name: [bytes, SHA-256]} of what stands beside the measurement.
+        seconds: that it took.
+        error: why it failed; "" if it did not.
+    """
+
+    measure: str
+    key: str
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    values: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    rows: Sequence[Mapping[str, Any]] = ()
+    files: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ""
+
+
+def write_measured(file: Path, measured: Measured, files: Mapping[str, bytes]) -> Measured:
+    """Write a measurement, its files first; returns it with their sizes and hashes.
+
+    Args:
+        file: `Ask.file` of the run.
+        measured: without its files.
+        files: {name: content} of what stands beside it, as `<measurement>.<name>`.
+    """
+    for name, content in files.items():
+        with replacing(beside(file, name)) as temporary:
+            temporary.write_bytes(content)
+    sums = {name: [len(content), hashlib.sha256(content).hexdigest()] for name, content in files.items()}
+    record = asdict(measured) | {"files": sums, "format": FORMAT}
+    write_json(file, record | {"checksum": _checksum(record)})
+    return Measured(**{name: value for name, value in record.items() if name != "format"})
+
+
+def read_measured(file: Path) -> Measured | None:
+    """A measurement; None where there is none, or its file or one beside it is damaged."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        checksum = record.pop("checksum")
+        if checksum != _checksum(record) or record.pop("format") != FORMAT:
+            return None
+        measured = Measured(**record)
+        for name, (size, _) in measured.files.items():
+            if beside(file, name).stat().st_size != size:
+                return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, cut, or not a measurement
+        return None
+    return measured
+
+
+def beside(file: Path, name: str) -> Path:
+    """The path of a measurement's file `name`."""
+    return file.with_name(f"{file.stem}.{name}")
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,63 @@
+"""One network of a run: what a reader of results iterates over."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor, nn
+
+    from hw1.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of a run.
+
+    Attributes:
+        run: its run.
+        number: which of the run's members, from 0.
+        cells: the sweep's swept keys and what this network has there, as in a table; a swept seed is its own.
+        metrics: its final metrics, and what measures found on it.
+    """
+
+    run: Run
+    number: int
+    cells: Mapping[str, int | float | str]
+    metrics: Mapping[str, float]
+
+    @property
+    def seed(self) -> int:
+        """The seed of the single run that this member is."""
+        return self.run.settings.seed + self.number
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where its training examples come from, as cells of a table: data, source, n_train."""
+        dataset = self.run.result["dataset"]
+        return {"data": dataset["name"], "source": dataset["source"], "n_train": dataset["train"]}
+
+    def history(self) -> pd.DataFrame:
+        """Its rows of metrics.csv, see `Run.history`."""
+        history = _history(self.run, (self.run.path / "metrics.csv").stat().st_mtime_ns)
+        if "member" not in history:
+            return history.copy()
+        return history[history["member"] == self.number].drop(columns="member").reset_index(drop=True)
+
+    def theta(self) -> Tensor:
+        """Its final weights as one vector [P]."""
+        theta = self.run.theta()
+        return theta if self.run.count == 1 else theta[self.number]
+
+    def net(self) -> nn.Module:
+        """Its network with the final weights, in evaluation mode, on the CPU."""
+        return self.run.net(self.number)
+
+
+@functools.lru_cache(maxsize=1)  # the members of a run come one after the other
+def _history(run: Run, changed: int) -> pd.DataFrame:
+    return run.history()

@@ -1,0 +1,230 @@
+"""One run's folder."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from hw1.files import read_json
+from hw1.runs.measured import Ask, Measured, read_measured
+from hw1.runs.weights import Snapshots, file_digest, load, readable, snapshot_files
+from hw1.settings import ConfigError, RunSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor, nn
+
+    from hw1.data import DataModule
+
+
+class Run:
+    """One run's folder.
+
+    Args:
+        path: `multirun/<name>/runs/<slug>-<key>`.
+
+    Raises:
+        FileNotFoundError: no run stands there.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not (self.path / "config.yaml").is_file():
+            raise FileNotFoundError(f"{self.path} is not the folder of a run: it has no config.yaml")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """The resolved settings, as Hydra's users know them."""
+        config = OmegaConf.load(self.path / "config.yaml")
+        assert isinstance(config, DictConfig)
+        return config
+
+    @cached_property
+    def settings(self) -> RunSettings:
+        """The resolved settings."""
+        settings = OmegaConf.to_container(self.config, resolve=True)
+        assert isinstance(settings, dict)
+        return RunSettings.check({str(name): value for name, value in settings.items()})
+
+    @property
+    def key(self) -> str:
+        """The hash of the settings that the folder's name ends with."""
+        return self.path.name.rpartition("-")[2]
+
+    @property
+    def slug(self) -> str:
+        """The readable part of the folder's name."""
+        return self.path.name.rpartition("-")[0]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The content of result.json; {} while the run has not ended."""
+        file = self.path / "result.json"
+        result = read_json(file) if file.is_file() else {}
+        assert isinstance(result, dict)
+        return result
+
+    @property
+    def status(self) -> str:
+        """`complete`, `failed`, or `unfinished`."""
+        return str(self.result.get("status", "unfinished"))
+
+    def value(self, key: str) -> Any:
+        """A setting by dotted key; None if there is none."""
+        return self.settings.value(key)
+
+    @property
+    def count(self) -> int:
+        """R, the number of members that the run trains side by side."""
+        return self.settings.members
+
+    def metrics(self, member: int = 0) -> dict[str, float]:
+        """The final metrics of one member, by name; {} while the run has not ended."""
+        values = self.result.get("metrics", {}).items()
+        several = self.count > 1
+        return {name: value[member] if several and isinstance(value, list) else value for name, value in values}
+
+    def measured(self, ask: Ask) -> Measured | None:
+        """What a measure found on this run; None where it was not taken, failed, or its file is damaged."""
+        found = read_measured(ask.file(self.path))
+        return found if found is not None and not found.error else None
+
+    def history(self) -> pd.DataFrame:
+        """metrics.csv: columns epoch (counted from 0), step, and the metrics; NaN where one has no value at a step."""
+        import pandas as pd
+
+        return pd.read_csv(self.path / "metrics.csv")
+
+    @property
+    def weights_file(self) -> Path:
+        """The file that `theta` and `net` read: the snapshot at the end, else the last checkpoint.
+
+        Raises:
+            FileNotFoundError: the run has neither.
+        """
+        files = snapshot_files(self.path)
+        checkpoint = self.path / "checkpoints" / "last.ckpt"
+        last = self.result.get("epochs", -1)
+        if last in files:  # never an earlier one: it is not what the run came to
+            return files[last]
+        if not checkpoint.is_file():
+            raise FileNotFoundError(
+                f"{self.path} has no weights: no snapshot of its end and no checkpoints/last.ckpt; "
+                "delete the folder and run its command again"
+            )
+        return checkpoint
+
+    def weights_digest(self) -> str:
+        """SHA-256 of `weights_file`, so that a measurement knows the weights that it was made on."""
+        return file_digest(self.weights_file)
+
+    def theta(self) -> Tensor:
+        """The final weights as one vector [P]; [R, P] of a run with several members."""
+        import torch
+
+        from hw1.vectors import ParamSpace
+
+        thetas = []
+        for net in self.nets():
+            parameters = {name: value.detach() for name, value in net.named_parameters()}
+            thetas.append(ParamSpace.of(net).flatten(parameters))
+        return thetas[0] if self.count == 1 else torch.stack(thetas)
+
+    def snapshots(self, layer: str | None = None) -> Snapshots:
+        """All weight snapshots of the run.
+
+        Args:
+            layer: a tensor's name, as in `net().named_parameters()`; only it is read. None for all, flattened.
+
+        Raises:
+            FileNotFoundError: the run took no snapshots.
+            KeyError: no tensor has this name; the message lists those there are.
+        """
+        import torch
+        from safetensors import safe_open
+
+        from hw1.vectors import ParamSpace
+
+        files = snapshot_files(self.path)
+        if not files:
+            raise FileNotFoundError(f"{self.path} has no snapshots: add callbacks=weight_snapshots")
+        epochs = sorted(files)
+        if layer is None:
+            nets = self.nets()
+            space = ParamSpace.of(nets[0])
+            rows = []
+            for epoch in epochs:
+                load(nets, files[epoch])
+                named = [{name: value.detach().clone() for name, value in net.named_parameters()} for net in nets]
+                thetas = torch.stack([space.flatten(parameters) for parameters in named])
+                rows.append(thetas[0] if self.count == 1 else thetas)
+            return Snapshots(epochs, torch.stack(rows))
+        values = []
+        for epoch in epochs:
+            with readable(files[epoch]), safe_open(files[epoch], framework="pt") as file:
+                if layer not in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                    raise KeyError(f"{self.path} has no tensor {layer!r}; it has {', '.join(file.keys())}")
+                values.append(file.get_tensor(layer))
+        return Snapshots(epochs, torch.stack(values))
+
+    def datamodule(self) -> DataModule:
+        """The run's data, loaded, from the root that its settings name; $HW1_DATA where that is gone.
+
+        Raises:
+            ConfigError: the data are not those that the run was trained on.
+        """
+        from hw1.training import build
+
+        dataset = dict(self.settings.dataset)
+        if dataset.get("root") and not Path(dataset["root"]).exists():
+            dataset["root"] = None
+        data = build.datamodule(dataset)
+        data.prepare_data()
+        trained_on = self.result.get("dataset", {}).get("sha256")
+        if trained_on not in (None, data.identity()):
+            raise ConfigError(
+                f"{self.path}: the data have changed since this run was trained; restore them, or delete it"
+            )
+        data.setup()
+        return data
+
+    def net(self, member: int = 0) -> nn.Module:
+        """The network (one of the members) with its final weights, in evaluation mode, on the CPU.
+
+        Raises:
+            IndexError: the run has no such member.
+        """
+        if not 0 <= member < self.count:
+            raise IndexError(f"member: got {member}, expected 0 to {self.count - 1} of {self.path.name}")
+        return self.nets()[member]
+
+    def nets(self, epoch: int | None = None) -> list[nn.Module]:
+        """The networks of all members, as `net` gives them.
+
+        Args:
+            epoch: completed epochs of the snapshot that is read; None for the final weights.
+
+        Raises:
+            FileNotFoundError: the run has no such weights.
+        """
+        import torch
+
+        from hw1.training import build
+
+        file = self.weights_file if epoch is None else snapshot_files(self.path).get(epoch)
+        if file is None:
+            raise FileNotFoundError(f"{self.path} has no snapshot of epoch {epoch}")
+        data = build.datamodule(self.settings.dataset)  # shapes are known without the files of the data
+        with torch.random.fork_rng():
+            nets = [build.single_network(self.settings, data) for _ in range(self.count)]
+        if self.value("trainer.precision") in ("64", "64-true"):
+            nets = [net.double() for net in nets]
+        load(nets, file)
+        return [net.eval() for net in nets]

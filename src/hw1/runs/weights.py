@@ -1,0 +1,93 @@
+"""Weights on disk: the snapshots of a run, and reading them into networks."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hw1.settings import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_SNAPSHOT = re.compile(r"epoch=(\d+)\.safetensors")
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Weights along a run.
+
+    Attributes:
+        epochs: completed epochs at each of T snapshots, the initialisation (0) first.
+        values: [T, P], or [T, *shape] of one layer's tensor; of a run with R members [T, R, P] or [T, R, *shape].
+    """
+
+    epochs: list[int]
+    values: Tensor
+
+
+def snapshot_files(run: Path) -> dict[int, Path]:
+    """The snapshots in a run's folder, by completed epochs."""
+    found = {}
+    for file in (run / "snapshots").glob("*.safetensors"):
+        if match := _SNAPSHOT.fullmatch(file.name):
+            found[int(match[1])] = file
+    return found
+
+
+def file_digest(file: Path) -> str:
+    """Hex SHA-256 of a file; hashed once a process while it stays as it is."""
+    status = file.stat()
+    return _digest(file, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(file: Path, size: int, time: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def load(nets: Sequence[nn.Module], file: Path) -> None:
+    """Read the members' weights into `nets` in place, from a snapshot or a checkpoint.
+
+    Raises:
+        ConfigError: the file is damaged or belongs to another network.
+    """
+    import torch
+    from safetensors.torch import load_file, load_model
+
+    from hw1.models import Members, side_by_side
+
+    with readable(file):
+        together = side_by_side(nets) if len(nets) > 1 else nets[0]
+        if file.suffix != ".safetensors":
+            state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+            together.load_state_dict({name.removeprefix("net."): value for name, value in state.items()})
+        elif isinstance(together, Members):
+            together.load_stacked(load_file(file))
+        else:
+            load_model(together, str(file))
+        if isinstance(together, Members):
+            tensors = together.stacked()
+            for member, net in enumerate(nets):
+                net.load_state_dict({name: value[member] for name, value in tensors.items()})
+
+
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """What a damaged file makes of reading it becomes a ConfigError that names the file and the remedy."""
+    try:
+        yield
+    except KeyError:  # a name that the caller asked for
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"{file} cannot be read as this run's weights ({reason}); delete the run's folder and train it again"
+        ) from error

@@ -1,0 +1,107 @@
+"""What makes a run that run: its key and its seeds, from the resolved settings alone. Imports no torch."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from hw1.seeds import digest, mixed
+
+Settings = Mapping[str, Any]
+Init = Literal["shared", "independent"]
+
+# Settings that cannot change a run's result, as dotted paths.
+WITHOUT_EFFECT = (
+    "study",
+    "name",
+    "output",
+    "sweep",
+    "logger",
+    "measures",
+    "measured_sweep",
+    "hydra",
+    "dataset.root",
+    "dataset.workers",
+    "dataset.eval_batch_size",
+    "trainer.progress",
+    "trainer.checkpoint_seconds",
+    # Limits and settings of a budget work through the settings that they change.
+    "budget.limits",
+    "budget.settings",
+    "quick",
+)
+
+# Settings added since the first release, with the value under which older runs were made: at that value they are
+# left out of the key, so that old keys stay what they are.
+ADDED: dict[str, Any] = {"replicas": 1, "objective": {"minimise": "loss", "after": 0}, "budget": {"name": "full"}}
+
+# What a run with `init: independent` derives its weights and data order from, besides the seed. Training longer or
+# measuring more does not change the start.
+_LEARNING = ("dataset", "model", "optimizer", "scheduler")
+
+# Copies of `seed` inside the groups.
+_SEEDS = ("dataset.seed", "dataset.noise_seed")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used. The message is one line a problem: the key, what was got, what is expected."""
+
+
+def without(settings: Settings, paths: Iterable[str]) -> dict[str, Any]:
+    """A copy of nested `settings` without the dotted `paths`."""
+    drop: dict[str, list[str]] = {}
+    for path in paths:
+        drop.setdefault(path.partition(".")[0], []).append(path.partition(".")[2])
+    kept = {}
+    for name, value in settings.items():
+        if "" in drop.get(name, ()):
+            continue
+        kept[name] = without(value, drop[name]) if name in drop and isinstance(value, Mapping) else value
+    return kept
+
+
+def select(settings: Settings, path: str, default: Any = None) -> Any:
+    """The value at a dotted path, or `default`."""
+    node: Any = settings
+    for part in path.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return default
+        node = node[part]
+    return node
+
+
+def added(settings: Settings, path: str) -> Any:
+    """A setting that runs of an earlier version do not have."""
+    return select(settings, path, ADDED[path])
+
+
+def run_key(settings: Settings) -> str:
+    """The run's key: 10 hexadecimal digits that change with every setting that can change its result."""
+    missing = object()
+    at_old_value = [path for path, value in ADDED.items() if select(settings, path, missing) == value]
+    return digest(without(settings, [*WITHOUT_EFFECT, *at_old_value]))[:10]
+
+
+def run_seed(settings: Settings, member: int = 0) -> int:
+    """The 32-bit seed of a run's initial weights, data order and dropout.
+
+    Member r of several gets what a single run with `seed + r` gets.
+
+    Raises:
+        ConfigError: `init` or `seed` is neither of what it can be.
+    """
+    seed, init = settings["seed"], settings["init"]
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"seed: got {seed!r}, expected an integer of at least 0")
+    if init not in ("shared", "independent"):
+        raise ConfigError(f"init: got {init!r}, expected shared or independent")
+    own = None
+    if init == "independent":
+        learning = {group: settings.get(group) for group in _LEARNING}
+        at_old_value = [path for path, value in ADDED.items() if select(settings, path) == value]
+        own = without(learning, [*WITHOUT_EFFECT, *_SEEDS, *at_old_value])
+    return mixed(seed + member, own)
+
+
+def deciding(settings: Settings) -> dict[str, Any]:
+    """The settings that tell runs apart for a reader: seed, init, and those that learning depends on."""
+    chosen = {name: settings[name] for name in ("seed", "init", *_LEARNING) if settings.get(name) is not None}
+    return without(chosen, [*WITHOUT_EFFECT, *_SEEDS])

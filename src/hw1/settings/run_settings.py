@@ -1,0 +1,189 @@
+"""A run's settings, checked once at the door and read-only from there on. No torch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from hw1.settings.construct import check_setting
+from hw1.settings.identity import ConfigError, Init, added, run_key, run_seed, select
+
+Node = Mapping[str, Any]  # a `_target_` and its settings
+
+LOSS, SQUARED_GRADIENT_NORM = OBJECTIVES = ("loss", "squared_gradient_norm")
+
+# Settings of conf/trainer that are hw1's, not lightning.Trainer's.
+OWN_TRAINER_SETTINGS = {"threads": int, "checkpoint_seconds": float, "progress": bool}
+
+# Every key that may stand at the top of a run's settings.
+TOP = (
+    *("name", "output", "seed", "init", "replicas", "objective", "scheduler", "quick", "study", "sweep", "budget"),
+    *("trainer", "dataset", "model", "optimizer", "callbacks", "measures", "measured_sweep", "logger"),
+)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training minimises.
+
+    Attributes:
+        minimise: one of `OBJECTIVES`.
+        after: epochs on the loss before that.
+    """
+
+    minimise: str = LOSS
+    after: int = 0
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The resolved settings of one run. Made by `check`; values of nodes are checked by what they construct.
+
+    Attributes:
+        plain: all of them as plain containers, as they stand in config.yaml; a copy of what was checked.
+        name: of the experiment, hence the folder below the output.
+        seed: of the run; member r has the start of `seed + r`.
+        init: "shared" or "independent" starts.
+        members: R, networks trained side by side (the setting `replicas`).
+        objective: what is minimised.
+        max_epochs: of the training.
+        threads: torch's threads.
+        checkpoint_seconds: least time between two checkpoints.
+        progress: whether a terminal shows a bar.
+        trainer: the arguments of lightning.Trainer, with its `_target_`.
+        dataset, model, optimizer, scheduler: nodes; no scheduler is None.
+        callbacks, measures, logger: nodes by name.
+        budget: name, limits and settings of the budget.
+    """
+
+    plain: Node
+    name: str
+    seed: int
+    init: Init
+    members: int
+    objective: Objective
+    max_epochs: int
+    threads: int
+    checkpoint_seconds: float
+    progress: bool
+    trainer: Node
+    dataset: Node
+    model: Node
+    optimizer: Node
+    scheduler: Node | None
+    callbacks: Mapping[str, Node]
+    measures: Mapping[str, Node]
+    logger: Mapping[str, Node]
+    budget: Node
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> RunSettings:
+        """The settings of a run from plain containers.
+
+        Keys that nothing reads are let through: a stored run may have been made by a later version, see
+        `refuse_unknown`.
+
+        Raises:
+            ConfigError: a value is not one that it can have; the message names its key.
+        """
+        settings = copy.deepcopy(dict(settings))  # what changes there later does not change a run
+        run_seed(settings)  # seed and init
+        trainer = _mapping(settings, "trainer")
+        epochs = trainer.get("max_epochs")
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+            raise ConfigError(f"trainer.max_epochs: got {epochs!r}, expected a positive integer")
+        for name, kind in OWN_TRAINER_SETTINGS.items():
+            check_setting(f"trainer.{name}", trainer.get(name), kind)
+        if trainer["threads"] < 1:
+            raise ConfigError(f"trainer.threads: got {trainer['threads']}, expected a positive integer")
+        if trainer["checkpoint_seconds"] < 0:
+            raise ConfigError(f"trainer.checkpoint_seconds: got {trainer['checkpoint_seconds']}, expected at least 0")
+        return cls(
+            plain=settings,
+            name=str(settings["name"]),
+            seed=settings["seed"],
+            init=settings["init"],
+            members=_members(settings),
+            objective=_objective(settings),
+            max_epochs=epochs,
+            threads=trainer["threads"],
+            checkpoint_seconds=trainer["checkpoint_seconds"],
+            progress=trainer["progress"],
+            trainer={key: value for key, value in trainer.items() if key not in OWN_TRAINER_SETTINGS},
+            dataset=_mapping(settings, "dataset"),
+            model=_mapping(settings, "model"),
+            optimizer=_mapping(settings, "optimizer"),
+            scheduler=settings.get("scheduler") or None,
+            callbacks=_nodes(settings, "callbacks"),
+            measures=_nodes(settings, "measures"),
+            logger=_nodes(settings, "logger"),
+            budget=added(settings, "budget"),
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """The run's key, see `hw1.settings.identity.run_key`."""
+        return run_key(self.plain)
+
+    @property
+    def member_seeds(self) -> list[int]:
+        """32-bit seeds of the members' weights, data order and dropout."""
+        return [run_seed(self.plain, member) for member in range(self.members)]
+
+    def value(self, path: str, default: Any = None) -> Any:
+        """The setting at a dotted path, or `default`."""
+        return select(self.plain, path, default)
+
+
+def refuse_unknown(settings: Mapping[str, Any]) -> None:
+    """Refuse a key at the top that nothing reads.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if unknown := [name for name in settings if name not in TOP]:
+        raise ConfigError(f"{unknown[0]}: no such setting; expected one of: {', '.join(sorted(TOP))}")
+
+
+def _mapping(settings: Mapping[str, Any], key: str) -> Node:
+    node = settings.get(key)
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{key}: got {node!r}, expected a group option with a _target_")
+    return node
+
+
+def _nodes(settings: Mapping[str, Any], key: str) -> Mapping[str, Node]:
+    nodes = settings.get(key) or {}
+    if not isinstance(nodes, Mapping):
+        raise ConfigError(f"{key}: got {nodes!r}, expected options by name, each with a _target_")
+    return nodes
+
+
+def _members(settings: Mapping[str, Any]) -> int:
+    number = added(settings, "replicas")
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ConfigError(f"replicas: got {number!r}, expected a positive integer")
+    return number
+
+
+def _objective(settings: Mapping[str, Any]) -> Objective:
+    node = added(settings, "objective")
+    if not isinstance(node, Mapping) or set(node) != {"minimise", "after"}:
+        raise ConfigError(f"objective: got {node!r}, expected objective.minimise and objective.after")
+    minimise, after = node["minimise"], node["after"]
+    if minimise not in OBJECTIVES:
+        raise ConfigError(f"objective.minimise: got {minimise!r}, expected {' or '.join(OBJECTIVES)}")
+    if isinstance(after, bool) or not isinstance(after, int) or after < 0:
+        raise ConfigError(f"objective.after: got {after!r}, expected a number of epochs, 0 or more")
+    if minimise == LOSS and after:
+        raise ConfigError(f"objective.after: got {after}, expected 0 where objective.minimise is the loss throughout")
+    epochs = select(settings, "trainer.max_epochs")
+    if minimise != LOSS and isinstance(epochs, int) and after >= epochs:
+        raise ConfigError(
+            f"objective.after: got {after}, expected less than trainer.max_epochs={epochs}, "
+            f"or objective.minimise={LOSS}"
+        )
+    return Objective(minimise, after)

@@ -1,0 +1,165 @@
+"""How long a run would train and how much it would write, from a few of its steps on this machine."""
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from hw1.settings import RunSettings
+from hw1.settings.identity import WITHOUT_EFFECT, without
+from hw1.settings.run_settings import LOSS
+from hw1.training import build
+from hw1.training.fit import expected_warnings, threads
+from hw1.training.metrics_csv import MetricsCsv
+from hw1.training.step_loss import StepLoss
+
+# What changes the result of a run but not its cost.
+_SAME_COST = (
+    *("seed", "init", "dataset.seed", "dataset.noise_seed", "dataset.corruption", "dataset.noise", "dataset.function"),
+    *("optimizer.lr", "optimizer.weight_decay", "optimizer.momentum"),
+)
+_TIMED_SECONDS = 1.0  # of training, for each kind of run
+_TIMED_BATCHES = 10  # of an epoch, and of each set that is evaluated
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run would cost.
+
+    Attributes:
+        seconds: of training and evaluation, without what callbacks measure at the end.
+        size: bytes of snapshots, checkpoint and logs.
+    """
+
+    seconds: float
+    size: int
+
+
+def cost_group(settings: RunSettings) -> str:
+    """Text that runs of one cost share."""
+    return json.dumps(without(settings.plain, [*WITHOUT_EFFECT, *_SAME_COST]), sort_keys=True, default=str)
+
+
+def seconds_of(epochs: int, steps: int, evaluations: int, step: float, epoch: float, evaluation: float) -> float:
+    """Seconds of `epochs` of `steps` batches each, from seconds a step, an epoch besides its steps, an evaluation.
+
+    Example:
+        >>> seconds_of(10, 100, 11, step=0.01, epoch=0.1, evaluation=1.0)
+        22.0
+    """
+    return epochs * (steps * step + epoch) + evaluations * evaluation
+
+
+def bytes_of(weights: int, state: int, epochs: int, every: int | None, snapshots: bool, log: float) -> int:
+    """Bytes that a run leaves: snapshots of the weights, one checkpoint, logs.
+
+    Args:
+        weights: bytes of all parameters.
+        state: bytes of the optimizer's state: twice the weights for Adam.
+        epochs: number of epochs.
+        every: epochs between two snapshots; None for the first and the last only.
+        snapshots: whether there are any.
+        log: bytes of all logs.
+
+    Example:
+        >>> bytes_of(weights=100, state=200, epochs=10, every=3, snapshots=True, log=0)  # at 0, 3, 6, 9 and 10
+        800
+    """
+    moments = {0, epochs, *range(0, epochs + 1, every or epochs)}
+    return weights * len(moments) * snapshots + weights + state + round(log)
+
+
+def cost_of(settings: RunSettings) -> Cost:
+    """Train a run for about a second in a folder that is thrown away, and extrapolate; the data are the run's own."""
+    before = settings.objective.after
+    phases = [(LOSS, before), (settings.objective.minimise, settings.max_epochs - before)]
+    seconds, size = 0.0, 0
+    for minimise, epochs in phases:
+        if epochs:
+            part = _phase(settings, minimise, epochs)
+            seconds += part.seconds
+            size = max(size, part.size)
+    return Cost(seconds, size)
+
+
+class _Clock(Callback):
+    """Notes when batches and epochs begin, and stops the training when it has seen enough."""
+
+    def __init__(self) -> None:
+        self.begun = time.monotonic()
+        self.epochs: list[list[float]] = []
+        self.ends: list[float] = []
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not self.epochs:
+            self.begun = time.monotonic()
+        self.epochs.append([])
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.epochs[-1].append(time.monotonic())
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.ends.append(time.monotonic())
+        if len(self.ends) > 1 and self.ends[-1] - self.begun > _TIMED_SECONDS:
+            trainer.should_stop = True
+
+    def times(self) -> tuple[float, float]:
+        """Seconds a step, and seconds an epoch takes besides its steps."""
+        gaps = [later - one for batches in self.epochs for one, later in pairwise(batches)]
+        step = median(gaps) if gaps else 0.0
+        periods = [later - one for one, later in pairwise(self.ends)]
+        return step, max(0.0, median(periods) - len(self.epochs[-1]) * step)
+
+
+def _phase(settings: RunSettings, minimise: str, epochs: int) -> Cost:
+    """Cost of `epochs` of the run's epochs under one objective."""
+    short = {"max_epochs": 10**6, "check_val_every_n_epoch": 10**6, "limit_train_batches": _TIMED_BATCHES}
+    short |= {"limit_val_batches": _TIMED_BATCHES}
+    whole, every = settings.max_epochs, settings.trainer.get("check_val_every_n_epoch") or settings.max_epochs
+    node = {**settings.value("trainer"), **short}
+    settings = RunSettings.check({**settings.plain, "trainer": node, "objective": {"minimise": minimise, "after": 0}})
+    with tempfile.TemporaryDirectory() as name, threads(settings.threads), expected_warnings():
+        folder = Path(name)
+        seeds = settings.member_seeds
+        data = build.datamodule(settings.dataset)
+        data.order_seeds = seeds
+        task = build.task(build.network(settings, data, seeds), settings, data)
+        csv, clock = MetricsCsv(folder, members=len(seeds)), _Clock()
+        loggers = [csv, *build.loggers(settings, folder, 0)]
+        callbacks = [StepLoss(), *build.callbacks(settings), clock]
+        trainer = build.trainer(settings, folder, callbacks, loggers)
+        trainer.fit(task, datamodule=data)
+        begun = time.monotonic()
+        trainer.validate(task, datamodule=data, verbose=False)
+        batches = [len(loader) for loader in data.val_dataloader()]
+        share = sum(min(_TIMED_BATCHES, number) for number in batches) / sum(batches)
+        evaluation = (time.monotonic() - begun) / share
+        csv.write()
+        for logger in loggers:
+            logger.finalize("success")
+        logged = sum(file.stat().st_size for file in folder.glob("*") if file.is_file()) / trainer.global_step
+        steps = len(data.train_dataloader())
+        step, epoch = clock.times()
+        seconds = seconds_of(epochs, steps, epochs // every + 1, step, epoch, evaluation)
+        weights = _bytes(dict(task.net.named_parameters()))
+        state = sum(_bytes(entry) for entry in trainer.optimizers[0].state.values())
+        taken = settings.value("callbacks.weight_snapshots")
+        size = bytes_of(
+            weights, state, whole, (taken or {}).get("every_n_epochs"), taken is not None, whole * steps * logged
+        )
+    return Cost(seconds, size)
+
+
+def _bytes(tensors: Mapping[str, Any]) -> int:
+    return sum(value.nbytes for value in tensors.values() if isinstance(value, torch.Tensor))

@@ -1,0 +1,175 @@
+"""The runs that a command asks for, composed and checked before any folder is made.
+
+Hydra imports this file at every start: it stays free of torch.
+"""
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from hw1.command import explain
+from hw1.runs import find_run, slug_of
+from hw1.settings import ConfigError, RunSettings
+from hw1.settings.budget import limited
+from hw1.settings.construct import target_of
+from hw1.settings.identity import WITHOUT_EFFECT, select
+from hw1.settings.run_settings import refuse_unknown
+
+
+@dataclass
+class Job:
+    """One run of the sweep, before it is launched.
+
+    Attributes:
+        overrides: the words that tell it from the sweep's other runs, and those that all share.
+        settings: resolved.
+        folder: where it stands, or will.
+        pins: words that the command decided for it.
+    """
+
+    overrides: list[str]
+    settings: RunSettings
+    folder: Path
+    pins: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """The run's key."""
+        return self.settings.key
+
+
+def jobs_of(
+    combinations: Iterable[list[str]],
+    compose: "Composer",
+    pins: "Pins",
+    readable: Sequence[str],
+    base: Path,
+    loader: Any,
+) -> list[Job]:
+    """Every run of a sweep.
+
+    Args:
+        combinations: the words of each.
+        compose: words -> settings.
+        pins: what is decided once a command.
+        readable: keys that a folder's name is made of, in this order.
+        base: `multirun/<name>`.
+        loader: Hydra's, to explain errors with.
+
+    Raises:
+        ConfigError: one line a distinct problem: a run cannot be composed, a value is refused, a run is named twice.
+    """
+    problems: dict[str, None] = {}
+    jobs = []
+    for overrides in combinations:
+        try:
+            plain = compose(overrides)
+        except Exception as error:  # explained in one line; each distinct one once, below
+            problems[explain(error, loader)] = None
+            continue
+        try:
+            refuse_unknown(plain)
+            pinned = pins(plain)
+            settings = RunSettings.check(plain)
+        except ConfigError as error:
+            problems[str(error)] = None
+            continue
+        folder = base / "runs" / f"{_slug(readable, overrides, plain)}-{settings.key}"
+        jobs.append(Job(overrides, settings, folder, pinned))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    seen: set[str] = set()
+    for job in jobs:
+        if job.key in seen:
+            raise ConfigError(f"{' '.join(job.overrides)}: the sweep names this run twice; remove one of them")
+        seen.add(job.key)
+        job.folder = find_run(base / "runs", job.key) or job.folder
+    return jobs
+
+
+class Composer:
+    """Composes once per combination of groups and applies plain values to copies: 1 ms a job instead of 60."""
+
+    def __init__(self, loader: Any, master: DictConfig, parser: OverridesParser) -> None:
+        self._loader, self._master, self._parser = loader, master, parser
+        self._bases: dict[tuple[str, ...], DictConfig] = {}
+
+    def __call__(self, overrides: list[str]) -> dict[str, Any]:
+        """The resolved settings that these words make."""
+        parsed = [self._parser.parse_override(word) for word in overrides]
+        plain = [word for word in parsed if self._is_plain(word)]
+        if any(word.is_add() or word.is_force_add() or word.is_delete() for word in parsed):
+            plain = []  # what is added and removed depends on the order: left to Hydra as a whole
+        structural = tuple(word.input_line or "" for word in parsed if word not in plain)
+        if structural not in self._bases:
+            config = self._loader.load_sweep_config(self._master, list(structural))
+            with open_dict(config):
+                del config["hydra"]
+            self._bases[structural] = config
+        config = copy.deepcopy(self._bases[structural])
+        ConfigLoaderImpl._apply_overrides_to_config(plain, config)
+        settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        assert isinstance(settings, dict)
+        return {str(name): value for name, value in settings.items()}
+
+    def _is_plain(self, word: Override) -> bool:
+        key = word.key_or_group
+        return not (key.startswith("hydra") or self._loader.get_group_options(key))
+
+
+class Pins:
+    """Decides what a budget limits and, once per command, what is `auto`; writes it into settings and overrides.
+
+    Args:
+        given: keys that the command sets or sweeps: a budget does not limit them.
+    """
+
+    def __init__(self, given: set[str]) -> None:
+        self._given = given
+        self._decided: dict[Any, str] = {}
+
+    def __call__(self, settings: dict[str, Any]) -> list[str]:
+        """The words that were decided for these settings, which are changed in place."""
+        limits = limited(settings, self._given)
+        for key, value in limits.items():
+            group, _, name = key.rpartition(".")
+            (select(settings, group) if group else settings)[name] = value
+        return [*(f"{key}={value}" for key, value in limits.items()), *self._source(settings)]
+
+    def _source(self, settings: dict[str, Any]) -> list[str]:
+        if select(settings, "dataset.source") != "auto":
+            return []
+        choose = getattr(target_of(settings["dataset"], "dataset"), "choose_source", None)
+        if choose is None:
+            return []
+        root = select(settings, "dataset.root")
+        if (choose, root) not in self._decided:
+            try:
+                self._decided[choose, root] = choose(root, "auto")
+            except (ValueError, OSError) as error:
+                raise ConfigError(f"dataset.{error}" if str(error).startswith("root:") else str(error)) from error
+        settings["dataset"]["source"] = self._decided[choose, root]
+        return [f"dataset.source={settings['dataset']['source']}"]
+
+
+def _slug(names: Iterable[str], overrides: Iterable[str], settings: dict[str, Any]) -> str:
+    """A readable folder name: swept settings first, then the command's others that can change the result."""
+    typed = {word.lstrip("+").partition("=")[0]: word.partition("=")[2] for word in overrides}
+    parts = []
+    for name in dict.fromkeys(names):
+        silent = any(name == path or name.startswith(f"{path}.") for path in (*WITHOUT_EFFECT, "experiment"))
+        if name in typed and not silent:
+            value = select(settings, name, typed[name])
+            parts.append(f"{name}={typed[name] if isinstance(value, dict) else _short(value)}")
+    return slug_of(parts)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)

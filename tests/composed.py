@@ -1,0 +1,36 @@
+"""A run's settings as the command composes them, without the command."""
+
+import os
+from pathlib import Path
+from unittest import mock
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from hw1.runs import Run
+from hw1.settings import RunSettings
+from hw1.training.fit import fit
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+
+
+def plain(*words):
+    """Words of a command -> its resolved settings, plain containers."""
+    GlobalHydra.instance().clear()
+    with mock.patch.dict(os.environ, HW1_CHECKOUT=str(ROOT)), initialize_config_dir(str(CONF), version_base="1.3"):
+        return OmegaConf.to_container(compose("train", overrides=list(words)), resolve=True)
+
+
+def settings(*words):
+    """Words of a command -> the checked settings of its run."""
+    return RunSettings.check(plain(*words))
+
+
+def trained(settings, root, snapshots=()):
+    """The Run of these settings, trained in a folder below `root`."""
+    folder = root / f"run-{settings.key}"
+    result = fit(settings, folder, snapshots=snapshots)
+    assert result["status"] == "complete", result["traceback"]
+    return Run(folder)

@@ -1,0 +1,70 @@
+"""The homework with a train.py made for the test: order, failures, the page."""
+
+import re
+
+import pytest
+
+from hw1.reproduction.homework import homework, page, questions
+
+TRAIN = """
+import json, pathlib, sys
+words = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
+print("asked", words["experiment"], words.get("seed"))
+if words["experiment"] == "broken":
+    sys.exit("error: no")
+folder = pathlib.Path(words["output"]) / words["experiment"] / "sweeps" / "now"
+folder.mkdir(parents=True)
+(folder / "report.html").write_text("the report")
+(folder / "curve.png").write_bytes(b"picture")
+record = {"budget": "quick", "headlines": ["loss < 1 = 0.5 [0.4, 0.6], n = 3"], "failed": {}, "files": ["curve.png"]}
+(folder / "sweep.json").write_text(json.dumps(record))
+print("report: " + str(folder / "report.html"))
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout with two questions and a variant."""
+    (tmp_path / "train.py").write_text(TRAIN)
+    folder = tmp_path / "conf" / "experiment"
+    (folder / "first").mkdir(parents=True)
+    (folder / "first.yaml").write_text("# @package _global_\n# Question: is it so? (section 1)\n# Command: c\n")
+    (folder / "broken.yaml").write_text("name: broken\n")
+    (folder / "first" / "variant.yaml").write_text("# Question: and here?\n")
+    return tmp_path
+
+
+def test_the_questions_are_the_experiments_of_the_first_level(checkout):
+    assert list(questions(checkout / "conf").items()) == [("broken", "broken"), ("first", "is it so? (section 1)")]
+
+
+def test_all_questions_on_one_page_and_a_failure_among_them(checkout, capfd):
+    assert homework(checkout, ["budget=quick", "seed=1,2", f"output={checkout / 'out'}"]) == 1
+    said = capfd.readouterr()
+    assert said.out.index("asked broken 1,2") < said.out.index("asked first 1,2")
+    assert "failed: broken: exit code 1" in said.err and "failed: first" not in said.err
+    (index,) = (checkout / "out" / "homework").glob("*/index.html")
+    text = index.read_text()
+    assert "is it so? (section 1)" in text and "loss &lt; 1 = 0.5 [0.4, 0.6], n = 3" in text
+    assert "budget = quick: " in text and "data:image/png;base64,cGljdHVyZQ==" in text
+    (link,) = re.findall(r'href="([^"#]+)"', text)
+    assert (index.parent / link).read_text() == "the report"
+    (checkout / "conf" / "experiment" / "broken.yaml").unlink()
+    assert homework(checkout, [f"output={checkout / 'other'}"]) == 0
+
+
+def test_an_interrupt_ends_the_homework(checkout):
+    (checkout / "train.py").write_text("import sys\nsys.exit(130)\n")
+    assert homework(checkout, [f"output={checkout / 'out'}"]) == 130
+    (index,) = (checkout / "out" / "homework").glob("*/index.html")
+    assert index.read_text().count("not run") == 2  # the second question: in the list and at its place
+
+
+def test_a_dry_run_leaves_no_page(checkout):
+    (checkout / "train.py").write_text("print('nothing was trained')\n")
+    assert homework(checkout, ["--dry-run", f"output={checkout / 'out'}"]) == 0
+    assert not (checkout / "out").exists()
+
+
+def test_a_page_of_nothing(tmp_path):
+    assert "<h1>Homework</h1>" in page([], tmp_path)

@@ -1,0 +1,108 @@
+"""`EmpiricalRisk.metrics`: values over whole sets, fast, as functions of theta alone."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import zoo
+from hw1.curvature import EmpiricalRisk
+from hw1.landscape import WholeSet
+from hw1.models import Cnn
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "cnn_batch_norm", "channels_last", "rnn", "tied", "attention"])
+@pytest.mark.parametrize("statistics", [False, True])
+def test_they_are_those_of_the_whole_set_to_the_bit(name, statistics):
+    one = zoo.case(name)
+    kind = None if one.y.is_floating_point() else "classes"
+    inputs = 2 * one.x if statistics or name == "cnn_batch_norm" else None
+    risk = EmpiricalRisk(
+        one.net, one.loss, [(one.x, one.y)], kind=kind, chunk_size=10, statistics_inputs=inputs
+    )  # fmt: skip
+    whole = WholeSet(one.net, one.loss, one.x, one.y, batch_size=10, statistics_inputs=inputs)
+    assert risk.columns == whole.columns == (("loss",) if kind is None else ("loss", "accuracy"))
+    for theta in (risk.theta, 2 * risk.theta, risk.theta.double(), risk.theta):
+        found = risk.metrics(theta)
+        assert found.dtype == torch.float64 and torch.equal(found, whole(theta))
+
+
+@pytest.mark.parametrize("name", ["tanh", "cnn_batch_norm", "rnn", "tokens"])
+@pytest.mark.parametrize("loader", [False, True])
+def test_loss_and_accuracy_by_hand(name, loader):
+    one = zoo.case(name)
+    net = copy.deepcopy(one.net).double().eval()
+    kind = "tokens" if name == "tokens" else "classes"
+    dataset = TensorDataset(one.x, one.y)
+    batches = DataLoader(dataset, batch_size=6, shuffle=True) if loader else zoo.ragged(one.x, one.y)
+    randomness = torch.get_rng_state()
+    risk = EmpiricalRisk(net, one.loss, batches, kind=kind, chunk_size=4)
+    loss, accuracy = risk.metrics(risk.theta).tolist()
+    assert torch.equal(torch.get_rng_state(), randomness)
+    outputs = net(one.x)
+    best = outputs.argmax(-1 if kind == "tokens" else 1)
+    assert loss == pytest.approx(one.loss(outputs, one.y).item(), rel=1e-12)
+    assert accuracy == pytest.approx((best == one.y).double().mean().item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", [None, "values"])
+def test_integers_alone_are_no_classes(kind):
+    net, x = nn.Linear(2, 1).double(), torch.randn(9, 2).double()
+    counts = torch.randint(0, 5, (9, 1))
+    risk = EmpiricalRisk(net, lambda o, y: (o - y).square().mean(), [(x, counts)], kind=kind)
+    assert risk.columns == ("loss",)
+    assert risk.metrics(risk.theta).tolist() == pytest.approx([(net(x) - counts).square().mean().item()])
+
+
+def test_some_parameters_alone_and_restricted():
+    one = zoo.case("tanh")
+    whole = one.risk(kind="classes")
+    part = one.risk(kind="classes", space=whole.space.subset("3"))
+    moved = one.theta() + 0.5
+    torch.testing.assert_close(part.metrics(part.theta), whole.metrics(whole.theta))
+    block, own = whole.restricted(moved, "3")
+    torch.testing.assert_close(block.metrics(own), whole.metrics(moved), rtol=1e-5, atol=1e-6)
+    other = moved.clone()
+    other[whole.space.positions(block.space)] = own + 1
+    torch.testing.assert_close(block.metrics(own + 1), whole.metrics(other), rtol=1e-5, atol=1e-6)
+
+
+def test_the_memory_format_survives_and_is_computed_in():
+    net = Cnn((1, 8, 8), 3, layers=["c3(4)", "p2", "c3(5)"]).to(memory_format=torch.channels_last)
+    seen = []
+    net[2].register_forward_hook(lambda module, inputs, outputs: seen.append(outputs))
+    x, y = zoo.images()
+    risk = EmpiricalRisk(net, F.cross_entropy, [(x.float(), y)], kind="classes")
+    theta = torch.randn_like(risk.theta)
+    seen.clear()
+    risk.metrics(theta)
+    assert seen and all(outputs.is_contiguous(memory_format=torch.channels_last) for outputs in seen)
+
+
+def test_a_theta_that_is_not_finite_has_a_loss_that_is_not():
+    risk = zoo.case("tanh").risk(kind="classes")
+    theta = risk.theta
+    theta[-1] = torch.nan
+    assert risk.metrics(theta)[0].isnan()
+    assert risk.metrics(risk.theta).isfinite().all()  # and nothing of it stays
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu")])
+def test_a_callers_switches_change_nothing(mode):
+    one = zoo.case("cnn_batch_norm")
+    expected = one.risk(kind="classes", statistics_inputs=one.x).metrics(one.theta())
+    with mode():
+        risk = one.risk(kind="classes", statistics_inputs=one.x)
+        assert torch.equal(risk.metrics(one.theta()), expected)
+
+
+def test_another_shape_is_refused():
+    risk = zoo.case("tanh").risk()
+    for bad in (torch.zeros(7), torch.zeros(2, len(risk.theta))):
+        with pytest.raises(ValueError, match=r"^theta: got shape \[.*\], expected \[\d+\]$"):
+            risk.metrics(bad)

@@ -1,0 +1,38 @@
+"""The arithmetic of an estimate, and its structure on a small run; never its seconds."""
+
+from hw1.settings import RunSettings
+from hw1.training.cost import bytes_of, cost_group, cost_of, seconds_of
+from made_runs import run_settings
+
+
+def settings(**changes):
+    return RunSettings.check(run_settings(**changes))
+
+
+def test_seconds_are_a_sum_of_parts():
+    assert seconds_of(3, 5, 2, step=1.0, epoch=10.0, evaluation=100.0) == 3 * (5 + 10) + 200
+
+
+def test_bytes():
+    adam = {"weights": 1000, "state": 2000}
+    assert bytes_of(**adam, epochs=10, every=None, snapshots=True, log=0) == 2 * 1000 + 3000
+    assert bytes_of(**adam, epochs=9, every=3, snapshots=True, log=0) == 4 * 1000 + 3000
+    assert bytes_of(**adam, epochs=10, every=3, snapshots=False, log=7.6) == 3008
+
+
+def test_runs_that_differ_in_seed_or_rate_cost_the_same():
+    one, two = (cost_group(settings(seed=seed, lr=lr)) for seed, lr in ((0, 1e-3), (4, 1e-1)))
+    others = [cost_group(settings(batch_size=32)), cost_group(settings(hidden=(5,)))]
+    assert one == two and len({one, *others}) == 3
+
+
+def test_the_disk_of_a_small_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    snapshots = {"weight_snapshots": {"_target_": "hw1.callbacks.WeightSnapshots", "every_n_epochs": 1}}
+    found = cost_of(settings(hidden=(50,), callbacks=snapshots))
+    weights = 4 * (65 * 50 + 51 * 10)
+    state = 2 * weights + 4 * 4  # Adam's two moments, and a step counter for each of four tensors
+    steps = 3 * 23  # 1,437 digits in batches of 64
+    log = found.size - (4 * weights + weights + state)
+    assert 10 * steps < log < 200 * steps  # bytes a row of metrics.csv
+    assert found.seconds > 0 and not list(tmp_path.iterdir())
