@@ -26,6 +26,20 @@ def start(*words, output, cwd=ROOT, cold=False, **environment):
 
 
 @pytest.fixture(scope="session")
+def hw1():
+    """`hw1(*words)` -> the finished process of `python -m hw1 words...`."""
+
+    def run(*words):
+        process = WarmProcess(
+            ROOT / "src" / "hw1" / "__main__.py", [str(word) for word in words], cwd=ROOT, env=dict(os.environ)
+        )
+        stdout, stderr = process.communicate(timeout=600)
+        return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def command():
     """`command(*words, output=folder)` -> the finished process, with its stdout and stderr."""
 

@@ -226,25 +226,27 @@ def test_a_callback_s_module_is_the_task():
         Task.of(lightning.LightningModule())
 
 
-def modules_after(imports, before):
-    """Top-level names of what `imports` brings in besides the standard library and what `before` has."""
-    code = (
-        f"import sys\nimport {before}\nhad = set(sys.modules)\nimport {imports}\n"
-        "print(*sorted(name for name in set(sys.modules) - had))"
+# In one interpreter, which takes seconds to import all this: what the task brings, then the rest of the room.
+IMPORTS = """
+import sys
+import torch, lightning, torchmetrics
+had = set(sys.modules)
+import hw1.training.task
+print(*sorted(set(sys.modules) - had))
+import hw1.training.fit, hw1.training.cost, hw1.training.tensorboard
+print(*sorted(set(sys.modules) - had))
+"""
+
+
+def test_training_knows_no_callback_and_the_task_brings_nothing_but_torch_lightning_and_torchmetrics():
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
+    task, room = (
+        {name for name in line.split() if name.partition(".")[0] not in sys.stdlib_module_names}
+        for line in done.stdout.splitlines()
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names}
-
-
-def test_the_task_brings_nothing_but_torch_lightning_and_torchmetrics():
-    brought = modules_after("hw1.training.task", "torch, lightning, torchmetrics")
-    assert {name.partition(".")[0] for name in brought} == {"hw1"}
-    rooms = {name.split(".")[1] for name in brought if "." in name}
+    assert {name.partition(".")[0] for name in task} == {"hw1"}
+    rooms = {name.split(".")[1] for name in task if "." in name}
     assert rooms <= {"_malloc", "data", "files", "kinds", "models", "risk", "seeds", "settings", "training", "vectors"}
-
-
-def test_training_knows_no_callback():
-    brought = modules_after("hw1.training.fit, hw1.training.cost, hw1.training.tensorboard", "torch, lightning")
-    rooms = {name.split(".")[1] for name in brought if name.startswith("hw1.")}
+    rooms = {name.split(".")[1] for name in room if name.startswith("hw1.")}
     assert not rooms & {"callbacks", "measures", "runs", "studies", "report", "curvature", "landscape"}
-    assert "pandas" not in brought
+    assert "pandas" not in room

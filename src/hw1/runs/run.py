@@ -26,13 +26,15 @@ class Run:
 
     Args:
         path: `multirun/<name>/runs/<slug>-<key>`.
+        settings: of the run, where they are known; else they are read from its config.yaml.
 
     Raises:
         FileNotFoundError: no run stands there.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], settings: RunSettings | None = None) -> None:
         self.path = Path(path)
+        self._settings = settings
         if not (self.path / "config.yaml").is_file():
             raise FileNotFoundError(f"{self.path} is not the folder of a run: it has no config.yaml")
 
@@ -49,6 +51,8 @@ class Run:
     @cached_property
     def settings(self) -> RunSettings:
         """The resolved settings."""
+        if self._settings is not None:
+            return self._settings
         settings = OmegaConf.to_container(self.config, resolve=True)
         assert isinstance(settings, dict)
         return RunSettings.check({str(name): value for name, value in settings.items()})

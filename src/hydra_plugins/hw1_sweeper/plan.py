@@ -100,6 +100,7 @@ class Composer:
     def __init__(self, loader: Any, master: DictConfig, parser: OverridesParser) -> None:
         self._loader, self._master, self._parser = loader, master, parser
         self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self._plain: dict[str, bool] = {}
 
     def __call__(self, overrides: list[str]) -> dict[str, Any]:
         """The resolved settings that these words make."""
@@ -121,7 +122,9 @@ class Composer:
 
     def _is_plain(self, word: Override) -> bool:
         key = word.key_or_group
-        return not (key.startswith("hydra") or self._loader.get_group_options(key))
+        if key not in self._plain:  # 8 ms a question to Hydra
+            self._plain[key] = not (key.startswith("hydra") or self._loader.get_group_options(key))
+        return self._plain[key]
 
 
 class Pins:

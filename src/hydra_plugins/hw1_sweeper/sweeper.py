@@ -89,7 +89,7 @@ class Hw1Sweeper(BasicSweeper):
             question = make_study(study)
         to_train = [job for job in jobs if not is_complete(job.folder)]
         complete = [job for job in jobs if job not in to_train]
-        to_measure = [job for job in complete if missing(Run(job.folder), asks)] if asks else []
+        to_measure = [job for job in complete if missing(Run(job.folder, job.settings), asks)] if asks else []
         if to_train:
             _validate(to_train, asks)  # before the study's check: a value that no run can take is the better to name
         record = {
@@ -303,7 +303,7 @@ class Hw1Sweeper(BasicSweeper):
 def _missing(job: Job, asks: Sequence[Ask]) -> list[Ask]:
     from hw1.measures.take import missing
 
-    return missing(Run(job.folder), asks)
+    return missing(Run(job.folder, job.settings), asks)
 
 
 def _validate(jobs: Iterable[Job], asks: Sequence[Ask]) -> None:
