@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import zoo
 from hw1.curvature import EmpiricalRisk, Hessian, batched, dense_hessian, extreme_eigenpairs
 from hw1.models import Mlp
-from hw1.risk.batches import examples_in, map_tensors, tensors_of
 from hw1.risk.layerwise import LayerwiseRisk
+from hw1.risk.nested import examples_in, map_tensors, tensors_of
 
 torch.set_num_threads(1)
 

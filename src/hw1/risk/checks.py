@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hw1.risk.batches import tensors_of
 from hw1.risk.examples import close
+from hw1.risk.nested import tensors_of
 
 WRONG = (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, UserWarning)
 

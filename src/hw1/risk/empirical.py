@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from hw1.kinds import Kind
-from hw1.risk.batches import cast
 from hw1.risk.checks import check_batch_loss, check_pairs, check_parameters, check_theta, check_vectors
+from hw1.risk.evaluation import Metrics, columns_of
 from hw1.risk.examples import Count, Examples
 from hw1.risk.guard import own_copy, twice_differentiable
-from hw1.risk.metrics import Metrics, columns_of
+from hw1.risk.nested import cast
 from hw1.risk.products import GaussNewtonProduct, HessianProduct, Product
 from hw1.risk.second_derivatives import TwiceDifferentiable
 from hw1.vectors import ParamSpace

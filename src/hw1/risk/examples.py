@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hw1.risk.batches import cast, examples_in, tensors_of
+from hw1.risk.nested import cast, examples_in, tensors_of
 
 Count = Callable[[Any], "float | Tensor"]
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from hw1.risk.batches import cast
 from hw1.risk.chain import Chain, Layer, Piece
 from hw1.risk.empirical import EmpiricalRisk
 from hw1.risk.examples import close
 from hw1.risk.guard import differentiable
+from hw1.risk.nested import cast
 
 CHECKS = 3  # random points at which what was recognised is compared with the module
 CHUNK = 2**21  # float64 numbers (16 MiB) that a chunk of members and examples takes; small networks go many at a time

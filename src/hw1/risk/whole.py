@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hw1.risk.batches import cast
 from hw1.risk.batchnorm import has_batch_norm
+from hw1.risk.evaluation import Metrics
 from hw1.risk.examples import Examples
-from hw1.risk.metrics import Metrics
+from hw1.risk.nested import cast
 from hw1.vectors import ParamSpace
 
 

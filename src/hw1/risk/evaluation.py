@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from hw1.kinds import Kind, hits
-from hw1.risk.batches import tensors_of
 from hw1.risk.batchnorm import has_batch_norm, recompute_statistics
 from hw1.risk.examples import Examples
 from hw1.risk.guard import differentiable, own_copy, random_state_kept
+from hw1.risk.nested import tensors_of
 from hw1.vectors import ParamSpace
 
 
