@@ -47,7 +47,8 @@ def test_measures_of_a_finished_sweep_train_nothing(finished, command):
     assert (table["sharpness/trace"] > 0).all() and (table["sensitivity/softmax"] > 0).all()
     for member, (_, row) in zip(sweep.members(), table.iterrows(), strict=True):
         assert member.metrics["sharpness/trace"] == pytest.approx(row["sharpness/trace"])
-    assert "sharpness/trace" in (sweep.path / "report.html").read_text()
+    page = (sweep.path / "report.html").read_text()
+    assert "sharpness/trace" in page and "Measures:" in page and "examples: 50" in page
     again = command(*RUNS, "measures=[sharpness,sensitivity]", "measures.sharpness.examples=50", output=finished.parent)
     assert again.returncode == 0 and "nothing to do" in again.stdout
 

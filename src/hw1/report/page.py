@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hw1.runs import Sweep
 
 _ROWS_SHOWN = 40
+_OF_THE_COMMAND = ("study", "measures", "output", "sweep", "measured_sweep", "name")  # no settings of a run
 
 
 def page(
@@ -47,7 +48,8 @@ def page(
         if name.endswith(".png")
     ]
     first = sweep.runs[0].settings.plain if sweep.runs else {}
-    shared = {key: value for key, value in first.items() if key not in ("study", "output", "sweep", "name")}
+    shared = {key: value for key, value in first.items() if key not in _OF_THE_COMMAND}
+    measures = {ask.name + ask.label: dict(ask.node) for ask in sweep.asks}
     return template.render(
         name=sweep.record["name"],
         time=sweep.path.name,
@@ -62,6 +64,7 @@ def page(
         ],
         shown=_ROWS_SHOWN,
         swept={key: sorted({str(run.value(key)) for run in sweep.runs}, key=_natural) for key in sweep.keys},
+        measures=yaml.safe_dump(measures, sort_keys=False) if measures else "",
         study=yaml.safe_dump(sweep.record["study"], sort_keys=False) if sweep.record["study"] else "",
         settings=yaml.safe_dump(shared, sort_keys=False),
         versions=next((run.result["versions"] for run in sweep.runs if "versions" in run.result), {}),
