@@ -1,8 +1,10 @@
 """Folders of finished classifiers, written by hand: a history and final metrics that a test makes up."""
 
+import functools
 import json
 
-from made_runs import make_run
+from hw1.runs import Sweep
+from made_runs import make_run, make_sweep
 
 METRICS = ("train/loss", "train/accuracy", "test/loss", "test/accuracy")
 
@@ -34,3 +36,22 @@ def make_classifier(root, value, *, epochs=3, every=1, seconds=1.5, **others):
     result["metrics"] = final if members > 1 else {name: values[0] for name, values in final.items()}
     (folder / "result.json").write_text(json.dumps(result))
     return folder
+
+
+def make_presets(root, value, presets=(("mlp_relu", [4], "relu"), ("mlp_tanh", [4], "tanh")), seeds=(0, 1)):
+    """A sweep of `model` presets times seeds, whose metrics are value(preset, seed, metric, epoch, member).
+
+    Args:
+        root: of the output.
+        value: the made-up metrics.
+        presets: (name, hidden sizes, activation) of each.
+        seeds: of each.
+    """
+    folders, words = [], []
+    for name, hidden, activation in presets:
+        model = {"_target_": "hw1.models.Mlp", "hidden": hidden, "width": 1, "activation": activation}
+        for seed in seeds:
+            own = functools.partial(value, name, seed)
+            folders.append(make_classifier(root, own, hidden=hidden, seed=seed, model=model))
+            words.append([f"model={name}", f"seed={seed}"])
+    return Sweep.read(make_sweep(root, folders, ["model", "seed"], overrides=words))

@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from hw1.command import explain, fail, help_text, job_line, normalised, with_budget
+from hw1.measures.take import Taken
 from hw1.runs import Ask
 from hw1.runs.measured import Measured, write_measured
 from hw1.settings import ConfigError
@@ -168,16 +169,20 @@ def sweep_of(tmp_path, results, **result):
     return sweep
 
 
+def record_of(sweep):
+    return json.loads((sweep / "sweep.json").read_text())
+
+
 def test_the_line_of_a_job(tmp_path):
     metrics = {"train/loss": 1.0, "test/loss": 0.12345, "test/accuracy": 0.9}
     sweep = sweep_of(tmp_path, ["complete", "complete", None, None], metrics=metrics, seconds=61.2)
-    line = job_line(sweep, tmp_path / "runs" / "b-1")
+    line = job_line(record_of(sweep), tmp_path / "runs" / "b-1", [])
     assert line == "[2/4] b: test/loss 0.1235, test/accuracy 0.9000 in 1 min 01 s; about 2 min 00 s left"
 
 
 def test_the_line_of_a_failed_and_of_the_last_job(tmp_path):
     sweep = sweep_of(tmp_path, ["complete", "failed", "complete"], error="the training loss is nan at step 3")
-    line = job_line(sweep, tmp_path / "runs" / "b-1")
+    line = job_line(record_of(sweep), tmp_path / "runs" / "b-1", [])
     assert line == "[3/3] b: FAILED: the training loss is nan at step 3"
 
 
@@ -194,19 +199,23 @@ def test_the_line_of_a_failed_and_of_the_last_job(tmp_path):
 )
 def test_durations(seconds, text, tmp_path):
     sweep = sweep_of(tmp_path, ["complete", "complete"], metrics={}, seconds=seconds)
-    line = job_line(sweep, tmp_path / "runs" / "b-1")
+    line = job_line(record_of(sweep), tmp_path / "runs" / "b-1", [])
     assert line.endswith(f" in {text}")
 
 
 def test_the_line_of_a_job_says_what_was_measured(tmp_path):
     sweep = sweep_of(tmp_path, ["complete", "complete"], metrics={"test/loss": 0.5}, seconds=2)
     asks = [Ask("flat", {"_target_": "mine.Flat"}), Ask("round", {"_target_": "mine.Round"})]
-    record = json.loads((sweep / "sweep.json").read_text())
-    (sweep / "sweep.json").write_text(json.dumps(record | {"measures": [ask.record() for ask in asks]}))
+    record = record_of(sweep) | {"measures": [ask.record() for ask in asks]}
     folder = tmp_path / "runs" / "b-1"
-    write_measured(asks[0].file(folder), Measured("flat", "key", seconds=1.5), {})
-    assert job_line(sweep, folder).endswith("b: test/loss 0.5000 in 2 s; measured flat in 1.5 s; about 1 min 00 s left")
+    write_measured(asks[0].file(folder), Measured("flat", "key"), {})
+    taken = [Taken("flat", 1.5)]
+    line = job_line(record, folder, taken)
+    assert line.endswith("b: test/loss 0.5000 in 2 s; measured flat in 1.5 s; about 1 min 00 s left")
     write_measured(asks[1].file(folder), Measured("round", "key", error="no such thing"), {})
-    assert job_line(sweep, folder).endswith("measured flat in 1.5 s; measures.round FAILED: no such thing")
-    (sweep / "sweep.json").write_text(json.dumps(json.loads((sweep / "sweep.json").read_text()) | {"trained": []}))
-    assert job_line(sweep, folder) == "[2/2] b: measured flat in 1.5 s; measures.round FAILED: no such thing"
+    taken.append(Taken("round", 0.5, "no such thing"))
+    line = job_line(record, folder, taken)
+    assert line.endswith("measured flat in 1.5 s; measures.round FAILED: no such thing")
+    line = job_line(record | {"trained": []}, folder, taken)
+    assert line == "[2/2] b: measured flat in 1.5 s; measures.round FAILED: no such thing"
+    assert job_line(record | {"trained": []}, folder, []) == "[2/2] b: measured already"

@@ -11,8 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from hw1.command import help_text
-from hw1.measures.take import asks_of
-from hw1.measures.take import make as make_measure
+from hw1.measures.take import asks_of, measure_of
 from hw1.reproduction.results import expected_hours
 from hw1.runs import Sweep
 from hw1.settings import ConfigError, RunSettings
@@ -64,7 +63,7 @@ def test_every_option_composes_and_builds(group, option, monkeypatch, tmp_path):
     optimizer, _ = build.optimization(checked)
     assert optimizer(net.parameters()).param_groups[0]["lr"] == composed["optimizer"]["lr"]
     assert len(build.callbacks(checked)) == len(composed["callbacks"] or {})
-    assert all(make_measure(ask).columns for ask in asks_of(checked.measures))
+    assert all(measure_of(ask).columns for ask in asks_of(checked.measures))
     assert list(checked.measures) == ([option] if group == "measures" and option != "none" else [])
     if composed["trainer"]["accelerator"] == "cpu":  # gpu: lightning refuses it where there is none
         trainer = build.trainer(checked, tmp_path, [], [])

@@ -44,7 +44,7 @@ BESIDE = {
 DICT_CONFIG = {
     "train.py",
     "src/hw1/runs/run.py",
-    *(f"src/hydra_plugins/hw1_sweeper/{n}.py" for n in ("plan", "sweeper")),
+    *(f"src/hydra_plugins/hw1_sweeper/{n}.py" for n in ("measuring", "plan", "sweeper")),
 }
 FILES = {
     path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))

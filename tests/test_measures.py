@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,13 @@ import pandas as pd
 import pytest
 import torch
 
-from hw1.runs import Run, Sweep
+from hw1.measures.take import missing, take
+from hw1.runs import Ask, Run, Sweep, read_measured
+from made_runs import make_run
+from warm import WarmProcess
 
 ROOT = Path(__file__).parents[1]
+HW1 = ROOT / "src" / "hw1" / "__main__.py"
 SMALL = ("model=mlp", "model.hidden=[8]", "dataset=digits", "dataset.train_size=200", "trainer.max_epochs=2")
 RUNS = (*SMALL, "seed=0,1", "logger=none", "trainer.progress=false")
 
@@ -76,6 +81,53 @@ def test_measuring_later_at_other_settings_has_columns_that_say_so(finished, hw1
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sharpness", "optimizer.lr=3"], "optimizer.lr: got a setting of runs, expected settings of measures"),
+        (["sharpness", "budget=quick"], "budget: got a setting of runs, expected settings of measures"),
+        (["sharpness", "+sharpness.foo=1"], "sharpness.foo: got a setting of runs, expected settings of measures"),
+        (["sharpness", "sharpness.examples=8,9"], "measures.sharpness.examples: cannot be swept"),
+        (["sharpness.examples=8"], "measure: got sharpness.examples=8, expected the name of a measure"),
+    ],
+)
+def test_words_that_measure_nothing_are_refused(words, said, finished, hw1):
+    done = hw1("measure", finished, *words)
+    (line,) = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and line.startswith(f"error: {said}"), line
+
+
+def test_a_flipped_bit_beside_a_measurement_is_noticed(finished, hw1):
+    assert hw1("measure", finished, "spectrum", "spectrum.probes=2").returncode == 0
+    file = next(finished.rglob("measures/spectrum-*.density.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    done = hw1("measure", finished, "spectrum", "spectrum.probes=2")
+    assert done.returncode == 0 and "2 runs, 1 to measure" in done.stdout
+    assert file.read_bytes() != bytes(content)
+
+
+def test_an_experiment_s_measures_can_be_others(command, tmp_path):
+    words = (
+        "experiment=flatness_sensitivity/models_batch",
+        "dataset=digits",
+        "model=mlp",
+        "model.hidden=[4]",
+        "seed=0",
+    )
+    more = ("dataset.batch_size=32,64", "trainer.max_epochs=1", "logger=none", "measures=[sensitivity]")
+    for budget in ("quick", "full"):
+        done = command(*words, *more, f"budget={budget}", output=tmp_path / budget)
+        assert done.returncode == 0, done.stderr
+        assert {ask.name for ask in Sweep.read(tmp_path / budget / "flatness_sensitivity_models_batch").asks} == {
+            "sensitivity"
+        }
+    done = command(*words, *more, "measures.sharpness.examples=5", output=tmp_path / "other")
+    assert done.returncode == 1
+    assert "measures.sharpness.examples: got a setting of a measure that is not asked for" in done.stderr
+
+
 MINE = '''
 import os
 import time
@@ -97,6 +149,18 @@ class Slow(Measure):
         if subject.seed == self.fails:
             raise ValueError("the weight is\\nnot to be had")
         return Finding({"slow/weight": [float(theta[0]) for theta in subject.end.theta()]})
+
+
+class Wrong(Slow):
+    """Gives what a measure may not give."""
+
+    def take(self, subject, memory):
+        return [
+            Finding({"slow/weight": [1.0, 2.0]}),
+            Finding({"slow/wait": [1.0]}),
+            Finding({"slow/weight": [1.0]}, rows=[{"member": 0, "theta": subject.end.theta()}]),
+            Finding({"slow/weight": [1.0]}, rows=[{"at": 1}]),
+        ][self.fails]
 '''
 
 
@@ -125,6 +189,68 @@ def test_a_measure_that_fails_leaves_the_run_complete_and_says_so(mine, command,
     assert table["slow/weight"].isna().tolist() == [False, True]
     again = command(*words, "measures.slow.fails=1", output=tmp_path, **more)  # it is tried again, alone
     assert again.returncode == 1 and "2 runs, 0 to train, 1 to measure" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        (0, "slow/weight: got 2 values, expected 1, one a member"),
+        (1, "values: got slow/wait, expected some of its columns slow/weight"),
+        (2, "TypeError: Object of type Tensor is not JSON serializable"),
+        (3, "rows: got {'at': 1}, expected a member from 0 to 0"),
+    ],
+)
+def test_what_a_measure_may_not_give_fails_it(case, said, mine, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
+    monkeypatch.delitem(sys.modules, "slow", raising=False)  # of another test
+    folder, _ = make_run(tmp_path)
+    ask = Ask("wrong", {"_target_": "slow.Wrong", "seconds": 0.0, "fails": case})
+    (taken,) = take(Run(folder), [ask])
+    assert taken.error == said and read_measured(ask.file(folder)).error == said
+    assert missing(Run(folder), [ask]) == [ask]
+
+
+def test_commands_that_measure_one_sweep_at_once_lose_nothing(mine, finished, tmp_path):
+    path = tmp_path / "default"
+    shutil.copytree(finished, path)
+    (config,), more = mine[0][1:], mine[1]
+    environment = {**os.environ, **more}
+    commands = [["slow", "slow.seconds=1.5", "--config-dir", config], ["sensitivity"]]
+    for file in path.rglob("measures/*"):
+        file.unlink()
+    both = [WarmProcess(HW1, ["measure", str(path), *words], cwd=ROOT, env=environment) for words in commands]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    sweep = Sweep.read(path)
+    assert {"slow", "sensitivity"} <= {ask.name for ask in sweep.asks}
+    assert {"slow/weight[seconds=1.5]", "sensitivity/loss"} <= set(pd.read_csv(sweep.path / "runs.csv"))
+    assert "measured slow[seconds=1.5] in" in said[0][0] and "measured sensitivity in" in said[1][0]
+    assert not list(sweep.path.glob("measuring-*"))
+
+
+def test_a_sweep_that_a_command_is_at_work_on_is_not_measured(mine, background, hw1, tmp_path):
+    flags, more = mine
+    process = background(*flags, *RUNS, "measures=[slow]", "measures.slow.seconds=3", output=tmp_path, **more)
+    while len(list(tmp_path.rglob("result.json"))) < 1:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    done = hw1("measure", tmp_path / "default", "sensitivity")
+    assert done.returncode == 1 and "a command is still at work on this sweep" in done.stderr
+    assert process.communicate() and process.returncode == 0
+
+
+def test_a_later_measure_that_fails_leaves_the_sweep_as_it_was(mine, hw1, finished, tmp_path):
+    path = tmp_path / "default"
+    shutil.copytree(finished, path)
+    before = Sweep.read(path).record
+    (config,), more = mine[0][1:], mine[1]
+    words = ["measure", str(path), "slow", "slow.fails=0", "--config-dir", config]
+    process = WarmProcess(HW1, words, cwd=ROOT, env={**os.environ, **more})
+    _, stderr = process.communicate()
+    after = Sweep.read(path).record
+    assert process.returncode == 1 and "measures.slow[fails=0]: the weight is not to be had" in stderr
+    assert after["status"] == before["status"] == "complete"
+    assert [entry["name"] for entry in after["measured_later"]].count("slow") == 1  # of the other run it was taken
 
 
 def test_measuring_that_was_killed_goes_on_where_it_was(mine, background, command, tmp_path):

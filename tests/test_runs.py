@@ -61,8 +61,9 @@ def test_weights_are_those_of_the_last_snapshot(tmp_path):
     assert torch.equal(run.theta(), theta(nets[3]))
 
 
-def test_weights_in_double_precision_stay_so(tmp_path):
-    trainer = run_settings()["trainer"] | {"precision": "64-true"}
+@pytest.mark.parametrize("precision", ["64-true", "64", 64])
+def test_weights_in_double_precision_stay_so(precision, tmp_path):
+    trainer = run_settings()["trainer"] | {"precision": precision}
     folder, nets = make_run(tmp_path, trainer=trainer)
     exact = nets[3].double()
     with torch.no_grad():

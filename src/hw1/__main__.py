@@ -75,13 +75,14 @@ def _measure(chosen: argparse.Namespace) -> int:
     from hw1.command import quoted
     from hw1.job import command
     from hw1.runs import Sweep
+    from hw1.settings import ConfigError
 
     sweep = Sweep.read(chosen.path).path.absolute()
     names = [word for word in chosen.words if "=" not in word]
     own = [word for word in chosen.words if "=" in word and word.partition(".")[0] in names]
     others = [word for word in chosen.words if "=" in word and word not in own]
     if not names:
-        raise ValueError(f"measure: got {' '.join(chosen.words)}, expected the name of a measure, as sharpness")
+        raise ConfigError(f"measure: got {' '.join(chosen.words)}, expected the name of a measure, as sharpness")
     words = [f"measured_sweep={quoted(str(sweep))}", f"measures=[{','.join(names)}]"]
     words += [f"hydra.sweep.dir={quoted(str(sweep.parent.parent))}", *(f"measures.{word}" for word in own), *others]
     flags = ["--config-dir", chosen.config_dir] if chosen.config_dir else []

@@ -8,9 +8,12 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hw1.measures.take import Taken
 
 # Hydra's other modes; with one of them the command is no sweep.
 _OTHER_MODES = ("--cfg", "-c", "--info", "-i", "--run", "-r", "--shell-completion", "-sc", "--hydra-help", "--version")
@@ -166,41 +169,34 @@ def _one_line(text: str) -> str:
     return " ".join(kept)
 
 
-def job_line(sweep: Path, folder: Path) -> str:
-    """What to say when a job of a sweep has ended: count, name, result, time left."""
-    from hw1.files import read_json
+def job_line(record: Mapping[str, Any], folder: Path, taken: Sequence[Taken]) -> str:
+    """What to say when a job of a sweep has ended: count, name, result, measures, time left.
+
+    Args:
+        record: of the command that launched it: the content of its sweep.json.
+        folder: of the run.
+        taken: the measures that the job took.
+    """
     from hw1.runs import Run, ended
 
-    record = read_json(sweep / "sweep.json")
-    runs = folder.parent
-    done = [name for name in record["launched"] if ended(runs / name, record)]
+    done = [name for name in record["launched"] if ended(folder.parent / name, record)]
     left = len(record["launched"]) - len(done)
     seconds = (time.time() - record["launched_at"]) / max(1, len(done)) * left
     idle = len(record["runs"]) - len(record["launched"])
     run = Run(folder)
     result = run.result
-    text = f"[{idle + len(done)}/{len(record['runs'])}] {run.slug}: "
+    parts = []
     if result["status"] != "complete":
-        text += f"FAILED: {result['error']}"
+        parts.append(f"FAILED: {result['error']}")
     elif folder.name in record["trained"]:
         metrics = [f"{name} {_value(value)}" for name, value in result["metrics"].items() if name.startswith("test/")]
-        text += ", ".join(metrics) + f" in {duration(result['seconds'])}"
-    text += _measured(run, record, first=folder.name not in record["trained"])
+        parts.append(", ".join(metrics) + f" in {duration(result['seconds'])}")
+    if good := [one for one in taken if not one.error]:
+        names, spent = ", ".join(one.name for one in good), sum(one.seconds for one in good)
+        parts.append(f"measured {names} in {duration(spent)}")
+    parts += [f"measures.{one.name} FAILED: {one.error}" for one in taken if one.error]
+    text = f"[{idle + len(done)}/{len(record['runs'])}] {run.slug}: " + ("; ".join(parts) or "measured already")
     return text + (f"; about {duration(seconds)} left" if left else "")
-
-
-def _measured(run: Any, record: dict[str, Any], first: bool) -> str:
-    """What to say of the measures of a run; nothing where there are none."""
-    from hw1.runs import asks_in, read_measured
-
-    found = [(ask, read_measured(ask.file(run.path))) for ask in asks_in(record)]
-    good = [(ask.name + ask.label, one.seconds) for ask, one in found if one is not None and not one.error]
-    parts = []
-    if good:
-        names, seconds = ", ".join(name for name, _ in good), sum(spent for _, spent in good)
-        parts.append(f"measured {names} in {duration(seconds)}")
-    parts += [f"measures.{ask.name} FAILED: {one.error}" for ask, one in found if one is not None and one.error]
-    return ("" if first or not parts else "; ") + "; ".join(parts)
 
 
 def _value(value: float | list[float]) -> str:

@@ -24,8 +24,8 @@ def run(config: Any) -> None:
     if hydra.mode != RunMode.MULTIRUN:
         problem = "hydra.mode: got RUN, expected MULTIRUN: a run's folder and key are picked by the sweeper"
         fail(ConfigError(problem), full=False)
-    folder, sweep = Path(hydra.runtime.output_dir), Path(config.sweep)
-    record = read_json(sweep / "sweep.json")
+    folder = Path(hydra.runtime.output_dir)
+    record = read_json(Path(config.sweep))
     asks = asks_in(record)
     if config.measured_sweep is None:
         from hw1.training.fit import fit
@@ -38,10 +38,10 @@ def run(config: Any) -> None:
         for name, part in parts.items():  # what users of Hydra look for
             write_text(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part))
         if result["status"] != "complete":
-            print(job_line(sweep, folder), flush=True)
+            print(job_line(record, folder, []), flush=True)
             return
-    take(Run(folder), asks)
-    print(job_line(sweep, folder), flush=True)
+    taken = take(Run(folder), asks, None if folder.name in record["trained"] else record["measuring_threads"])
+    print(job_line(record, folder, taken), flush=True)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

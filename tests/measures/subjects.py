@@ -30,3 +30,11 @@ def train(net, examples, steps, lr=1e-2):
         examples_loss.backward()
         optimizer.step()
     return net
+
+
+def broken(net, how):
+    """The same network after it has diverged: its weights are NaN, or finite and its loss is not."""
+    with torch.no_grad():
+        last = list(net.parameters())[-1]
+        last.fill_({"weights": float("nan"), "loss": 1e30}[how])
+    return net

@@ -1,10 +1,11 @@
+import copy
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load
-from subjects import function, subject_of, train
+from subjects import broken, function, subject_of, train
 
 from hw1.curvature import EmpiricalRisk
 from hw1.data import Digits
@@ -97,6 +98,69 @@ def test_the_search_ends_where_the_gradient_is_zero():
         assert (row["reason"] == "converged") == (row["gradient_norm"] < 1e-6)
 
 
+def same(one, two):
+    """Whether two rows hold the same, but for whose they are; NaN is NaN."""
+    return one.keys() == two.keys() and all(
+        name == "member" or value == two[name] or (value != value and two[name] != two[name])
+        for name, value in one.items()
+    )
+
+
+@pytest.mark.parametrize("exact_up_to", [500, 0])
+@pytest.mark.parametrize("how", ["weights", "loss"])
+def test_a_member_that_diverged_does_not_cost_the_others_theirs(how, exact_up_to):
+    nets = [train(Mlp((1,), 1, hidden=[2], activation="tanh"), function(), steps=60) for _ in range(2)]
+    three = [nets[0], broken(Mlp((1,), 1, hidden=[2], activation="tanh"), how), nets[1]]
+    settings = {"samples": 5, "steps": 7, "exact_up_to": exact_up_to, "search_iterations": 5 if exact_up_to else 0}
+    without = found_of(subject_of(nets, function()), **settings)
+    found = found_of(subject_of(three, function()), **settings)
+    assert [row["member"] for row in found.rows] == list(range(3)) * (2 if exact_up_to else 1)
+    others = [row for row in found.rows if row["member"] != 1]
+    assert len(others) == len(without.rows) and all(map(same, others, without.rows))
+    lost = [row for row in found.rows if row["member"] == 1]
+    for row, other in zip(lost, others[::2], strict=True):
+        assert row.keys() == other.keys() and row["reason"] == "not finite" and row["constant"] is False
+        told = {"member", "epoch", "phase", "reason", "estimator", "constant", "iterations"}
+        assert row["estimator"] == other["estimator"] and all(math.isnan(row[name]) for name in row.keys() - told)
+    assert [math.isnan(value) for value in found.values["minimal_ratio/zero"]] == [False, True, False]
+    if exact_up_to:
+        assert lost[1]["iterations"] == 0
+        points = load(found.files[POINTS])["theta"]
+        assert torch.equal(points[[0, 2]], load(without.files[POINTS])["theta"]) and points[1].isnan().all()
+
+
+def test_where_all_diverged_every_row_says_so():
+    nets = [broken(Mlp((1,), 1, hidden=[2]), "weights") for _ in range(2)]
+    found = found_of(subject_of(nets, function()), search_iterations=3)
+    assert [row["reason"] for row in found.rows] == ["not finite"] * 4
+    assert load(found.files[POINTS])["theta"].isnan().all()
+
+
+def test_members_have_the_running_statistics_of_their_own():
+    torch.manual_seed(0)
+    x = Digits().load().train_x
+    nets = [Cnn((1, 8, 8), 10, layers=["c3(2)", "bn", "p2", 4], activation="tanh") for _ in range(3)]
+    for scale, net in enumerate(nets, 1):
+        net.train()(scale * x[:200])
+    settings = {"samples": 5, "search_iterations": 2}
+
+    def of(*members):
+        return found_of(subject_of([copy.deepcopy(net) for net in members], Digits(), train_size=40), **settings)
+
+    together = of(*nets)
+    shared = ("sampled", "sampled_error")  # the neighbours of all are drawn one after another
+    for member, net in enumerate(nets):
+        alone = of(net)
+        own = [row for row in together.rows if row["member"] == member]
+        assert len(own) == len(alone.rows) == 2
+        for one, two in zip(own, alone.rows, strict=True):
+            assert same({**one, **dict.fromkeys(shared)}, {**two, **dict.fromkeys(shared)})
+        assert torch.equal(load(together.files[POINTS])["theta"][member], load(alone.files[POINTS])["theta"][0])
+    for net in nets[1:]:  # what measured them by the first one's statistics gave other numbers
+        net.load_state_dict({**net.state_dict(), **{name: value for name, value in nets[0].named_buffers()}})
+    assert of(*nets).rows[1]["loss"] != together.rows[1]["loss"]
+
+
 def test_it_asks_for_the_weights_where_the_objective_changes():
     after = {"minimise": "squared_gradient_norm", "after": 2}
     measure = MinimalRatio(**SETTINGS)
@@ -144,6 +208,12 @@ def test_a_search_without_exact_hessians_is_refused():
     with pytest.raises(ValueError, match=message):
         measure.check(RunSettings.check(run_settings()), 10)
     measure.check(RunSettings.check(run_settings()), 9)
+
+
+def test_a_search_while_training_is_refused():
+    with pytest.raises(ValueError, match=r"^search_iterations: got 3, expected 0 while training$"):
+        MinimalRatio(**SETTINGS | {"search_iterations": 3}).check_tracked()
+    MinimalRatio(**SETTINGS).check_tracked()
 
 
 @pytest.mark.parametrize(("name", "value"), [("exact_up_to", -1), ("probes", 1), ("samples", 0), ("radius", 1.5)])

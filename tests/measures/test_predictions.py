@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load
-from subjects import function, subject_of
+from subjects import broken, function, subject_of
 
 from hw1.data import Digits
 from hw1.measures import Predictions
@@ -45,11 +45,17 @@ def test_classes_have_no_errors():
 
 
 def test_a_member_that_diverged_is_no_constant():
-    broken = Mlp((1,), 1, hidden=[6])
-    with torch.no_grad():
-        broken[1].weight.fill_(math.nan)
-    found = Predictions().take(subject_of([dead(), broken], function()), {})
+    net = broken(Mlp((1,), 1, hidden=[6]), "weights")
+    found = Predictions().take(subject_of([dead(), net], function()), {})
     assert found.values["predictions/constant"] == [1.0, 0.0]
     assert math.isnan(found.values["predictions/test_mae"][1]) and not math.isnan(
         found.values["predictions/test_mae"][0]
     )
+
+
+def test_a_member_whose_loss_overflows_has_no_errors():
+    net = broken(Mlp((1,), 1, hidden=[6]), "loss")
+    found = Predictions().take(subject_of([dead(), net], function()), {})
+    assert found.values["predictions/constant"] == [1.0, 0.0]
+    assert [math.isnan(value) for value in found.values["predictions/train_max_error"]] == [False, True]
+    assert load(found.files[TEST])["predicted"].isnan().all(1).tolist() == [False, True]

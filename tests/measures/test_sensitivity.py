@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from subjects import function, subject_of
+from subjects import broken, function, subject_of
 
 from hw1.data import Digits
 from hw1.measures import Sensitivity
@@ -50,3 +50,11 @@ def test_regression_has_no_softmax():
     assert values["sensitivity/outputs"] == pytest.approx(np.mean(slopes), rel=1e-5)
     expected = np.mean([2 * error * slope for error, slope in zip(errors, slopes, strict=True)])
     assert values["sensitivity/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_member_that_diverged_does_not_cost_the_others_theirs():
+    nets = [Mlp((1, 8, 8), 10, hidden=[4]) for _ in range(2)]
+    without = Sensitivity().take(subject_of(nets[:1], Digits(), train_size=50), {})
+    found = Sensitivity().take(subject_of([nets[0], broken(nets[1], "weights")], Digits(), train_size=50), {})
+    assert all(found.values[name][0] == value for name, (value,) in without.values.items())
+    assert np.isnan(found.values["sensitivity/loss"][1]) and np.isnan(found.values["sensitivity/softmax"][1])

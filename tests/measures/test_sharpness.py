@@ -1,7 +1,9 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
-from subjects import subject_of, train
+from subjects import broken, subject_of, train
 
 import hw1.curvature
 from hw1.data import Digits, Function
@@ -89,6 +91,22 @@ def test_members_are_measured_as_if_alone():
     assert found.memory["eigenvectors"].shape == (2, 19)
 
 
+@pytest.mark.parametrize("how", ["weights", "loss"])
+def test_a_member_that_diverged_does_not_cost_the_others_theirs(how):
+    nets = [train(Mlp((1,), 1, hidden=[6], activation="tanh"), function(), steps=20) for _ in range(2)]
+    _, without = values_of(subject_of(nets, function()))
+    three = [nets[0], broken(Mlp((1,), 1, hidden=[6], activation="tanh"), how), nets[1]]
+    _, found = values_of(subject_of(three, function()))
+    for name, values in found.values.items():
+        assert [values[0], values[2]] == without.values[name] and math.isnan(values[1]), name
+    memory = found.memory["eigenvectors"]
+    assert torch.equal(memory[[0, 2]], without.memory["eigenvectors"]) and not memory[1].any()
+    whole = [nets[0], Mlp((1,), 1, hidden=[6], activation="tanh"), nets[1]]  # where there was no start, none is taken
+    _, again = values_of(subject_of(whole, function()), found.memory)
+    _, cold = values_of(subject_of([whole[1]], function()))
+    assert [values[1] for values in again.values.values()] == [value for (value,) in cold.values.values()]
+
+
 def test_while_training_the_eigenvector_is_searched_from_the_last_one(monkeypatch):
     torch.manual_seed(0)
     net, sets, products = Mlp((1, 8, 8), 10, hidden=[32, 16]), Digits().load(), []
@@ -114,6 +132,10 @@ def test_while_training_the_eigenvector_is_searched_from_the_last_one(monkeypatc
         memory = found.memory
         net.train()
     assert sum(products[3::2]) < sum(products[2::2])
+
+
+def test_the_adaptive_one_has_the_unit_of_the_loss():
+    assert {name for name, column in Sharpness.columns.items() if column.unit} == {"sharpness/adaptive"}
 
 
 BAD = {

@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load
-from subjects import function, subject_of, train
+from subjects import broken, function, subject_of, train
 
 from hw1.data import Digits
 from hw1.measures import Spectrum
@@ -35,6 +37,21 @@ def test_it_agrees_with_all_eigenvalues():
         assert found.values["spectrum/mean"][member] == pytest.approx(values.mean().item(), abs=4 * error + 1e-6)
         weights = density["weights"][member]
         assert torch.allclose(weights.sum(1), torch.ones(20).double(), atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["weights", "loss"])
+def test_a_member_that_diverged_does_not_cost_the_others_theirs(how):
+    nets = [Mlp((1,), 1, hidden=[6], activation="tanh") for _ in range(2)]
+    without = Spectrum(**SETTINGS).take(subject_of(nets, function()), {})
+    three = [nets[0], broken(Mlp((1,), 1, hidden=[6], activation="tanh"), how), nets[1]]
+    found = Spectrum(**SETTINGS).take(subject_of(three, function()), {})
+    for name, values in found.values.items():
+        assert [values[0], values[2]] == without.values[name] and math.isnan(values[1]), name
+    density, alone = load(found.files[DENSITY]), load(without.files[DENSITY])
+    assert all(torch.equal(density[name][[0, 2]], alone[name]) for name in ("nodes", "weights"))
+    assert density["nodes"][1].isnan().all() and not density["weights"][1].any()
+    lost = Spectrum(**SETTINGS).take(subject_of([three[1]], function()), {})
+    assert load(lost.files[DENSITY])["nodes"].shape == (1, 20, 19)
 
 
 def test_a_part_of_the_training_set_is_the_seeds():

@@ -14,7 +14,7 @@ from PIL import Image
 
 from hw1.reproduction.claims import Rule, fill
 from hw1.reproduction.finished import experiments, finished
-from hw1.reproduction.statistic import describe, statistic
+from hw1.reproduction.statistic import in_words, statistic
 from hw1.settings.identity import ConfigError
 from hw1.studies.headlines import Headline
 from made_runs import make_run, make_sweep
@@ -227,10 +227,10 @@ def test_the_claims_of_the_reports_can_be_read_and_name_experiments():
     assert {claim["report"] for claim in claims} == {"000", "001", "002", "003", "004"}
     for claim in claims:
         Rule.parse(claim["holds"])
-        assert describe(claim["statistic"])
+        assert in_words(claim["statistic"])
         assert claim["experiment"] in known
     with (ROOT / "docs" / "claims.csv").open(newline="") as file:
         written = [(row["claim"], row["report"], row["statistic"], row["rule"]) for row in csv.DictReader(file)]
-    assert written == [(c["claim"], c["report"], describe(c["statistic"]), c["holds"]) for c in claims], (
+    assert written == [(c["claim"], c["report"], in_words(c["statistic"]), c["holds"]) for c in claims], (
         "run python -m hw1 claims"
     )

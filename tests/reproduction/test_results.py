@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from hw1.reproduction.finished import experiments, finished, named
-from hw1.reproduction.results import COLUMNS, expected_hours, experiment_of, fill, read, value_of, with_table
+from hw1.reproduction.results import COLUMNS, expected_hours, experiment_of, fill, leading_number, read, with_table
 from hw1.reproduction.statistic import share_at_or_below
 from hw1.settings import ConfigError
 from hw1.studies.headlines import Headline
@@ -52,6 +52,8 @@ def test_the_sweep_that_speaks_for_an_experiment(tmp_path):
     ended(tmp_path, ["experiment=hand"], time="2026-01-01")
     most = ended(tmp_path, ["experiment=hand", "seed=0,1,2,3", "output=x"], seeds=(0, 1, 2, 3), time="2026-01-02")
     ended(tmp_path, ["experiment=hand"], time="2026-01-03")
+    ended(tmp_path, ["experiment=other", "measures=[sharpness]", "measures.sharpness.examples=9"], time="2026-01-01_1")
+    ended(tmp_path, ["experiment=track", "measures@callbacks.track.measure=sharpness"], time="2026-01-01_2")
     ended(tmp_path, ["experiment=hand", "budget=quick"], seeds=range(6), time="2026-01-04", budget="quick")
     ended(tmp_path, ["experiment=hand", "optimizer.lr=1"], seeds=range(7), time="2026-01-05")
     ended(tmp_path, ["experiment=hand"], seeds=range(8), time="2026-01-06", status="failed")
@@ -60,7 +62,8 @@ def test_the_sweep_that_speaks_for_an_experiment(tmp_path):
     damaged.mkdir()
     (damaged / "sweep.json").write_text("{")
     found = finished(tmp_path)
-    assert set(found) == {"hand", "quick"}
+    assert set(found) == {"hand", "other", "quick"}
+    assert found["other"].command.endswith("experiment=other measures=[sharpness] measures.sharpness.examples=9")
     assert found["hand"].sweep.path == most and found["hand"].seeds == 4 and found["hand"].seconds == 4 * 1.5
     assert found["hand"].command == "python train.py experiment=hand seed=0,1,2,3"
     assert found["quick"].budget == "quick"
@@ -206,7 +209,7 @@ def test_the_reported_values_name_experiments():
     for name in yaml.safe_load((ROOT / "docs" / "reported.yaml").read_text(encoding="utf-8")):
         assert name in known
         for row in yaml.safe_load((ROOT / "docs" / "reported.yaml").read_text(encoding="utf-8"))[name]:
-            assert not row.get("reported") or value_of(row["reported"]) > 0
+            assert not row.get("reported") or leading_number(row["reported"]) > 0
 
 
 def test_the_share_of_members_at_or_below_a_reported_value(checkout):
@@ -233,4 +236,4 @@ def test_the_share_of_members_at_or_below_a_reported_value(checkout):
 @pytest.mark.parametrize("text", ["", "about 3", "(3)"])
 def test_a_reported_value_begins_with_its_number(text):
     with pytest.raises(ConfigError, match=r"^reported: got .*, expected a number first"):
-        value_of(text)
+        leading_number(text)

@@ -8,7 +8,7 @@ import yaml
 
 from composed import CONF, plain
 from hw1.settings import ConfigError, RunSettings, run_key, run_seed
-from hw1.settings.run_settings import TOP, refuse_unknown
+from hw1.settings.run_settings import TOP, Objective, refuse_unknown
 from made_runs import run_settings
 
 
@@ -108,3 +108,10 @@ def test_a_key_that_nothing_reads_is_refused_of_a_new_run_only():
 def test_every_key_of_the_command_is_known():
     refuse_unknown(plain("model=mlp"))
     assert set(yaml.safe_load((CONF / "train.yaml").read_text())) - {"defaults", "hydra"} <= set(TOP)
+
+
+def test_the_phase_is_what_moved_the_weights_last():
+    loss, both, only = Objective(), Objective("squared_gradient_norm", 2), Objective("squared_gradient_norm")
+    assert [loss.phase(epoch) for epoch in (0, 3)] == ["training"] * 2
+    assert [both.phase(epoch) for epoch in (1.5, 2, 2.1, 3)] == ["training"] * 2 + ["gradient_norm"] * 2
+    assert [only.phase(epoch) for epoch in (0, 0.1, 1)] == ["training", "gradient_norm", "gradient_norm"]

@@ -240,16 +240,33 @@ def test_a_measurement_with_other_settings_has_columns_of_its_own(tmp_path):
     assert set(tables["points"]["sharpness/trace[examples=2048]"]) == {1.0}
 
 
-def test_the_title_says_over_how_many_examples_sharpness_is(tmp_path):
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"sharpness": {"examples": 100}}, "sharpness over 100 random training examples"),
+        ({"sharpness": {"examples": None}}, "sharpness over 1,437 random training examples"),
+        (
+            {"sharpness": {"examples": 100}, "fisher": {"examples": 9000}, "norms": {}},
+            "sharpness over 100 random training examples, fisher over 1,437 random training examples",
+        ),
+    ],
+)
+def test_the_title_says_over_how_many_examples_measures_are(asked, words, tmp_path):
     folders = []
     for size in SIZES:
         folders.append(make_run(tmp_path, size, metrics=metrics_of(size, 0))[0])
-        measured_by_hand(folders[-1], "sharpness", {"sharpness/trace": 1.0}, examples=100)
-    asked = [ask_for("sharpness", examples=100)]
-    tables = measured(Sweep.read(make_sweep(tmp_path, folders, KEYS, measures=asked)), tmp_path)
-    assert set(tables["points"]["sharpness_examples"]) == {100}
+        for name, settings in asked.items():
+            measured_by_hand(folders[-1], name, {f"{name}/trace": 1.0, f"{name}/other": 2.0}, **settings)
+    asks = [ask_for(name, **settings) for name, settings in asked.items()]
+    tables = measured(Sweep.read(make_sweep(tmp_path, folders, KEYS, measures=asks)), tmp_path)
     title = study().draw(tables, KEYS)["sharpness"].get_suptitle()
-    assert "sharpness over 100 random training examples" in title
+    assert title.endswith(f"band: their range; {words}")
+    assert (
+        study("loss_gap")
+        .draw(measured(Sweep.read(tmp_path / "hand"), tmp_path, "loss_gap"), KEYS)["gap"]
+        .get_suptitle()
+        .endswith(f"one point a network; {words}")
+    )
 
 
 def test_no_complete_run_is_no_table(tmp_path):

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hw1.callbacks import GradientNorm
 from hw1.measures.cache import Cache
 from hw1.runs import Sweep
 from hw1.settings import ConfigError
@@ -84,11 +85,35 @@ def test_the_figure_shows_loss_norm_and_layers_on_log_axes(tables):
     assert "1 constant predictor" in axes[1].get_title() and "n = 3" in axes[0].get_title()
 
 
-def test_a_run_that_was_not_measured_is_named(sweep, tmp_path):
-    for file in (sweep.runs[4].path / "measures").iterdir():
-        file.unlink()
-    with pytest.raises(ConfigError, match=r"^measures: got nothing of predictions on .*seed=1_lr=0\.01-"):
-        GradientNormCurves(bins=10).measure(sweep, Cache(tmp_path / "measurements"))
+def test_a_run_that_was_not_measured_is_left_out_unless_none_was(sweep, tmp_path):
+    def forget(run):
+        for file in (run.path / "measures").iterdir():
+            file.unlink()
+
+    forget(sweep.runs[4])
+    question, cache = GradientNormCurves(bins=10), Cache(tmp_path / "measurements")
+    tables = question.measure(sweep, cache)
+    assert list(tables["ends"]["seed"]) == [0, 1, 2, 0, 2]
+    assert tables["curves"].groupby("optimizer.lr")["n"].unique().explode().to_dict() == {1e-3: 3, 1e-2: 2}
+    lines = {line.name: line.n for line in question.headlines(tables, KEYS)}
+    assert lines["final_loss optimizer.lr=0.01"] == 2 and question.draw(tables, KEYS)
+    for run in sweep.runs[:4] + sweep.runs[5:]:
+        forget(run)
+    with pytest.raises(ConfigError, match=r"^measures: got nothing of predictions on .*seed=0_lr=0\.001-.* and 5 more"):
+        question.measure(sweep, cache)
+
+
+class Norms(GradientNorm):
+    """A user's own."""
+
+
+def test_a_subclass_under_another_name_logs_gradient_norms_too():
+    predictions = {"predictions": {"_target_": "hw1.measures.Predictions"}}
+    own = {"mine": {"_target_": f"{__name__}.Norms", "every_n_steps": 1, "per_layer": False}}
+    GradientNormCurves(bins=10).check([checked(callbacks=own, measures=predictions)], [])
+    other = {"gradient_norm": {"_target_": "hw1.callbacks.WeightSnapshots"}}
+    with pytest.raises(ConfigError, match=r"^callbacks: got none that logs gradient norms"):
+        GradientNormCurves(bins=10).check([checked(callbacks=other, measures=predictions)], [])
 
 
 def test_runs_without_gradient_norms_or_predictions_are_refused():

@@ -4,7 +4,7 @@ from hw1.plots.learning_curves import draw_learning_curves
 from hw1.runs import Sweep
 from hw1.settings import ConfigError
 from hw1.studies.learning_curves import DESCRIBED, architecture, depth, ends, learning_curves
-from made_classifiers import METRICS, make_classifier
+from made_classifiers import METRICS, make_classifier, make_presets
 from made_runs import make_run, make_sweep
 
 
@@ -63,6 +63,14 @@ def test_the_end_is_the_end_of_training_not_the_last_evaluation(tmp_path):
 def test_what_a_run_is_called(swept, runs, series, tmp_path):
     curves = learning_curves(made(tmp_path, swept, runs))
     assert list(curves["series"].unique()) == series
+
+
+def test_presets_of_one_size_are_told_apart(tmp_path):
+    sweep = make_presets(tmp_path, lambda name, seed, metric, epoch, member: float(seed + 10 * (name == "mlp_tanh")))
+    names = [f"4 (310 parameters), model={name}" for name in ("mlp_relu", "mlp_tanh")]
+    for table in (learning_curves(sweep), ends(sweep)):
+        assert list(table["series"].unique()) == names and set(table["architecture"]) == {"4"}
+        assert table.groupby("series")["seed"].nunique().tolist() == [2, 2]
 
 
 @pytest.mark.parametrize(

@@ -77,11 +77,38 @@ def test_runs_that_do_not_measure_are_refused():
         MinRatio().check([checked()], [])
 
 
-def test_a_run_that_was_not_measured_is_named(tmp_path):
-    folder, _ = make_run(tmp_path)
-    sweep = Sweep.read(make_sweep(tmp_path, [folder], [], measures=["minimal_ratio"]))
-    with pytest.raises(ConfigError, match=r"^measures: got nothing of minimal_ratio on .*; run the command again"):
+def test_a_run_that_was_not_measured_is_left_out_unless_none_was(tmp_path):
+    (one, _), (two, _) = (make_run(tmp_path, seed=seed) for seed in (0, 1))
+    sweep = Sweep.read(make_sweep(tmp_path, [one, two], ["seed"], measures=["minimal_ratio"]))
+    with pytest.raises(ConfigError, match=r"^measures: got nothing of minimal_ratio on .* and 1 more; run the command"):
         MinRatio().measure(sweep, Cache(tmp_path))
+    measured_by_hand(two, "minimal_ratio", rows=json.loads(rows(1).to_json(orient="records")))
+    tables = MinRatio().measure(sweep, Cache(tmp_path))
+    assert set(tables["points"]["run"]) == {two.name} and set(tables["points"]["seed"]) == {1}
+    assert MinRatio().headlines(tables, sweep.keys) and MinRatio().draw(tables, sweep.keys)
+
+
+def test_points_that_are_not_finite_are_counted_and_not_drawn(tmp_path):
+    folder, _ = make_run(tmp_path, replicas=40)
+    made = rows()
+    numbers = ["loss", "positive", "negative", "sampled", "sampled_error", "gradient_norm", "estimator"]
+    made[[*numbers, "constant"]] = made[[*numbers, "constant"]].astype(object)
+    for first in (0, 50):  # of each phase three, the first row among them
+        made.loc[first : first + 2, "reason"] = "not finite"
+        made.loc[first : first + 2, [*numbers, "constant"]] = None
+    measured_by_hand(folder, "minimal_ratio", rows=json.loads(made.to_json(orient="records", double_precision=15)))
+    sweep = Sweep.read(make_sweep(tmp_path, [folder], [], measures=["minimal_ratio"]))
+    tables = MinRatio().measure(sweep, Cache(tmp_path))
+    reasons = tables["reasons"].set_index(["phase", "reason", "constant"])["points"]
+    assert reasons["search", "not finite", False] == reasons["training", "not finite", False] == 3
+    assert reasons.sum() == 80
+    lines = {line.name: line for line in MinRatio().headlines(tables, [])}
+    assert lines["converged phase=search"].value == 32 / 40
+    assert lines["spearman_rho_positive phase=search"].n == 27
+    (figure,) = MinRatio().draw(tables, []).values()
+    assert "eigenvalues (all)" in figure.axes[2].get_xlabel() + figure.axes[0].get_xlabel()
+    assert sum(len(container[0].get_xdata()) for container in figure.axes[1].containers) == 37
+    assert "not finite" not in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_bootstrap_intervals_cover_the_correlation_at_the_stated_rate():

@@ -7,7 +7,7 @@ from hw1.measures.cache import Cache
 from hw1.runs import Sweep
 from hw1.settings import ConfigError, RunSettings
 from hw1.studies import ActualTask, ParamsVsGeneralization
-from made_classifiers import METRICS, make_classifier
+from made_classifiers import METRICS, make_classifier, make_presets
 from made_runs import checked, make_run, make_sweep, run_settings
 
 HIDDEN = ([8], [2], [4], [5, 2], [16], [12])  # not in order
@@ -95,6 +95,27 @@ def test_a_figure_for_every_other_swept_key(tmp_path):
     assert "optimizer.lr = 0.2" in figures["params_vs_generalization_lr=0.2"].get_suptitle()
     gaps = [number.name for number in study().headlines(tables, keys) if number.name.startswith("gap ")]
     assert len(gaps) == 4 and gaps[0] == "gap optimizer.lr=0.1 parameters=310 4"
+
+
+def test_presets_of_one_size_are_not_averaged(tmp_path):
+    level = {"relu": 0.2, "tanh": 0.4, "wide": 0.6}
+    presets = [("tanh", [4], "tanh"), ("relu", [4], "relu"), ("wide", [8], "relu")]
+    sweep = make_presets(tmp_path, lambda name, seed, metric, *_: level[name] + 0.1 * seed, presets)
+    tables = study().measure(sweep, Cache(tmp_path))
+    found = {number.name: number for number in study().headlines(tables, sweep.keys)}
+    accuracies = {name: number for name, number in found.items() if name.startswith("test_accuracy")}
+    assert {number.n for number in accuracies.values()} == {2}
+    assert {name: number.value for name, number in accuracies.items()} == pytest.approx(
+        {
+            "test_accuracy parameters=310 4, model=relu": 0.25,
+            "test_accuracy parameters=310 4, model=tanh": 0.45,
+            "test_accuracy parameters=610 8": 0.65,
+        }
+    )
+    (figure,) = study().draw(tables, sweep.keys).values()
+    for line in (line for axes in figure.axes for line in axes.lines):
+        assert line.get_xdata().tolist() == [310, 310, 610]
+        assert line.get_ydata().tolist() == pytest.approx([0.25, 0.45, 0.65])
 
 
 def test_against_depth(tmp_path):

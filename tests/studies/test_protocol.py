@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from hw1.settings import ConfigError
+from hw1.studies import ActualTask, GradientNormCurves, SimulateFunction
 from hw1.studies.headlines import headline
 from hw1.studies.protocol import make
 
@@ -27,6 +28,26 @@ def test_one_value_has_no_interval():
 def test_equal_values_have_an_interval_of_no_length_and_nan_stays_nan():
     assert str(headline("x", [2.0, 2.0])) == "x = 2 [2, 2], n = 2"
     assert math.isnan(headline("x", [1.0, math.nan, 2.0]).value)
+
+
+@pytest.mark.parametrize(
+    ("node", "kind"),
+    [
+        ({"_target_": "hw1.studies.GradientNorm", "bins": 150}, GradientNormCurves),
+        ({"_target_": "hw1.studies.ActualTask", "reported": {"mnist": {"571": 97.0}}}, ActualTask),
+        (
+            {
+                "_target_": "hw1.studies.SimulateFunction",
+                **{"reach": 1e-4, "bins": 200, "reported": {"sin_2": {"1-6-1": 1e-3}}, "swapped": {"sin_2": ["1-6-1"]}},
+            },
+            SimulateFunction,
+        ),
+    ],
+)
+def test_a_study_of_an_earlier_version_is_translated(node, kind):
+    assert isinstance(make(node), kind)
+    with pytest.raises(ConfigError, match=r"^study\.reportet: no such setting"):
+        make(node | {"reportet": 1})
 
 
 def test_make_names_the_key():

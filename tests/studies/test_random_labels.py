@@ -6,7 +6,7 @@ from hw1.measures.cache import Cache
 from hw1.runs import Sweep
 from hw1.settings import ConfigError
 from hw1.studies import RandomLabels
-from made_classifiers import make_classifier
+from made_classifiers import make_classifier, make_presets
 from made_runs import checked, make_run, make_sweep, run_settings
 
 KEYS = ["dataset.corruption", "seed"]
@@ -49,6 +49,21 @@ def test_the_headlines(tables):
     assert found["test_accuracy corruption=1.0"].value == pytest.approx(0.11)
     assert found["test_accuracy corruption=0.5"].value == pytest.approx(0.21)
     assert found["share_fitted corruption=0.5"].value == 0.5
+
+
+def test_presets_of_one_size_are_not_averaged(tmp_path):
+    def value(name, seed, metric, epoch, member):
+        return epoch * 0.31 + 0.01 * seed if name == "mlp_tanh" else 0.5 + 0.2 * seed
+
+    sweep = make_presets(tmp_path, value)
+    tables = study().measure(sweep, Cache(tmp_path))
+    assert tables["fits"]["epochs_to_fit"].isna().tolist() == [True, True, False, False]
+    found = {number.name: number for number in study().headlines(tables, sweep.keys)}
+    assert len(found) == 6 and {number.n for number in found.values()} == {2}
+    assert found["train_accuracy 4 (310 parameters), model=mlp_relu"].value == pytest.approx(0.6)
+    assert found["test_accuracy 4 (310 parameters), model=mlp_tanh"].value == pytest.approx(0.935)
+    (figure,) = study().draw(tables, sweep.keys).values()
+    assert [len(axes.lines) for axes in figure.axes] == [4, 4] and "n = 2" in figure.get_suptitle()
 
 
 def test_loss_and_accuracy_side_by_side(tables):

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -199,6 +200,22 @@ def test_a_network_that_failed_on_one_function_leaves_the_others_their_room(whol
     figure = study().draw(tables, KEYS)["loss"]
     figure.draw_without_rendering()
     assert all(ax.get_window_extent().width > 0.3 * figure.bbox.width for ax in figure.axes)
+
+
+def test_a_run_that_was_not_measured_is_left_out_unless_none_was(tmp_path):
+    folders = [make(tmp_path, hidden)[0] for hidden in LOSSES]
+    sweep = Sweep.read(make_sweep(tmp_path, folders, KEYS, measures=["predictions"]))
+    for i, folder in enumerate(folders):
+        shutil.rmtree(folder / "measures")
+        if i == 0:
+            tables = study().measure(sweep, Cache(tmp_path))
+            assert all(set(table["network"]) == {"1-3-2-1"} for table in tables.values()) and len(tables) == 4
+            assert len(study().headlines(tables, KEYS)) == 2 and set(study().draw(tables, KEYS)) == {
+                "loss",
+                "predictions",
+            }
+    with pytest.raises(ConfigError, match=r"^measures: got nothing of predictions on .* and 1 more; run the command"):
+        study().measure(sweep, Cache(tmp_path))
 
 
 def test_classes_are_refused():

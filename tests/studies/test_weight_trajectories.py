@@ -9,6 +9,7 @@ import scipy.stats
 from safetensors.torch import save_model
 from sklearn.decomposition import PCA
 
+from hw1.callbacks import WeightSnapshots
 from hw1.data import Digits
 from hw1.measures.cache import Cache
 from hw1.models import Cnn
@@ -277,6 +278,18 @@ def test_what_the_runs_must_keep():
         ConfigError, match=r"^callbacks: got WeightSnapshots, .*callbacks=\[weight_snapshots,gradient_norm"
     ):
         study(filters=["0.weight"]).check([checked(callbacks=kept)], [])
+
+
+class Snapshots(WeightSnapshots):
+    """A user's own."""
+
+
+def test_snapshots_are_known_by_what_writes_them_not_by_its_name():
+    own = {"mine": {"_target_": f"{__name__}.Snapshots", "every_n_epochs": 1}}
+    study().check([checked(callbacks=own)], ["seed"])
+    other = {"weight_snapshots": {"_target_": "hw1.callbacks.GradientNorm", "every_n_steps": 1, "per_layer": False}}
+    with pytest.raises(ConfigError, match=r"^callbacks: got GradientNorm, expected WeightSnapshots among them"):
+        study().check([checked(callbacks=other)], [])
 
 
 def test_filters_at_the_smallest_gradient_norm_and_at_the_end(tmp_path):

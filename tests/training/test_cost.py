@@ -1,5 +1,7 @@
 """The arithmetic of an estimate, and its structure on a small run; never its seconds."""
 
+import pytest
+
 from hw1.settings import RunSettings
 from hw1.training.cost import bytes_of, cost_group, cost_of, seconds_of
 from made_runs import run_settings
@@ -26,9 +28,10 @@ def test_runs_that_differ_in_seed_or_rate_cost_the_same():
     assert one == two and len({one, *others}) == 3
 
 
-def test_the_disk_of_a_small_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["weight_snapshots", "mine"])
+def test_the_disk_of_a_small_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    snapshots = {"weight_snapshots": {"_target_": "hw1.callbacks.WeightSnapshots", "every_n_epochs": 1}}
+    snapshots = {name: {"_target_": "hw1.callbacks.WeightSnapshots", "every_n_epochs": 1}}
     found = cost_of(settings(hidden=(50,), callbacks=snapshots))
     weights = 4 * (65 * 50 + 51 * 10)
     state = 2 * weights + 4 * 4  # Adam's two moments, and a step counter for each of four tensors

@@ -1,13 +1,14 @@
 """The gradient's l2 norm along training."""
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from hw1.metrics import GRADIENT_NORM
 from hw1.models import Members
 from hw1.training.step_records import FETCH_EVERY, StepBuffer, log_members
 from hw1.training.task import Task
@@ -41,6 +42,8 @@ class GradientNorm(Callback):
     Raises:
         ValueError: `every_n_steps` is not positive.
     """
+
+    gradient_norms: ClassVar[bool] = True  # what studies look for in a callback's class
 
     def __init__(self, every_n_steps: int, per_layer: bool) -> None:
         if every_n_steps < 1:
@@ -89,9 +92,9 @@ class GradientNorm(Callback):
         layers = defaultdict(list)  # layer -> positions of its parameters
         for position, name in enumerate(own):
             layers[layer_of(name)].append(position)
-        groups = {"gradient_norm": list(range(len(own)))}
+        groups = {GRADIENT_NORM: list(range(len(own)))}
         if self._per_layer:
-            groups |= {f"gradient_norm/{layer}": at for layer, at in layers.items()}
+            groups |= {f"{GRADIENT_NORM}/{layer}": at for layer, at in layers.items()}
 
         def norms(squares: list[list[float]], at: list[int]) -> list[float]:
             return [sum(member) ** 0.5 for member in zip(*(squares[i] for i in at), strict=True)]

@@ -5,6 +5,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from hw1.metrics import REACHED, TRAIN_LOSS
 from hw1.training.task import Task
 
 
@@ -47,10 +48,10 @@ class StopAtTrainLoss(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Stop if it is reached; before the epoch's checkpoint, which Lightning leaves to the end."""
-        measured = Task.of(pl_module).member_metrics.get("train/loss")  # before the first evaluation there is none
+        measured = Task.of(pl_module).member_metrics.get(TRAIN_LOSS)  # before the first evaluation there is none
         if measured is not None and measured[0] <= self._loss:
             self._reached = trainer.should_stop = True
 
     def on_test_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Tell the run's result."""
-        Task.of(pl_module).add_measured([{"stopped_at_train_loss/reached": float(self._reached)}])
+        Task.of(pl_module).add_measured([{REACHED: float(self._reached)}])

@@ -1,6 +1,7 @@
 """The path of the weights: the network's tensors at initialisation, every N epochs and at the end."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import lightning
 from lightning.pytorch.callbacks import Callback
@@ -21,6 +22,8 @@ class WeightSnapshots(Callback):
     Raises:
         ValueError: `every_n_epochs` is not positive.
     """
+
+    snapshots: ClassVar[bool] = True  # what studies and the estimate of a run's cost look for in a callback's class
 
     def __init__(self, every_n_epochs: int | None) -> None:
         if every_n_epochs is not None and every_n_epochs < 1:

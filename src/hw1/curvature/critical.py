@@ -39,8 +39,8 @@ class CriticalPoints:
         loss: [R].
         gradient_norm: |g|, [R].
         reason: why each search stopped. "converged": |g| < tolerance. "flat": the gradient is almost in the kernel of
-            the Hessian, in 10 iterations in a row or where the search had to end (Frye et al. 2021): its flatness
-            |Hg| / (|H| |g|) is below the one that was asked for. "stalled": no acceptable step. "budget": all
+            the Hessian, in 10 iterations in a row or where the search had to end (Frye et al. 2021): its gradient
+            flatness |Hg| / (|H| |g|) is below the one that was asked for. "stalled": no acceptable step. "budget": all
             iterations spent.
         gradient_flatness: |Hg| / (|H| |g|), |H| the spectral norm, [R]; where |g| < tolerance, that of the point
             before, NaN if there was none.

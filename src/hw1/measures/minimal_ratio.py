@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from hw1.measures.finite import finite, in_float64
 from hw1.measures.protocol import Column, Finding, Measure, Subject, Weights
+from hw1.measures.signs import SHARES, describe, not_finite
 from hw1.settings.run_settings import SQUARED_GRADIENT_NORM
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from hw1.curvature import EmpiricalRisk
     from hw1.settings import RunSettings
 
-FLAT = 1e-3  # |Hg| / (|H| |g|) below which a point is flat (Frye et al. 2021)
-MEMBERS_AT_A_TIME = 10  # Hessians in memory at once: 571 parameters are 2.6 MB each
-TOLERANCES = (1e-1, 1e-2, 1e-3)  # tau / max|lambda| of the quadrature
 POINTS = "critical_points.safetensors"
-SHARES = ("positive", "zero", "negative")
 
 
 class MinimalRatio(Measure):
@@ -31,7 +29,8 @@ class MinimalRatio(Measure):
     `critical_points.safetensors`, theta [R, P]). The columns are the shares at the run's last weights.
 
     Of a row: `loss`, `gradient_norm` |g|, `gradient_flatness` |Hg| / (|H| |g|), `reason` (converged, flat, stalled,
-    budget; see `hw1.curvature.find_critical_points`), `positive`, `zero`, `negative` and their `tolerance`, and both at
+    budget; see `hw1.curvature.find_critical_points`; "not finite" where the member's weights or loss are not, and then
+    all numbers are NaN), `positive`, `zero`, `negative` and their `tolerance`, and both at
     the ladder, `positive@<tol / max|lambda|>`; by quadrature (`estimator`) at tau / max|lambda| = 1e-1, 1e-2 and 1e-3,
     the middle one without a suffix, each with its standard error (`positive_error`); `sampled`, the share of neighbours
     with a higher loss, and `sampled_error`; `largest`, `smallest` (eigenvalues), `nonzero` (number outside the
@@ -99,155 +98,112 @@ class MinimalRatio(Measure):
                 f"above exact_up_to={self._exact_up_to}; objective.minimise=squared_gradient_norm needs no Hessians"
             )
 
+    def check_tracked(self) -> None:
+        """Refuse a search: it would start anew at every occasion, and its points be thrown away.
+
+        Raises:
+            ValueError: there is one.
+        """
+        if self._iterations:
+            raise ValueError(f"search_iterations: got {self._iterations}, expected 0 while training")
+
     def take(self, subject: Subject, memory: Mapping[str, Tensor]) -> Finding:
         """Rows of all members at every moment, and of the points found from the end."""
+        import torch
         from safetensors.torch import save
 
         from hw1.curvature import batched, find_critical_points
 
         seed = subject.seed if self._seed is None else self._seed
-        end = [self._rows(subject, weights, seed) for weights in subject.moments]
-        rows = [row for some in end for row in some]
-        values = {f"minimal_ratio/{name}": [row[name] for row in end[-1]] for name in SHARES}
+        rows: list[dict[str, Any]] = []
+        for weights in subject.moments:
+            alike = _alike(subject, weights)
+            at = self._rows(alike, weights, weights.phase, seed)
+            rows += at
+        values = {f"minimal_ratio/{name}": [row[name] for row in at] for name in SHARES}
         if not self._iterations:
             return Finding(values, rows)
-        risk, last = _risk(subject, subject.end), subject.end
-        starts = last.theta().double()
-        found = find_critical_points(batched(risk), starts, method=self._method, iterations=self._iterations)
-        searched = self._rows_at(risk, found.theta, last.epoch, "search", seed)
+        ends, reasons = [], {}
+        points = torch.full((len(weights.nets), _parameters(weights)), torch.nan, dtype=torch.float64)
+        for few in alike:
+            settings: Any = {"method": self._method, "iterations": self._iterations}
+            found = find_critical_points(batched(few.risk), few.thetas, **settings)
+            ends.append(replace(few, thetas=found.theta))
+            points[few.members] = found.theta.cpu()
+            for member, reason, steps in zip(few.members, found.reason, found.iterations.tolist(), strict=True):
+                reasons[member] = {"reason": reason, "iterations": steps}
+        searched = self._rows(ends, weights, "search", seed)
         for row in searched:
-            row |= {"reason": found.reason[row["member"]], "iterations": int(found.iterations[row["member"]])}
-        return Finding(values, rows + searched, {POINTS: save({"theta": found.theta.contiguous().cpu()})})
+            row |= reasons.get(row["member"], {"iterations": 0})
+        return Finding(values, rows + searched, {POINTS: save({"theta": points})})
 
-    def _rows(self, subject: Subject, weights: Weights, seed: int) -> list[dict[str, Any]]:
-        return self._rows_at(_risk(subject, weights), weights.theta().double(), weights.epoch, weights.phase, seed)
-
-    def _rows_at(self, risk: EmpiricalRisk, thetas: Tensor, epoch: int, phase: str, seed: int) -> list[dict[str, Any]]:
+    def _rows(self, alike: Sequence[_Alike], weights: Weights, phase: str, seed: int) -> list[dict[str, Any]]:
+        """The rows of all members, those that are in none of `alike` included."""
         import torch
 
         from hw1.seeds import mixed
 
-        described = describe(
-            risk,
-            thetas,
-            exact_up_to=self._exact_up_to,
-            probes=self._probes,
-            steps=self._steps,
-            samples=self._samples,
-            radius=self._radius,
-            generator=torch.Generator(thetas.device).manual_seed(mixed("minimal_ratio", seed, epoch, phase)),
-        )
-        return [{"member": r, "epoch": epoch, "phase": phase, **row} for r, row in enumerate(described)]
+        described: dict[int, dict[str, Any]] = {}
+        if alike:
+            randomness = torch.Generator(alike[0].thetas.device)
+            randomness.manual_seed(mixed("minimal_ratio", seed, weights.epoch, phase))
+        for few in alike:
+            found = describe(
+                few.risk,
+                few.thetas,
+                exact_up_to=self._exact_up_to,
+                probes=self._probes,
+                steps=self._steps,
+                samples=self._samples,
+                radius=self._radius,
+                generator=randomness,
+            )
+            described |= dict(zip(few.members, found, strict=True))
+        nothing = not_finite(_parameters(weights) <= self._exact_up_to)
+        return [
+            {"member": r, "epoch": weights.epoch, "phase": phase, **described.get(r, nothing)}
+            for r in range(len(weights.nets))
+        ]
 
 
-def _risk(subject: Subject, weights: Weights) -> EmpiricalRisk:
-    """The mean loss over the whole training set, on the network's device."""
+@dataclass(frozen=True)
+class _Alike:
+    """Members that differ in their parameters alone.
+
+    Attributes:
+        members: their numbers among all.
+        risk: the mean loss over the whole training set, with their buffers.
+        thetas: their parameters, [len(members), P], float64.
+    """
+
+    members: list[int]
+    risk: EmpiricalRisk
+    thetas: Tensor
+
+
+def _alike(subject: Subject, weights: Weights) -> list[_Alike]:
+    """Those that can be measured: all at once, or each by itself where buffers (batch-norm's statistics) differ."""
+    import torch
+
     from hw1.curvature import EmpiricalRisk
 
-    device = next(weights.nets[0].parameters()).device
-    x, y = (tensor.to(device) for tensor in subject.data.train_tensors)
-    return EmpiricalRisk(weights.nets[0], subject.loss, [(x, y)])
+    x, y = subject.data.train_tensors
+    nets = {r: in_float64(net) for r, net in enumerate(weights.nets) if finite(net, subject.loss, x, y)}
+    if not nets:
+        return []
+    buffers = [dict(net.named_buffers()) for net in nets.values()]
+    same = all(torch.equal(value, other[name]) for other in buffers[1:] for name, value in buffers[0].items())
+    device = next(next(iter(nets.values())).parameters()).device
+    pairs = [(x.to(device), y.to(device))]
+
+    def together(few: Mapping[int, nn.Module]) -> _Alike:
+        own = list(few.values())
+        risk = EmpiricalRisk(own[0], subject.loss, pairs)
+        return _Alike(list(few), risk, replace(weights, nets=own).theta().double())
+
+    return [together(nets)] if same else [together({r: net}) for r, net in nets.items()]
 
 
-def describe(
-    risk: EmpiricalRisk,
-    thetas: Tensor,
-    *,
-    exact_up_to: int,
-    probes: int,
-    steps: int,
-    samples: int,
-    radius: float,
-    generator: torch.Generator,
-) -> list[dict[str, Any]]:
-    """What the minimal ratio's table says of each of R points, in the rows of `MinimalRatio`.
-
-    Args:
-        risk: the mean loss.
-        thetas: [R, P], float64.
-        exact_up_to: P up to which all eigenvalues are taken.
-        probes: start vectors of the quadrature beyond.
-        steps: Lanczos steps a start vector.
-        samples: neighbours a point.
-        radius: their distance, as a share of |theta|.
-        generator: for start vectors and neighbours.
-    """
-    from hw1.curvature import CRITICAL, batched, constant_predictor, sampled_ratio
-
-    many = batched(risk)
-    losses, gradients = many(thetas), many.gradient(thetas)
-    rows: list[dict[str, Any]] = []
-    for first in range(0, len(thetas), MEMBERS_AT_A_TIME):
-        few = slice(first, first + MEMBERS_AT_A_TIME)
-        exact = thetas.shape[1] <= exact_up_to
-        hessians: Tensor | list[None] = many.hessian(thetas[few]) if exact else [None] * len(thetas[few])
-        for theta, gradient, hessian in zip(thetas[few], gradients[few], hessians, strict=True):
-            norm = gradient.norm().item()
-            if hessian is not None:
-                signs = _by_eigenvalues(hessian, gradient)
-            else:
-                signs = _by_quadrature(risk, theta, gradient, probes, steps, generator)
-            neighbours = sampled_ratio(many, theta, radius * theta.norm().item(), samples, generator)
-            reason = "converged" if norm < CRITICAL else "flat" if signs["gradient_flatness"] < FLAT else "budget"
-            rows.append(
-                {
-                    "loss": losses[len(rows)].item(),
-                    "gradient_norm": norm,
-                    "reason": reason,
-                    **signs,
-                    "sampled": neighbours.value,
-                    "sampled_error": neighbours.standard_error,
-                    "max_weight": theta.abs().max().item(),
-                    "constant": bool(constant_predictor(risk.outputs(theta)[None])[0]),
-                }
-            )
-    return rows
-
-
-def _by_eigenvalues(hessian: Tensor, gradient: Tensor) -> dict[str, Any]:
-    from hw1.curvature import LADDER, ladder, minimal_ratio, spectrum
-
-    values = spectrum(hessian)
-    ratio = minimal_ratio(values, gradient.norm().item())
-    largest = values.abs().max().item()
-    return {
-        "estimator": "eigenvalues",
-        "gradient_flatness": _gradient_flatness(hessian @ gradient, gradient, largest),
-        "positive": ratio.positive,
-        "zero": ratio.zero,
-        "negative": ratio.negative,
-        "tolerance": ratio.tolerance,
-        **{f"positive@{step:.0e}": rung.positive for step, rung in zip(LADDER, ladder(values), strict=True)},
-        **{f"negative@{step:.0e}": rung.negative for step, rung in zip(LADDER, ladder(values), strict=True)},
-        "largest": values[-1].item(),
-        "smallest": values[0].item(),
-        "nonzero": int((values.abs() > ratio.tolerance).sum()),
-    }
-
-
-def _by_quadrature(
-    risk: EmpiricalRisk, theta: Tensor, gradient: Tensor, probes: int, steps: int, generator: torch.Generator
-) -> dict[str, Any]:
-    from hw1.curvature import Hessian, quadrature_ratio
-
-    op = Hessian(risk, theta.float())  # the tolerances are far above float32's rounding
-    rungs = quadrature_ratio(op, probes=probes, steps=steps, generator=generator, tolerances=TOLERANCES)
-    largest = rungs[0].tolerance / TOLERANCES[0]
-    middle = rungs[1]
-    row: dict[str, Any] = {
-        "estimator": "quadrature",
-        "gradient_flatness": _gradient_flatness(op.matvec(gradient.float()).double(), gradient, largest),
-        "tolerance": middle.tolerance,
-    }
-    for name in ("positive", "zero", "negative"):
-        row |= {name: getattr(middle, name).value, f"{name}_error": getattr(middle, name).standard_error}
-        for step, rung in zip(TOLERANCES, rungs, strict=True):
-            share = getattr(rung, name)
-            row |= {f"{name}@{step:.0e}": share.value, f"{name}_error@{step:.0e}": share.standard_error}
-    return row
-
-
-def _gradient_flatness(product: Tensor, gradient: Tensor, largest: float) -> float:
-    """|Hg| / (|H| |g|); 0 where there is no gradient or no curvature."""
-    scale = largest * gradient.norm().item()
-    return product.norm().item() / scale if scale > 0 else 0.0
+def _parameters(weights: Weights) -> int:
+    """P."""
+    return sum(parameter.numel() for parameter in weights.nets[0].parameters())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+from hw1.measures.finite import finite, in_float64
 from hw1.measures.protocol import Column, Finding, Measure, Subject
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Predictions(Measure):
     absolute error on the training set and the mean one on the test set, and in `test.safetensors` the first output on
     the test inputs: `predicted` [R, M], `true` [M], and `x` [M] where an input is a single number; float64.
 
-    A member whose weights are not finite is no constant predictor, and has no errors (NaN).
+    A member whose weights or loss are not finite is no constant predictor, and has no errors (NaN).
     """
 
     version: ClassVar[int] = 1
@@ -44,7 +45,7 @@ class Predictions(Measure):
         numbers = subject.data.kind == "values"
         values: dict[str, list[float]] = {name: [] for name in (self.columns if numbers else ["predictions/constant"])}
         predicted = []
-        for net in subject.end.nets:
+        for net in map(in_float64, subject.end.nets):
             train = outputs_of(net, subject.loss, x, y)
             values["predictions/constant"].append(float(constant_predictor(train[None])[0]))
             if numbers:
@@ -61,12 +62,12 @@ class Predictions(Measure):
 
 
 def outputs_of(net: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
-    """Outputs [N, ...] of a network in evaluation mode, float64; NaN where its weights are not finite."""
+    """Outputs [N, ...] of a network in evaluation mode, float64; NaN where its weights or loss are not finite."""
     import torch
 
     from hw1.risk.empirical import EmpiricalRisk
 
-    if not all(parameter.isfinite().all() for parameter in net.parameters()):
+    if not finite(net, loss, x, y):
         return torch.full_like(y.double(), torch.nan) if y.is_floating_point() else torch.full((len(x), 1), torch.nan)
     risk = EmpiricalRisk(net, loss, [(x, y)], keep_graph=False)
     return risk.outputs(risk.theta.double())

@@ -123,8 +123,15 @@ class Measure(Protocol):
             ValueError: the message begins with the name of the measure's setting, and ends with the remedy.
         """
 
+    def check_tracked(self) -> None:
+        """Refuse settings that make no sense while a run trains, where columns alone are kept; unless said, all do.
+
+        Raises:
+            ValueError: as `check` does.
+        """
+
     def take(self, subject: Subject, memory: Mapping[str, Tensor]) -> Finding:
-        """The measurement.
+        """The measurement. A member that is not finite (`hw1.measures.finite`) has NaN, the others what they have.
 
         Args:
             subject: what it is taken of.

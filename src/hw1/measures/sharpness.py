@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+from hw1.measures.finite import finite
 from hw1.measures.protocol import Column, Finding, Measure, Subject
 from hw1.measures.training_part import check_examples, training_part
 
@@ -29,7 +30,8 @@ class Sharpness(Measure):
     - `sharpness/largest_eigenvalue` of the Hessian, to a residual of 0.1%
     - `sharpness/trace` of the Hessian, estimated (Hutch++), with `sharpness/trace_standard_error`
 
-    While training, the largest eigenvalue is searched from the last eigenvector.
+    While training, the largest eigenvalue is searched from the last eigenvector. A member whose weights or loss are not
+    finite has NaN.
 
     Args:
         examples: number of training examples; null for all.
@@ -46,7 +48,7 @@ class Sharpness(Measure):
     columns: ClassVar[Mapping[str, Column]] = {
         "sharpness/keskar_1e-3": Column("Keskar's sharpness, ε = 1e-3"),
         "sharpness/keskar_5e-4": Column("Keskar's sharpness, ε = 5e-4"),
-        "sharpness/adaptive": Column("adaptive sharpness"),
+        "sharpness/adaptive": Column("adaptive sharpness", "unit of the loss"),
         "sharpness/largest_eigenvalue": Column("largest Hessian eigenvalue"),
         "sharpness/trace": Column("trace of the Hessian", error="sharpness/trace_standard_error"),
         "sharpness/trace_standard_error": Column("standard error of the trace"),
@@ -66,10 +68,15 @@ class Sharpness(Measure):
 
         seed = subject.seed if self._seed is None else self._seed
         x, y = training_part(subject.data, self._examples, seed, "sharpness examples")
-        starts = memory.get("eigenvectors")  # [R, P]
+        starts = memory.get("eigenvectors")  # [R, P]; zeros where there is none
         rows, vectors = [], []
         for member, net in enumerate(subject.end.nets):
-            row, vector = self._of(net, subject, x, y, seed, None if starts is None else starts[member])
+            if not finite(net, subject.loss, x, y):
+                rows.append(dict.fromkeys(self.columns, math.nan))
+                vectors.append(torch.cat([torch.zeros_like(part).flatten() for part in net.parameters()]).detach())
+                continue
+            start = None if starts is None or not starts[member].any() else starts[member]
+            row, vector = self._of(net, subject, x, y, seed, start)
             rows.append(row)
             vectors.append(vector)
         values = {name: [row[name] for row in rows] for name in self.columns}
@@ -88,6 +95,7 @@ class Sharpness(Measure):
 
         risk = EmpiricalRisk(net, subject.loss, [(x, y)], keep_graph=len(x) <= KEPT)
         theta = risk.theta
+        start = None if start is None else start.to(theta)  # a checkpoint's lies on the CPU
         hessian = Hessian(risk, theta)
         largest = extreme_eigenpairs(hessian, 1, tol=1e-3, generator=randomness("eigenvalue"), start=start)
         trace = hutchpp_trace(hessian, products=self._products, generator=randomness("trace"))

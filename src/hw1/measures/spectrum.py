@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+from hw1.measures.finite import finite
 from hw1.measures.protocol import Column, Finding, Measure, Subject
 from hw1.measures.training_part import check_examples, training_part
 
@@ -21,7 +22,8 @@ class Spectrum(Measure):
     The Hessian is that of the mean loss in evaluation mode over a random part of the training set, stratified by class,
     in float32. `density.safetensors` holds the rules of all probes, `nodes` and `weights` [R, probes, steps] (see
     `hw1.curvature.spectral_density`; `hw1.plots.density.draw_density` draws them). The columns are the extreme nodes,
-    which lie inside the spectrum, and the mean eigenvalue with its standard error over probes.
+    which lie inside the spectrum, and the mean eigenvalue with its standard error over probes. A member whose weights
+    or loss are not finite has NaN, and nodes NaN of weight 0.
 
     Args:
         examples: number of training examples; null for all.
@@ -54,13 +56,18 @@ class Spectrum(Measure):
         import torch
         from safetensors.torch import save
 
-        from hw1.curvature import EmpiricalRisk, Hessian, spectral_density
+        from hw1.curvature import Density, EmpiricalRisk, Hessian, spectral_density
         from hw1.seeds import generator
 
         seed = subject.seed if self._seed is None else self._seed
         x, y = training_part(subject.data, self._examples, seed, "spectrum examples")
         densities = []
         for net in subject.end.nets:
+            if not finite(net, subject.loss, x, y):
+                size = sum(parameter.numel() for parameter in net.parameters())
+                nodes = torch.full((self._probes, min(self._steps, size)), torch.nan, dtype=torch.float64)
+                densities.append(Density(nodes, torch.zeros_like(nodes), size))
+                continue
             risk = EmpiricalRisk(net, subject.loss, [(x, y)])
             randomness = generator(seed, "spectrum probes")
             hessian = Hessian(risk, risk.theta)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from filelock import FileLock
@@ -15,13 +17,12 @@ from hw1.runs.weights import file_digest, snapshot_files
 from hw1.seeds import digest
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.construct import call
-from hw1.settings.run_settings import SQUARED_GRADIENT_NORM
 
 if TYPE_CHECKING:
     from hw1.data import DataModule
 
 
-def make(ask: Ask) -> Measure:
+def measure_of(ask: Ask) -> Measure:
     """The measure of a config node.
 
     Raises:
@@ -37,7 +38,7 @@ def asks_of(measures: Mapping[str, Mapping[str, Any]]) -> list[Ask]:
 
 def epochs_wanted(asks: Sequence[Ask], settings: RunSettings) -> set[int]:
     """Completed epochs whose weights the measures need besides those at the end."""
-    return {epoch for ask in asks for epoch in make(ask).epochs(settings)}
+    return {epoch for ask in asks for epoch in measure_of(ask).epochs(settings)}
 
 
 def check(asks: Sequence[Ask], settings: RunSettings, parameters: int) -> None:
@@ -48,7 +49,7 @@ def check(asks: Sequence[Ask], settings: RunSettings, parameters: int) -> None:
     """
     for ask in asks:
         try:
-            make(ask).check(settings, parameters)
+            measure_of(ask).check(settings, parameters)
         except ValueError as error:
             raise error if isinstance(error, ConfigError) else ConfigError(f"measures.{ask.name}.{error}") from error
 
@@ -61,7 +62,7 @@ def missing(run: Run, asks: Sequence[Ask]) -> list[Ask]:
     """
     found = []
     for ask in asks:
-        measure = make(ask)
+        measure = measure_of(ask)
         epochs = _epochs(run, ask, measure)
         before = read_measured(ask.file(run.path))
         if before is None or before.error or before.key != _key(run, ask, measure, epochs):
@@ -69,45 +70,84 @@ def missing(run: Run, asks: Sequence[Ask]) -> list[Ask]:
     return found
 
 
-def take(run: Run, asks: Sequence[Ask]) -> dict[str, str]:
-    """Take those measures of a complete run that are missing, each into a file of its own.
+@dataclass(frozen=True)
+class Taken:
+    """What became of one measurement.
 
-    Returns:
-        {measure: why it failed} of those that did; the run stays complete.
+    Attributes:
+        name: of the measure, with what its settings differ in.
+        seconds: that it took.
+        error: why it failed; "" if it did not.
     """
-    failed = {}
+
+    name: str
+    seconds: float
+    error: str = ""
+
+
+def take(run: Run, asks: Sequence[Ask], threads: int | None = None) -> list[Taken]:
+    """Take those measures of a complete run that are missing, each into a file of its own; the run stays complete.
+
+    Args:
+        run: complete.
+        asks: measures.
+        threads: torch's, while it measures; the run's own, unless said.
+
+    Raises:
+        ConfigError: a measure needs weights that the run did not keep.
+    """
+    taken = []
     data: DataModule | None = None
     with FileLock(run.path / ".lock"):  # another process may be at the same run
         for ask in missing(run, asks):
-            measure = make(ask)
+            measure = measure_of(ask)
             epochs = _epochs(run, ask, measure)
             begun = time.monotonic()
-            finding, error = Finding({}), ""
+            measured, files = Measured(ask.name, _key(run, ask, measure, epochs)), dict[str, bytes]()
             try:
                 data = data or run.datamodule()
-                finding = _taken(run, measure, epochs, data)
-            except Exception as problem:  # it is written down and named at the sweep's end
+                finding = _taken(run, measure, epochs, data, threads or run.settings.threads)
+                measured, files = _checked(measured, measure, finding, run.count), dict(finding.files)
+            except Exception as problem:  # it is written down, and named by the command
                 error = " ".join(str(problem).split()) or type(problem).__name__
                 if not isinstance(problem, ConfigError | ValueError | ArithmeticError):
                     error = f"{type(problem).__name__}: {error}"
-                failed[ask.name] = error
-            columns = {name: vars(measure.columns[name]) for name in finding.values if name in measure.columns}
-            measured = Measured(
-                ask.name,
-                _key(run, ask, measure, epochs),
-                columns,
-                {name: [float(value) for value in values] for name, values in finding.values.items()},
-                list(finding.rows),
-                seconds=round(time.monotonic() - begun, 3),
-                error=error,
-            )
-            write_measured(ask.file(run.path), measured, finding.files)
-    return failed
+                measured = replace(measured, error=error)
+            measured = replace(measured, seconds=round(time.monotonic() - begun, 3))
+            write_measured(ask.file(run.path), measured, files)
+            taken.append(Taken(ask.name + ask.label, measured.seconds, measured.error))
+    return taken
+
+
+def _checked(measured: Measured, measure: Measure, finding: Finding, members: int) -> Measured:
+    """The measurement with what was found, if that is what a measure may give.
+
+    Raises:
+        ValueError: other columns than the measure's, other than one value a member, or rows that JSON cannot hold.
+    """
+    if unknown := [name for name in finding.values if name not in measure.columns]:
+        raise ValueError(f"values: got {', '.join(unknown)}, expected some of its columns {', '.join(measure.columns)}")
+    for name, values in finding.values.items():
+        if len(values) != members:
+            raise ValueError(f"{name}: got {len(values)} values, expected {members}, one a member")
+    rows = [dict(row) for row in finding.rows]
+    if wrong := [row for row in rows if not isinstance(row.get("member"), int) or not 0 <= row["member"] < members]:
+        raise ValueError(f"rows: got {wrong[0]}, expected a member from 0 to {members - 1}")
+    json.dumps(rows)
+    return replace(
+        measured,
+        columns={name: vars(measure.columns[name]) for name in finding.values},
+        values={name: [float(value) for value in values] for name, values in finding.values.items()},
+        rows=rows,
+    )
 
 
 def _epochs(run: Run, ask: Ask, measure: Measure) -> list[int]:
-    """Completed epochs whose weights are needed before the end; the run has them."""
-    wanted = sorted(measure.epochs(run.settings))
+    """Completed epochs whose weights are needed before the end; the run has them.
+
+    Those at or behind the run's end are left out: training may have stopped early, and the end is measured anyway.
+    """
+    wanted = sorted(epoch for epoch in measure.epochs(run.settings) if epoch < int(run.result["epochs"]))
     kept = snapshot_files(run.path)
     if lacking := [epoch for epoch in wanted if epoch not in kept]:
         raise ConfigError(
@@ -124,8 +164,8 @@ def _key(run: Run, ask: Ask, measure: Measure, epochs: Collection[int]) -> str:
     return digest([ask.node, measure.version, weights, run.result["dataset"]["sha256"], run.settings.seed])
 
 
-def _taken(run: Run, measure: Measure, epochs: Sequence[int], data: DataModule) -> Finding:
-    """The measurement, on the run's device and with its number of threads."""
+def _taken(run: Run, measure: Measure, epochs: Sequence[int], data: DataModule, number: int) -> Finding:
+    """The measurement, on the run's device, with so many threads."""
     from lightning.pytorch.utilities.seed import isolate_rng
 
     from hw1.training import build
@@ -133,16 +173,9 @@ def _taken(run: Run, measure: Measure, epochs: Sequence[int], data: DataModule) 
 
     settings, last = run.settings, int(run.result["epochs"])
     device = build.device(settings)
-    with threads(settings.threads), isolate_rng():
+    with threads(number), isolate_rng():
         moments = [
-            Weights(epoch, phase_of(settings, epoch), [net.to(device) for net in run.nets(kept)])
+            Weights(epoch, settings.objective.phase(epoch), [net.to(device) for net in run.nets(kept)])
             for epoch, kept in [*((epoch, epoch) for epoch in epochs), (last, None)]
         ]
         return measure.take(Subject(moments, data.loss, data, settings.seed), {})
-
-
-def phase_of(settings: RunSettings, epoch: int) -> str:
-    """What had been minimised when so many epochs were complete."""
-    objective = settings.objective
-    searching = objective.minimise == SQUARED_GRADIENT_NORM and epoch > objective.after
-    return "gradient_norm" if searching else "training"

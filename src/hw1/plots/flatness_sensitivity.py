@@ -62,13 +62,14 @@ def draw_quality(parts: Parts, quantity: str, across: str, right: Mapping[str, s
     return figure
 
 
-def draw_measures(parts: Parts, across: str, measures: Measures) -> Figure:
+def draw_measures(parts: Parts, across: str, measures: Measures, over: Mapping[str, int]) -> Figure:
     """A panel a measure against a setting, a line a part: means over seeds, bands their range.
 
     Args:
         parts: points as in `draw_quality`.
         across: name of the setting on the x axis.
         measures: column -> (label, unit).
+        over: measure -> number of random training examples that it takes, for the title.
     """
     with style():
         figure, axes = _panels(measures, 2.7)
@@ -78,17 +79,18 @@ def draw_measures(parts: Parts, across: str, measures: Measures) -> Figure:
             _log_if_wide(ax)
             _setting_axis(ax, pd.concat([part["x"] for _, part in parts]), across)
             ax.set_title(noted(*called))
-        _finish(figure, axes[0], parts, _MEANS)
+        _finish(figure, axes[0], parts, _MEANS, over)
     return figure
 
 
-def draw_gap(parts: Parts, gap: str, measures: Measures) -> Figure:
+def draw_gap(parts: Parts, gap: str, measures: Measures, over: Mapping[str, int]) -> Figure:
     """A panel a measure against the gap between train and test set, one point a run, a marker a part.
 
     Args:
         parts: points with the columns `gap` and `measures`.
         gap: loss_gap or accuracy_gap.
         measures: column -> (label, unit).
+        over: as in `draw_measures`.
     """
     with style():
         figure, axes = _panels(measures, 2.5)
@@ -99,7 +101,7 @@ def draw_gap(parts: Parts, gap: str, measures: Measures) -> Figure:
             _log_if_wide(ax)
             ax.set_title(noted(*called))
             ax.set_xlabel(label(gap))
-        _finish(figure, axes[0], parts, "one point a network")
+        _finish(figure, axes[0], parts, "one point a network", over)
     return figure
 
 
@@ -113,14 +115,14 @@ def _panels(measures: Measures, height: float) -> tuple[Figure, list[Axes]]:
     return figure, list(grid[: len(measures)])
 
 
-def _finish(figure: Figure, first: Axes, parts: Parts, spread: str) -> None:
+def _finish(figure: Figure, first: Axes, parts: Parts, spread: str, over: Mapping[str, int]) -> None:
     handles, labels = first.get_legend_handles_labels()
     if len(parts) > 1:
         fitting = int(figure.get_figwidth() / (0.09 * max(map(len, labels)) + 0.7))  # inches a label
         figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(3, fitting)))
-    points = parts[0][1]
-    if "sharpness_examples" in points:
-        spread += f"; sharpness over {points['sharpness_examples'].iloc[0]:,} random training examples"
+    if over:
+        each = [f"{name} over {examples:,} random training examples" for name, examples in over.items()]
+        spread += f"; {', '.join(each)}"
     figure.suptitle(_title(figure, parts, spread), fontsize=11)
 
 

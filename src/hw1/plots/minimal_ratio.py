@@ -34,7 +34,7 @@ def draw_minimal_ratio(points: pd.DataFrame, title: str, notes: Mapping[str, str
         notes: phase -> what was found there, a line above its panels.
     """
     phases = list(dict.fromkeys(points["phase"]))
-    quadrature = points["estimator"].iloc[0] == "quadrature"
+    quadrature = points["estimator"].eq("quadrature").any()  # a network that is not finite has none
     above = "share of eigenvalues > 0.01 max|λ| (quadrature)" if quadrature else "share of positive eigenvalues (all)"
     rows = {"positive": above, "sampled": "share of higher neighbours (sampled)"}
     with style():

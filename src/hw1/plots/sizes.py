@@ -10,9 +10,11 @@ from hw1.plots.style import COLORS, DASHES, MARKERS, log_scale, style
 def draw_sizes(points: pd.DataFrame, against: str, title: str) -> Figure:
     """Loss and, beside it, accuracy of the training and the test set; lines are means over seeds, bands their range.
 
+    Networks of one size that differ otherwise stand above each other.
+
     Args:
-        points: columns parameters, depth, architecture, seed, train/loss, test/loss, train/accuracy, test/accuracy,
-            data, source, n_train.
+        points: columns parameters, depth, architecture, series, seed, train/loss, test/loss, train/accuracy,
+            test/accuracy, data, source, n_train.
         against: the column on the x axis: parameters (logarithmic), or depth.
         title: what this figure holds fixed; may be empty.
     """
@@ -20,7 +22,7 @@ def draw_sizes(points: pd.DataFrame, against: str, title: str) -> Figure:
         figure = Figure(figsize=(8.0, 4.6))
         for ax, quantity in zip(figure.subplots(1, 2), QUANTITIES, strict=True):
             for i, split in enumerate(SPLITS):
-                values = points.groupby([against, "architecture"])[f"{split}/{quantity}"]
+                values = points.groupby([against, "architecture", "series"])[f"{split}/{quantity}"]
                 mean, low, high = values.mean(), values.min(), values.max()
                 x = mean.index.get_level_values(against)
                 ax.plot(x, mean, DASHES[i], color=COLORS[i], marker=MARKERS[i], markersize=5, label=f"{split} set")

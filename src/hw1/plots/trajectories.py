@@ -13,6 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from hw1.metrics import TEST_ACCURACY, TEST_LOSS
 from hw1.plots.style import COLORS, DASHES, MARKERS, Look, log_scale, style
 
 _ACROSS = 4  # enlarged paths in a row
@@ -33,8 +34,8 @@ def draw_trajectories(table: pd.DataFrame, title: str) -> Figure:
             test/accuracy (absent without classes), data, source, n_train.
         title: what this figure holds fixed; may be empty.
     """
-    percent = "test/accuracy" in table
-    texts = (100 * table["test/accuracy"]).map("{:.1f}".format) if percent else table["test/loss"].map(_short)
+    percent = TEST_ACCURACY in table
+    texts = (100 * table[TEST_ACCURACY]).map("{:.1f}".format) if percent else table[TEST_LOSS].map(_short)
     table = table.assign(text=texts.where(texts != "nan", ""))  # not every epoch need end in an evaluation
     runs = [run for _, run in table.groupby("seed", sort=False)]
     rows = math.ceil(len(runs) / _ACROSS) if len(runs) > 1 else 0

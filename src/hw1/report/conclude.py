@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hw1
 from hw1.files import replacing, write_json, write_text
 from hw1.measures.cache import FORMAT, Cache
-from hw1.runs import Ask, Run, Sweep, asks_in, read_measured
+from hw1.runs import Ask, Run, Sweep, read_measured
 from hw1.seeds import digest as hashed
 from hw1.settings import ConfigError
 from hw1.studies.headlines import Headline
@@ -57,14 +57,14 @@ def conclude(folder: Path) -> list[str]:
     """
     sweep = Sweep.read(folder)
     record = dict(sweep.record)
-    study = make(record["study"]) if record["study"] else None
     tables: dict[str, pd.DataFrame] = {}
     found: list[Headline] = []
     figures: list[str] = []
     problem = ""
     budget = record.get("budget", "full")
-    if study is not None:
+    if record["study"]:
         try:
+            study = make(record["study"])
             tables = study.measure(sweep, Cache(folder.parent.parent / "measurements"))
             if tables:
                 from hw1.plots.style import entitle, save
@@ -116,10 +116,13 @@ def conclude(folder: Path) -> list[str]:
 
 
 def _not_measured(sweep: Sweep) -> dict[str, str]:
-    """Why measures that were asked for are missing on complete runs, by run and measure."""
+    """Why measures that the command asked for are missing on complete runs, by run and measure.
+
+    Those that were asked for later are no failure of the sweep.
+    """
     found = {}
     for run in sweep.complete().runs:
-        for ask in asks_in(sweep.record):
+        for ask in (Ask(**entry) for entry in sweep.record.get("measures", [])):
             measured = read_measured(ask.file(run.path))
             if measured is None or measured.error:
                 name = f"{run.path.name}: measures.{ask.name}{ask.label}"

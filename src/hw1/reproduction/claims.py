@@ -19,7 +19,7 @@ from PIL import Image
 
 from hw1.files import replacing, write_text
 from hw1.reproduction.finished import Finished, command_of, finished, short
-from hw1.reproduction.statistic import describe, statistic
+from hw1.reproduction.statistic import in_words, statistic
 from hw1.settings import ConfigError
 from hw1.studies.headlines import Headline
 
@@ -118,7 +118,7 @@ def _unmeasured(claim: Mapping[str, Any]) -> dict[str, str]:
         "claim": claim["claim"],
         "report": str(claim["report"]),
         "command": command_of(claim["experiment"]),
-        "statistic": describe(claim["statistic"]),
+        "statistic": in_words(claim["statistic"]),
         "rule": claim["holds"],
         "verdict": NOT_MEASURED,
     }

@@ -11,9 +11,9 @@ from typing import Any
 from hw1.runs import Sweep
 from hw1.studies.headlines import Headline
 
-# Words that leave an experiment what it is: how often, how fast, and where to.
+# Words that leave an experiment what it is: how often, how fast, where to, and what is measured of it afterwards.
 _HARMLESS = (
-    *("experiment", "budget", "seed", "replicas", "output", "logger", "dataset.root", "dataset.source"),
+    *("experiment", "budget", "seed", "replicas", "output", "logger", "measures", "dataset.root", "dataset.source"),
     *("hydra/launcher", "hydra.launcher.n_jobs"),
     *(
         "dataset.workers",
@@ -81,7 +81,7 @@ def finished(output: Path) -> dict[str, Finished]:
             continue
         words = dict(word.lstrip("+").partition("=")[::2] for word in sweep.record["command"])
         experiment = words.get("experiment")
-        harmless = all(word in _HARMLESS for word in words)
+        harmless = all(word in _HARMLESS or word.startswith("measures.") for word in words)
         if sweep.record.get("status") != "complete" or not experiment or not harmless or not sweep.runs:
             continue
         one = _finished(sweep)

@@ -17,7 +17,7 @@ import yaml
 
 from hw1.files import write_text
 from hw1.reproduction.finished import Finished, command_of, experiments, finished, short
-from hw1.reproduction.statistic import describe, share_at_or_below, statistic
+from hw1.reproduction.statistic import in_words, share_at_or_below, statistic
 from hw1.settings import ConfigError
 
 COLUMNS = (
@@ -70,7 +70,7 @@ def _rows(
     for entry in entries:
         row = dict.fromkeys(COLUMNS, "") | {"command": command_of(name), "budget": NOT_RUN}
         row |= {key: str(entry[key]) for key in ("report", "quantity", "reported") if key in entry}
-        row |= {"quantity": describe(entry["statistic"])} if "statistic" in entry else {}
+        row |= {"quantity": in_words(entry["statistic"])} if "statistic" in entry else {}
         if one is not None:
             row |= {"command": one.command, "commit": one.commit, "budget": one.budget, "seeds": str(one.seeds)}
             row |= {"seconds": f"{one.seconds:.0f}"}
@@ -89,7 +89,7 @@ def _rows(
                 row |= {"low": short(number.low), "high": short(number.high)}
             if "among" in entry and one.budget == "full":
                 try:
-                    share = share_at_or_below(value_of(entry["reported"]), entry["among"], one)
+                    share = share_at_or_below(leading_number(entry["reported"]), entry["among"], one)
                 except (ConfigError, KeyError, FileNotFoundError) as error:
                     missing.append(f"docs/reported.yaml: {name}: {error}")
                 else:
@@ -98,14 +98,14 @@ def _rows(
     return rows, missing
 
 
-def value_of(reported: str) -> float:
+def leading_number(reported: str) -> float:
     """The number that a reported value begins with; what is to be known of it may follow.
 
     Raises:
         ConfigError: it begins with none.
 
     Example:
-        >>> value_of("0.373 (labelled 1-190-1 in the report's plot)")
+        >>> leading_number("0.373 (labelled 1-190-1 in the report's plot)")
         0.373
     """
     try:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def describe(node: Mapping[str, Any]) -> str:
+def in_words(node: Mapping[str, Any]) -> str:
     """A statistic in words.
 
     Example:
-        >>> describe({"trend": "test/accuracy", "against": "dataset.batch_size", "where": {"seed": 1}})
+        >>> in_words({"trend": "test/accuracy", "against": "dataset.batch_size", "where": {"seed": 1}})
         'rank correlation of test/accuracy with dataset.batch_size in each run, where seed = 1'
     """
 
@@ -64,7 +64,7 @@ def statistic(node: Mapping[str, Any], one: Finished) -> Headline:
     Raises:
         ConfigError: no such statistic, table, column or headline, or no rows to compute it from.
     """
-    name = describe(node)
+    name = in_words(node)
     if "headline" in node:
         return _of_headlines(node, one)
     table = _where(_table(one, node.get("table", "runs")), node.get("where") or {})

@@ -107,8 +107,9 @@ def read_measured(file: Path) -> Measured | None:
         if checksum != _checksum(record) or record.pop("format") != FORMAT:
             return None
         measured = Measured(**record)
-        for name, (size, _) in measured.files.items():
-            if beside(file, name).stat().st_size != size:
+        for name, (size, sha256) in measured.files.items():
+            content = beside(file, name).read_bytes()
+            if len(content) != size or hashlib.sha256(content).hexdigest() != sha256:
                 return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, cut, or not a measurement
         return None

@@ -228,7 +228,7 @@ class Run:
         data = build.datamodule(self.settings.dataset)  # shapes are known without the files of the data
         with torch.random.fork_rng():
             nets = [build.single_network(self.settings, data) for _ in range(self.count)]
-        if self.value("trainer.precision") in ("64", "64-true"):
+        if str(self.value("trainer.precision")) in ("64", "64-true"):  # Lightning takes the number too
             nets = [net.double() for net in nets]
         load(nets, file)
         return [net.eval() for net in nets]

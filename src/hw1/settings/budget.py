@@ -37,6 +37,10 @@ def budget_words(settings: Settings) -> list[str]:
             raise ConfigError(
                 f"quick.{key}: got a group of settings, expected dotted keys, as {key}.{next(iter(value), 'lr')}: ..."
             )
+    picked = settings.get("measures")  # settings of measures that a command does not ask for are not its concern
+    if picked is not None:
+        measures = [name for name, node in picked.items() if is_node(node)]
+        own = {key: v for key, v in own.items() if not key.startswith("measures.") or key.split(".")[1] in measures}
     return [f"{key}={words[v] if v is None or isinstance(v, bool) else v}" for key, v in own.items()]
 
 

@@ -79,7 +79,7 @@ class naming:
             return
         message = " ".join(str(error).split())
         argument = message.partition(":")[0]
-        if argument.isidentifier() or argument in self.values:
+        if argument.isidentifier() or argument.partition(".")[0] in self.values:
             raise ConfigError(f"{self.key}.{message}") from error
         got = ", ".join(f"{name}={value}" for name, value in self.values.items())
         raise ConfigError(f"{self.key}: {message}" + (f" (got {got})" if got else "")) from error

@@ -68,6 +68,12 @@ def select(settings: Settings, path: str, default: Any = None) -> Any:
     return node
 
 
+def put(settings: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at a dotted path, whose groups are there."""
+    group, _, name = path.rpartition(".")
+    (select(settings, group) if group else settings)[name] = value
+
+
 def added(settings: Settings, path: str) -> Any:
     """A setting that runs of an earlier version do not have."""
     return select(settings, path, ADDED[path])

@@ -37,6 +37,19 @@ class Objective:
     minimise: str = LOSS
     after: int = 0
 
+    def phase(self, completed: float) -> str:
+        """What had moved the weights last: `training` (the loss) or `gradient_norm`.
+
+        Args:
+            completed: epochs; within the fourth, more than 3.
+
+        Example:
+            >>> objective = Objective(SQUARED_GRADIENT_NORM, after=3)
+            >>> objective.phase(3), objective.phase(3.1)
+            ('training', 'gradient_norm')
+        """
+        return "gradient_norm" if self.minimise == SQUARED_GRADIENT_NORM and completed > self.after else "training"
+
 
 @dataclass(frozen=True)
 class RunSettings:

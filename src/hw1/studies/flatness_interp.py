@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hw1.metrics import LEARNING_RATE, QUANTITIES, SPLITS
 from hw1.settings import ConfigError
 from hw1.studies.headlines import Headline, headline, labelled, parts, suffix, titled
-from hw1.studies.needed import columns_of
+from hw1.studies.needed import columns_found
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +95,7 @@ class FlatnessInterp:
         """Tables `interpolation` and `barriers`; {} where no pair is complete."""
         import pandas as pd
 
-        keys, found = self._keys(sweep.keys), columns_of(sweep)
+        keys, found = self._keys(sweep.keys), columns_found(sweep)
         frames: list[pd.DataFrame] = []
         ends: list[dict[str, Any]] = []
         nets = functools.lru_cache(maxsize=2)(_nets)  # read once for all members of a pair of runs

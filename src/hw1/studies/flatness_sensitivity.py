@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import (
+    ACCURACY,
     ACCURACY_GAP,
     BATCH_SIZE,
     GAPS,
+    LOSS,
     LOSS_GAP,
     METRICS,
-    QUANTITIES,
     REACHED,
     TEST_ACCURACY,
     TEST_LOSS,
@@ -21,7 +21,7 @@ from hw1.metrics import (
 )
 from hw1.settings import ConfigError
 from hw1.studies.headlines import Headline, correlation_headline, parts, share_headline, unseeded
-from hw1.studies.needed import columns_of, require_measure
+from hw1.studies.needed import columns_found, require_measure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,8 @@ class FlatnessSensitivity:
 
     Tables: `points` (one row a member: swept keys, seed, position on the x axis, losses, accuracies, gaps, measures),
     `means` (one row a setting and quantity: mean, standard deviation and range over seeds), `measures` (one row a
-    column that measures found, but for standard errors: name, label, unit, the column of its standard error) and,
+    column that measures found, but for standard errors: name, label, unit, the column of its standard error, the
+    measure as it was asked for and the number of training examples that it takes, NaN where that is no setting) and,
     where there are any, `unreached` (the members that never reached the train loss).
 
     Args:
@@ -81,19 +82,19 @@ class FlatnessSensitivity:
         """Tables `points`, `means`, `measures` and `unreached`; {} where no run is complete."""
         import pandas as pd
 
-        keys, told, columns = unseeded(sweep.keys), sweep.columns(), columns_of(sweep)
+        keys, told, columns = unseeded(sweep.keys), sweep.columns(), columns_found(sweep)
         errors = {column["error"] for column in told.values()} - {""}
-        sharpness = next((ask.node for ask in sweep.asks if ask.name == "sharpness" and not ask.differs), None)
         rows = [
-            {**{key: member.cells[key] for key in keys}, **self._point(member, columns, sharpness)}
-            for member in sweep.members()
+            {**{key: member.cells[key] for key in keys}, **self._point(member, columns)} for member in sweep.members()
         ]
         if not rows:
             return {}
         points = pd.DataFrame(rows)
+        over = _examples(sweep, int(points["n_train"].iloc[0]))
+        shown = [name for name in told if name in points and name not in errors]
         measures = pd.DataFrame(
-            [{"name": name, **column} for name, column in told.items() if name in points and name not in errors],
-            columns=["name", "label", "unit", "error"],
+            [{"name": name, **told[name], **over.get(name, {})} for name in shown],
+            columns=["name", "label", "unit", "error", "asked", "examples"],
         )
         settings = [*keys, "x"] if self.across not in GAPS else keys
         means = _means(points[points["reached"]], settings, list(measures["name"]))
@@ -102,10 +103,9 @@ class FlatnessSensitivity:
             tables["unreached"] = points.loc[~points["reached"], [*keys, "seed", TRAIN_LOSS, "epochs", "run"]]
         return tables
 
-    def _point(self, member: Member, columns: Sequence[str], sharpness: Mapping[str, Any] | None) -> dict[str, Any]:
-        """A member's row behind its swept keys, with the `columns` of measures; `sharpness` is that measure's node."""
+    def _point(self, member: Member, columns: Sequence[str]) -> dict[str, Any]:
+        """A member's row behind its swept keys, with the `columns` of measures."""
         metrics, run = member.metrics, member.run
-        n_train = member.origin["n_train"]
         row: dict[str, Any] = {"seed": member.seed, "x": None}
         row |= {name: metrics[name] for name in METRICS if name in metrics}
         row[LOSS_GAP] = metrics[TEST_LOSS] - metrics[TRAIN_LOSS]
@@ -115,11 +115,9 @@ class FlatnessSensitivity:
             row["x"] = row.get(self.across)
         else:
             value = run.value(self.across)
-            row["x"] = n_train if value is None else value  # the full batch
+            row["x"] = member.origin["n_train"] if value is None else value  # the full batch
         row |= {name: metrics[name] for name in columns if name in metrics}
         row |= {"reached": bool(metrics.get(REACHED, True)), "epochs": run.result["epochs"]}
-        if sharpness:
-            row["sharpness_examples"] = min(sharpness.get("examples") or math.inf, n_train)
         return row | {"parameters": run.result["parameters"], "run": run.path.name} | member.origin
 
     def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
@@ -130,16 +128,20 @@ class FlatnessSensitivity:
         named = [(_words(values), part) for values, part in self._groups(points, keys)]
         measures = {row.name: (row.label, row.unit) for row in tables["measures"].itertuples(index=False)}
         if self.across in GAPS:
-            return {"gap": draw_gap(named, self.across, measures)}
+            over = _over(tables["measures"], measures)
+            return {"gap": draw_gap(named, self.across, measures, over)} if measures else {}
         sensitivity = {name: label for name, (label, _) in measures.items() if name.startswith(_SENSITIVITY)}
         right = {name: label for name, label in sensitivity.items() if not name.startswith(_OWN_SCALE)}
         figures = {
             quantity: draw_quality(named, quantity, self.across, right)
-            for quantity in QUANTITIES
-            if f"test/{quantity}" in points
+            for quantity, column in ((LOSS, TEST_LOSS), (ACCURACY, TEST_ACCURACY))
+            if column in points
         }
         others = {name: told for name, told in measures.items() if name not in sensitivity}
-        return figures | ({"sharpness": draw_measures(named, self.across, others)} if others else {})
+        if not others:
+            return figures
+        over = _over(tables["measures"], others)
+        return figures | {"sharpness": draw_measures(named, self.across, others, over)}
 
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """Rank correlations over the runs of `across` with every measure, and with test loss, accuracy and gap.
@@ -168,6 +170,24 @@ class FlatnessSensitivity:
 def _words(values: Mapping[str, Any]) -> str:
     """`model=cnn lr=0.001`: a group's option without its folder."""
     return " ".join(f"{key.rpartition('.')[2]}={str(value).rpartition('/')[2]}" for key, value in values.items())
+
+
+def _examples(sweep: Sweep, n_train: int) -> dict[str, dict[str, Any]]:
+    """{column: the measure as it was asked for, the training examples that it takes}, of measures that take some."""
+    found: dict[str, dict[str, Any]] = {}
+    for ask in (ask for ask in sweep.asks if "examples" in ask.node):
+        measured = next((one for run in sweep.complete().runs if (one := run.measured(ask)) is not None), None)
+        for name in measured.columns if measured is not None else ():
+            examples = ask.node["examples"]
+            examples = n_train if examples is None else min(examples, n_train)
+            found[f"{name}{ask.label}"] = {"asked": f"{ask.name}{ask.label}", "examples": examples}
+    return found
+
+
+def _over(table: pd.DataFrame, shown: Collection[str]) -> dict[str, int]:
+    """The number of training examples of each measure that a figure shows, as it was asked for."""
+    some = table[table["name"].isin(list(shown))].dropna(subset="examples")
+    return {row.asked: int(row.examples) for row in some.itertuples(index=False)}
 
 
 def _means(points: pd.DataFrame, settings: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:

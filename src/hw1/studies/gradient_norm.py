@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hw1.metrics import GRADIENT_NORM, METRICS, STEP_LOSS, TRAIN_LOSS
 from hw1.settings import ConfigError
 from hw1.studies.headlines import Headline, labelled, median_headline, parts, share_headline, suffix, titled, unseeded
-from hw1.studies.needed import require_measure, value_of
+from hw1.studies.needed import found_on, keeping, require_measure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,28 +48,30 @@ class GradientNormCurves:
         Raises:
             ConfigError: one does not, or of one they are not.
         """
-        if any("gradient_norm" not in run.callbacks for run in runs):
+        if not all(keeping("gradient_norms", run) for run in runs):
             raise ConfigError(
                 "callbacks: got none that logs gradient norms, expected callbacks=[default,gradient_norm]"
             )
         require_measure(runs, "predictions")
 
     def measure(self, sweep: Sweep, cache: Cache) -> dict[str, pd.DataFrame]:
-        """Tables `curves` and `ends`; {} where no run is complete.
+        """Tables `curves` and `ends`, of the runs whose predictions are measured; {} where no run is complete.
 
         Raises:
-            ConfigError: the predictions of a run have not been measured.
+            ConfigError: there is none among the complete ones.
         """
         import pandas as pd
 
         keys = unseeded(sweep.keys)
-        binned, ends = [], []
+        binned, ends, found = [], [], found_on(sweep, "predictions")
         for run, members in itertools.groupby(sweep.members(), key=lambda member: member.run):
+            if run not in found:
+                continue
             for member in members:
                 own = {key: member.cells[key] for key in keys} | member.origin
                 row = {"run": run.path.name, "seed": member.seed, "parameters": run.result["parameters"]}
                 row |= {name: number for name, number in member.metrics.items() if name in METRICS}
-                constant = bool(value_of("predictions/constant", member))
+                constant = bool(found[run].values["predictions/constant"][member.number])
                 ends.append(row | {GRADIENT_NORM: _last_norm(member.history()), "constant": constant} | own)
             binned.append(self._binned(run.history()).assign(**own))  # all members at once
         if not binned:

@@ -113,6 +113,26 @@ def unseeded(keys: Iterable[str]) -> list[str]:
     return [key for key in keys if key != "seed"]
 
 
+def told_apart(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Names, each followed by the values that tell its settings from others of the same name; most names stay.
+
+    Args:
+        named: (name, settings), once or more for each setting.
+
+    Example:
+        >>> told_apart([("4", {"model": "mlp_relu"}), ("4", {"model": "mlp_tanh"}), ("8", {"model": "wide"})])
+        ['4, model=mlp_relu', '4, model=mlp_tanh', '8']
+    """
+    seen: dict[str, dict[str, set[str]]] = {}  # name -> key -> values
+    for name, values in named:
+        for key, value in values.items():
+            seen.setdefault(name, {}).setdefault(key, set()).add(str(value))
+    return [
+        ", ".join([name, *(f"{key.rpartition('.')[2]}={values[key]}" for key in values if len(seen[name][key]) > 1)])
+        for name, values in named
+    ]
+
+
 def parts(table: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """(values of `keys`, rows) of each of their combinations; the whole table where there are no keys."""
     for values, part in table.groupby(list(keys), sort=False) if keys else [((), table)]:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import METRICS
 from hw1.settings import ConfigError
-from hw1.studies.headlines import unseeded
+from hw1.studies.headlines import told_apart, unseeded
 from hw1.studies.needed import require_kind
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hw1.runs import Member, Sweep
+    from hw1.runs import Member, Run, Sweep
     from hw1.settings import RunSettings
 
 _NO_CLASSES = "which has no classes; expected images with labels, as dataset=mnist"
@@ -44,7 +44,7 @@ def learning_curves(sweep: Sweep) -> pd.DataFrame:
     """
     import pandas as pd
 
-    frames = []
+    frames, series = [], _series(sweep)
     for member in sweep.members():
         history = member.history().dropna(subset="epoch")
         history = history.assign(epoch=history["epoch"].astype(int) + 1)
@@ -53,7 +53,7 @@ def learning_curves(sweep: Sweep) -> pd.DataFrame:
         both = [part.melt(["epoch"], [name for name in METRICS if name in part]) for part in (history, end)]
         long = pd.concat(both, ignore_index=True).drop_duplicates(["epoch", "variable"])
         long[["split", "quantity"]] = long.pop("variable").str.split("/", expand=True)
-        described = {**_described(member, unseeded(sweep.keys)), "seed": member.seed}
+        described = {**_described(member, unseeded(sweep.keys), series), "seed": member.seed}
         frames.append(long.assign(**described)[[*described, "epoch", "split", "quantity", "value"]])
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
@@ -66,14 +66,15 @@ def ends(sweep: Sweep) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = []
+    rows, series = [], _series(sweep)
     for member in sweep.members():
         result = member.run.result
         if not set(METRICS) <= set(member.metrics):
             raise ConfigError(f"dataset: got {result['dataset']['name']}, {_NO_CLASSES}")
         spent = {name: result[name] for name in ("epochs", "seconds")}
         values = {name: member.metrics[name] for name in METRICS}
-        rows.append({**_described(member, unseeded(sweep.keys)), "seed": member.seed, **spent, **values})
+        described = _described(member, unseeded(sweep.keys), series)
+        rows.append({**described, "seed": member.seed, **spent, **values})
     return pd.DataFrame(rows)
 
 
@@ -114,18 +115,27 @@ def depth(model: Mapping[str, Any]) -> int:
     return len(hidden) if isinstance(hidden, Sequence) else int(layers or 0)
 
 
-def _described(member: Member, keys: Sequence[str]) -> dict[str, Any]:
-    run, own = member.run, {key: member.cells[key] for key in keys}
-    model, parameters = run.settings.model, run.result["parameters"]
-    name = architecture(model)
-    words = [f"{key.rpartition('.')[2]}={value}" for key, value in own.items() if key not in SHAPE]
-    if not words or any(key in SHAPE for key in keys):
-        words.insert(0, f"{name} ({parameters:,} parameters)")
+def _series(sweep: Sweep) -> dict[Run, str]:
+    """What the settings of each complete run are called in a figure; no two settings have one name."""
+    runs = sweep.complete().runs
+    own = [{key: sweep.cell(run, key) for key in unseeded(sweep.keys)} for run in runs]
+    shapes = [{key: cells[key] for key in cells if key in SHAPE} for cells in own]
+    names = []
+    for run, cells, shape in zip(runs, own, shapes, strict=True):
+        words = [f"{key.rpartition('.')[2]}={value}" for key, value in cells.items() if key not in SHAPE]
+        if not words or shape:
+            words.insert(0, f"{architecture(run.settings.model)} ({run.result['parameters']:,} parameters)")
+        names.append(", ".join(words))
+    return dict(zip(runs, told_apart(list(zip(names, shapes, strict=True))), strict=True))
+
+
+def _described(member: Member, keys: Sequence[str], series: Mapping[Run, str]) -> dict[str, Any]:
+    run, model = member.run, member.run.settings.model
     return {
-        **own,
-        SERIES: ", ".join(words),
-        "architecture": name,
-        "parameters": parameters,
+        **{key: member.cells[key] for key in keys},
+        SERIES: series[run],
+        "architecture": architecture(model),
+        "parameters": run.result["parameters"],
         "depth": depth(model),
         "corruption": run.value("dataset.corruption"),
         **member.origin,

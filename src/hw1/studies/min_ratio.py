@@ -17,7 +17,7 @@ from hw1.studies.headlines import (
     titled,
     unseeded,
 )
-from hw1.studies.needed import found_by, require_measure
+from hw1.studies.needed import found_on, require_measure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +39,9 @@ class MinRatio:
     1e-6; predictions that depend on the input); all points are drawn, by the reason why their search stopped. Intervals
     treat points as independent, which they are only roughly: searches from many starts end at the same saddle.
 
+    Runs without the measure are left out. Points of networks that diverged have the reason "not finite": they are
+    counted, and have no place in a figure.
+
     Tables: `points` (one row a member and phase) and `reasons` (number of points by phase, reason and constant).
     """
 
@@ -54,21 +57,22 @@ class MinRatio:
         """Tables `points` and `reasons`; {} where no run is complete.
 
         Raises:
-            ConfigError: a run has not been measured.
+            ConfigError: no run has been measured.
         """
         import pandas as pd
 
-        rows = []
+        rows, found = [], found_on(sweep, MEASURE)
         for run, of_run in itertools.groupby(sweep.members(), key=lambda member: member.run):
+            if run not in found:
+                continue
             members = list(of_run)
             own = {key: members[0].cells[key] for key in unseeded(sweep.keys)} | members[0].origin
             own = {"run": run.path.name, **own, "parameters": run.result["parameters"]}
-            measured = found_by(MEASURE, run, sweep).rows
-            rows += [{**row, "seed": members[row["member"]].seed, **own} for row in measured]
+            rows += [{**row, "seed": members[row["member"]].seed, **own} for row in found[run].rows]
         if not rows:
             return {}
         points = pd.DataFrame(rows)
-        points["constant"] = points["constant"].astype(bool)
+        points["constant"] = points["constant"].eq(True)  # what is not finite is not constant either
         points["counted"] = (points["reason"] == "converged") & ~points["constant"]
         groups = [*unseeded(sweep.keys), "phase", "epoch", "reason", "constant"]
         reasons = points.groupby(groups, sort=False).size().rename("points").reset_index()

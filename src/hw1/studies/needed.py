@@ -1,4 +1,4 @@
-"""What studies need of their runs, refused in one line where it is not there: kinds of data, measures. No torch."""
+"""What studies need of their runs, refused in one line where it is not there: data, measures, callbacks. No torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hw1.settings import ConfigError
 from hw1.settings.construct import target_of
 
 if TYPE_CHECKING:
-    from hw1.runs import Measured, Member, Run, Sweep
+    from hw1.runs import Measured, Run, Sweep
     from hw1.settings import RunSettings
 
 
@@ -56,34 +56,28 @@ def require_measure(runs: Sequence[RunSettings], measure: str, *others: str) -> 
             )
 
 
-def found_by(measure: str, run: Run, sweep: Sweep) -> Measured:
-    """What a measure of a sweep found on one of its runs.
+def keeping(what: str, run: RunSettings) -> list[str]:
+    """Names of a run's callbacks whose class says that it keeps something: `snapshots` or `gradient_norms`."""
+    return [name for name, node in run.callbacks.items() if getattr(target_of(node, f"callbacks.{name}"), what, False)]
+
+
+def found_on(sweep: Sweep, measure: str) -> dict[Run, Measured]:
+    """What a measure found on each complete run; those of which it was not taken, or failed, are left out.
 
     Raises:
-        ConfigError: it was not taken, or it failed.
+        ConfigError: no complete run has it.
     """
-    measured = sweep.measured(run, measure)
-    if measured is None:
-        raise _missing(measure, run)
-    return measured
+    runs = sweep.complete().runs
+    found = {run: measured for run in runs if (measured := sweep.measured(run, measure)) is not None}
+    if runs and not found:
+        others = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+        raise ConfigError(
+            f"measures: got nothing of {measure} on {runs[0].path}{others}; run the command again to take it"
+        )
+    return found
 
 
-def value_of(column: str, member: Member) -> float:
-    """What a measure found of a member, in one of its columns.
-
-    Raises:
-        ConfigError: it was not taken, or it failed.
-    """
-    if column not in member.metrics:
-        raise _missing(column.partition("/")[0], member.run)
-    return member.metrics[column]
-
-
-def columns_of(sweep: Sweep) -> list[str]:
+def columns_found(sweep: Sweep) -> list[str]:
     """The columns that measures found on a sweep's runs, those of standard errors among them."""
     told = sweep.columns()
     return list(dict.fromkeys(name for own, column in told.items() for name in (own, column["error"]) if name))
-
-
-def _missing(measure: str, run: Run) -> ConfigError:
-    return ConfigError(f"measures: got nothing of {measure} on {run.path}; run the command again to take it")

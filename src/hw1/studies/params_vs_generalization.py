@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import METRICS, TEST_ACCURACY, TEST_LOSS, TRAIN_LOSS
 from hw1.settings import ConfigError
-from hw1.studies.headlines import Headline, correlation_headline, headline, labelled, parts, suffix, titled, unseeded
+from hw1.studies.headlines import (
+    Headline,
+    correlation_headline,
+    headline,
+    labelled,
+    parts,
+    suffix,
+    titled,
+    told_apart,
+    unseeded,
+)
 from hw1.studies.learning_curves import DESCRIBED, SHAPE, check_classes, ends
 
 if TYPE_CHECKING:
@@ -77,11 +87,13 @@ class ParamsVsGeneralization:
 
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """Test accuracy and gap of each size, and rank correlations of the size with what it may change."""
-        found = []
+        found, shape = [], [key for key in unseeded(keys) if key in SHAPE]
         for values, part in _parts(tables["points"], keys):
             name = labelled(values)
-            for (size, word), points in part.groupby([self.against, "architecture"]):
-                label = f"{name} {self.against}={size} {word}"
+            groups = list(part.groupby([self.against, "architecture", *shape]))
+            named = [(f"{size} {word}", dict(zip(shape, own, strict=True))) for (size, word, *own), _ in groups]
+            for called, (_, points) in zip(told_apart(named), groups, strict=True):
+                label = f"{name} {self.against}={called}"
                 found.append(headline(f"test_accuracy{label}", list(points[TEST_ACCURACY])))
                 found.append(headline(f"gap{label}", list(points[GAP])))
             for column in (*METRICS, GAP):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hw1.metrics import QUANTITIES, SPLITS
 from hw1.settings import ConfigError
-from hw1.studies.headlines import Headline, headline, share_headline
+from hw1.studies.headlines import Headline, headline, share_headline, unseeded
 from hw1.studies.learning_curves import SERIES, ends, learning_curves
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ class RandomLabels:
             return {}
         curves = learning_curves(sweep)
         accurate = curves[(curves["split"] == "train") & (curves["quantity"] == "accuracy")]
-        first = accurate[accurate["value"] >= self.fitted].groupby([SERIES, "seed"])["epoch"].min()
-        fits = fits.join(first.rename("epochs_to_fit"), on=[SERIES, "seed"])
+        training = [*unseeded(sweep.keys), SERIES, "seed"]
+        first = accurate[accurate["value"] >= self.fitted].groupby(training)["epoch"].min()
+        fits = fits.join(first.rename("epochs_to_fit"), on=training)
         return {"learning_curves": curves, "fits": fits}
 
     def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
@@ -71,7 +72,7 @@ class RandomLabels:
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """Final accuracies on random training labels and true test labels, and the share of trainings that fitted."""
         found = []
-        for series, part in tables["fits"].groupby(SERIES, sort=False):
+        for (*_, series), part in tables["fits"].groupby([*unseeded(keys), SERIES], sort=False):
             found += [headline(f"{split}_accuracy {series}", list(part[f"{split}/accuracy"])) for split in SPLITS]
             found.append(share_headline(f"share_fitted {series}", int(part["epochs_to_fit"].notna().sum()), len(part)))
         return found

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from hw1.metrics import STEP_LOSS, TEST_LOSS, TRAIN_LOSS
 from hw1.runs.measured import beside
 from hw1.settings import ConfigError
-from hw1.studies.headlines import Headline, median_headline, share_headline, unseeded
+from hw1.studies.headlines import Headline, median_headline, share_headline, told_apart, unseeded
 from hw1.studies.learning_curves import SHAPE
-from hw1.studies.needed import found_by, require_kind, require_measure, value_of
+from hw1.studies.needed import found_on, require_kind, require_measure
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
     from hw1.measures.cache import Cache
-    from hw1.runs import Member, Run, Sweep
+    from hw1.runs import Measured, Member, Run, Sweep
     from hw1.settings import RunSettings
 
 MEASURE = "predictions"
@@ -62,22 +62,23 @@ class SimulateFunction:
         require_measure(runs, MEASURE)
 
     def measure(self, sweep: Sweep, cache: Cache) -> dict[str, pd.DataFrame]:
-        """The four tables; {} where no run is complete.
+        """The four tables, of the runs whose predictions are measured; {} where no run is complete.
 
         Raises:
-            ConfigError: the predictions of a run have not been measured.
+            ConfigError: there is none among the complete ones.
         """
         import pandas as pd
 
         keys = unseeded(sweep.keys)
-        rows, curves = [], []
-        runs = {run.path.name: run for run in sweep.complete().runs}
+        rows, curves, found = [], [], found_on(sweep, MEASURE)
+        names = _names(list(found), keys, sweep)
         for run, members in itertools.groupby(sweep.members(), key=lambda member: member.run):
-            sizes, curve = _architecture(run), _curve(run)
+            if run not in found:
+                continue
+            curve = _curve(run)
             for member in members:
-                cells = {key: member.cells[key] for key in keys}
-                own = cells | {"network": _name(cells, sizes)} | member.origin
-                rows.append(own | self._row(member, curve[curve["member"] == member.number]))
+                own = {key: member.cells[key] for key in keys} | {"network": names[run]} | member.origin
+                rows.append(own | self._row(member, found[run], curve[curve["member"] == member.number]))
             curves.append(self._binned(curve).assign(**own))  # all members at once
         if not rows:
             return {}
@@ -88,12 +89,12 @@ class SimulateFunction:
             "networks": self._networks(table, groups),
             "members": table,
             "curves": loss.agg(median="median", low="min", high="max", n="count").reset_index(),
-            "predictions": _predictions(table, groups, runs, sweep),
+            "predictions": _predictions(table, groups, found, sweep),
         }
 
-    def _row(self, member: Member, curve: pd.DataFrame) -> dict[str, Any]:
+    def _row(self, member: Member, found: Measured, curve: pd.DataFrame) -> dict[str, Any]:
         """A member's row behind what tells its network and its data."""
-        run = member.run
+        run, measured = member.run, {name: values[member.number] for name, values in found.values.items()}
         reached = curve[curve["loss"] <= self.reach]["epoch"]
         return {
             "run": run.path.name,
@@ -102,9 +103,9 @@ class SimulateFunction:
             TRAIN_LOSS: member.metrics[TRAIN_LOSS],
             TEST_LOSS: member.metrics[TEST_LOSS],
             "parameters": run.result["parameters"],
-            "constant": bool(value_of("predictions/constant", member)),
-            "train/max_error": value_of("predictions/train_max_error", member),
-            "test/mae": value_of("predictions/test_mae", member),
+            "constant": bool(measured["predictions/constant"]),
+            "train/max_error": measured["predictions/train_max_error"],
+            "test/mae": measured["predictions/test_mae"],
             "epochs_to_reach": int(reached.min()) if len(reached) else math.nan,
             "noise": float(run.value("dataset.noise") or 0),
         }
@@ -158,6 +159,14 @@ class SimulateFunction:
         return pd.DataFrame(rows)
 
 
+def _names(runs: Sequence[Run], keys: Sequence[str], sweep: Sweep) -> dict[Run, str]:
+    """What each run's network is called; no two networks have one name."""
+    own = [{key: sweep.cell(run, key) for key in keys} for run in runs]
+    shapes = [{key: cells[key] for key in cells if key in SHAPE} for cells in own]
+    names = [_name(cells, _architecture(run)) for run, cells in zip(runs, own, strict=True)]
+    return dict(zip(runs, told_apart(list(zip(names, shapes, strict=True))), strict=True))
+
+
 def _name(own: Mapping[str, Any], architecture: str) -> str:
     """What a network is called: its preset or layer sizes, and what else of its training is swept."""
     preset = str(own.get("model", architecture)).rpartition("/")[2]
@@ -208,21 +217,22 @@ def _curve(run: Run) -> pd.DataFrame:
     return curve.astype({"epoch": int})
 
 
-def _predictions(members: pd.DataFrame, groups: list[str], runs: Mapping[str, Run], sweep: Sweep) -> pd.DataFrame:
+def _predictions(members: pd.DataFrame, groups: list[str], found: Mapping[Run, Measured], sweep: Sweep) -> pd.DataFrame:
     """The median member's predictions on the test inputs: columns x (NaN for images), true, predicted."""
     import pandas as pd
 
-    frames = []
+    frames, runs = [], {run.path.name: run for run in found}
     for values, part in members.groupby(groups, sort=False):
         middle = part.sort_values(TRAIN_LOSS, kind="stable").iloc[(len(part) - 1) // 2]
-        table = _predicted(sweep, runs[middle["run"]], int(middle["member"]))
+        run = runs[middle["run"]]
+        table = _predicted(sweep, run, found[run], int(middle["member"]))
         own = dict(zip(groups, values, strict=True))
         own |= {"n": len(part), "seed": middle["seed"], "loss": middle[TRAIN_LOSS], "noise": middle["noise"]}
         frames.append(table.assign(**own)[[*own, *table]])
     return pd.concat(frames, ignore_index=True)
 
 
-def _predicted(sweep: Sweep, run: Run, member: int) -> pd.DataFrame:
+def _predicted(sweep: Sweep, run: Run, measured: Measured, member: int) -> pd.DataFrame:
     """A member's predictions, from the file beside the measurement.
 
     Raises:
@@ -231,7 +241,6 @@ def _predicted(sweep: Sweep, run: Run, member: int) -> pd.DataFrame:
     import pandas as pd
     from safetensors.numpy import load_file
 
-    measured = found_by(MEASURE, run, sweep)
     ask = next(ask for ask in sweep.asks if ask.name == MEASURE)
     if "test.safetensors" not in measured.files:
         raise ConfigError(f"measures: got no predictions on the test inputs of {run.path}, expected single numbers")

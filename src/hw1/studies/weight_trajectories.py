@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hw1.metrics import GRADIENT_NORM, SPLITS
 from hw1.settings import ConfigError
 from hw1.studies.headlines import Headline, headline, labelled, parts, suffix, titled, unseeded
+from hw1.studies.needed import keeping
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,8 +60,8 @@ class WeightTrajectories:
         """
         needed = {"weight_snapshots": "WeightSnapshots"} | ({"gradient_norm": "GradientNorm"} if self.filters else {})
         for run in runs:
-            kept = [str(node.get("_target_")).rpartition(".")[2] for node in run.callbacks.values()]
-            if not set(needed.values()) <= set(kept):
+            if not keeping("snapshots", run) or (self.filters and not keeping("gradient_norms", run)):
+                kept = [str(node.get("_target_")).rpartition(".")[2] for node in run.callbacks.values()]
                 raise ConfigError(
                     f"callbacks: got {', '.join(kept) or 'none'}, expected {' and '.join(needed.values())} among them: "
                     f"callbacks=[{','.join(needed)}]"

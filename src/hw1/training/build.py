@@ -39,14 +39,17 @@ def validate(settings: RunSettings, folder: Path) -> None:
         data.prepare_data()
         data.setup()
     with torch.device("meta"):
-        single_network(settings, data)
+        parameters = sum(parameter.numel() for parameter in single_network(settings, data).parameters())
     optimizer, scheduler = optimization(settings)
     made = optimizer([nn.Parameter(torch.zeros(1))])
     if scheduler is not None:
         scheduler(made)
     if settings.members > 1:
         _refuse_coupling(settings, made)
-    callbacks(settings)
+    for (name, node), callback in zip(settings.callbacks.items(), callbacks(settings), strict=True):
+        if (check := getattr(callback, "check_run", None)) is not None:  # Track's, of its measures
+            with naming(f"callbacks.{name}", node):
+                check(settings, parameters)
     trainer(settings, folder, callbacks=[], loggers=[])
 
 

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from hw1.settings import RunSettings
+from hw1.settings.construct import target_of
 from hw1.settings.identity import WITHOUT_EFFECT, without
 from hw1.settings.run_settings import LOSS
 from hw1.training import build
@@ -36,8 +37,8 @@ class Cost:
     """What one run would cost.
 
     Attributes:
-        seconds: of training and evaluation, without what callbacks measure at the end.
-        size: bytes of snapshots, checkpoint and logs.
+        seconds: of training and evaluation, without what measures take afterwards.
+        size: bytes of snapshots, checkpoint and logs, without the snapshots that only measures ask for.
     """
 
     seconds: float
@@ -154,11 +155,19 @@ def _phase(settings: RunSettings, minimise: str, epochs: int) -> Cost:
         seconds = seconds_of(epochs, steps, epochs // every + 1, step, epoch, evaluation)
         weights = _bytes(dict(task.net.named_parameters()))
         state = sum(_bytes(entry) for entry in trainer.optimizers[0].state.values())
-        taken = settings.value("callbacks.weight_snapshots")
+        taken = _snapshots(settings)
         size = bytes_of(
             weights, state, whole, (taken or {}).get("every_n_epochs"), taken is not None, whole * steps * logged
         )
     return Cost(seconds, size)
+
+
+def _snapshots(settings: RunSettings) -> Mapping[str, Any] | None:
+    """The node of the callback whose class says that it writes snapshots; None if there is none."""
+    nodes = settings.callbacks.items()
+    return next(
+        (node for name, node in nodes if getattr(target_of(node, f"callbacks.{name}"), "snapshots", False)), None
+    )
 
 
 def _bytes(tensors: Mapping[str, Any]) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from hw1.metrics import STEP_LOSS
 from hw1.training.step_records import FETCH_EVERY, StepBuffer, log_members
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class StepLoss(Callback):
 
     def _flush(self, trainer: lightning.Trainer) -> None:
         rows = self._buffer.fetch()
-        log_members(trainer, [(step, {"train_step/loss": losses}) for step, (losses,) in rows])
+        log_members(trainer, [(step, {STEP_LOSS: losses}) for step, (losses,) in rows])
         for step, (losses,) in rows:
             bad = {member for member, loss in enumerate(losses) if not math.isfinite(loss)}
             if len(bad) == len(losses):

@@ -5,6 +5,8 @@ from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from hw1.metrics import ACCURACY, LOSS, TEST_ACCURACY, TEST_LOSS, TRAIN_ACCURACY, TRAIN_LOSS
+
 
 def tensorboard_logger(save_dir: str, first_step: int = 0) -> TensorBoardLogger:
     """TensorBoard events in `save_dir`, with train and test loss (and accuracy) in one custom chart each.
@@ -21,8 +23,8 @@ def tensorboard_logger(save_dir: str, first_step: int = 0) -> TensorBoardLogger:
     logger.experiment.add_custom_scalars(
         {
             "train and test": {
-                "loss": ["Multiline", ["train/loss", "test/loss"]],
-                "accuracy": ["Multiline", ["train/accuracy", "test/accuracy"]],
+                LOSS: ["Multiline", [TRAIN_LOSS, TEST_LOSS]],
+                ACCURACY: ["Multiline", [TRAIN_ACCURACY, TEST_ACCURACY]],
             }
         }
     )

@@ -3,14 +3,17 @@
 Hydra imports this file at every start: it stays free of torch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hw1.command import duration
+from hw1.runs import Ask
 from hydra_plugins.hw1_sweeper.plan import Job
 
 
-def listing(jobs: Iterable[Job], to_train: Sequence[Job], to_measure: Sequence[Job], base: Path) -> list[str]:
+def listing(
+    jobs: Iterable[Job], to_train: Sequence[Job], lacking: Mapping[str, Sequence[Ask]], base: Path
+) -> list[str]:
     """What a command would train and measure, with an estimate of time and disk; nothing is written."""
     lines, costs, measuring = [], {}, set()
     for job in jobs:
@@ -25,11 +28,11 @@ def listing(jobs: Iterable[Job], to_train: Sequence[Job], to_measure: Sequence[J
             epochs = count(job.settings.max_epochs, "epoch")
             line = f"  to train  {name}: {epochs}, about {duration(cost.seconds)}, {_size(cost.size)}"
             measuring |= set(job.settings.measures)
-        elif job in to_measure:
-            line = f"  to measure  {name}: {', '.join(job.settings.measures)}"
+        elif job.key in lacking:
+            line = f"  to measure  {name}: {', '.join(ask.name for ask in lacking[job.key])}"
         lines.append(line)
     complete = len(lines) - len(to_train)
-    also = f", {len(to_measure)} to measure" if to_measure else ""
+    also = f", {len(lacking)} to measure" if lacking else ""
     head = f"{base.name}: {count(len(lines), 'run')}, {complete} complete, {len(to_train)} to train{also}, in {base}"
     if not to_train:
         return [head, *lines, "nothing would be trained"]

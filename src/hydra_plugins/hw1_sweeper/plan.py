@@ -18,8 +18,8 @@ from hw1.command import explain
 from hw1.runs import find_run, slug_of
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.budget import limited
-from hw1.settings.construct import target_of
-from hw1.settings.identity import WITHOUT_EFFECT, select
+from hw1.settings.construct import is_node, target_of
+from hw1.settings.identity import WITHOUT_EFFECT, put, select
 from hw1.settings.run_settings import refuse_unknown
 
 
@@ -76,6 +76,8 @@ def jobs_of(
             continue
         try:
             refuse_unknown(plain)
+            # An experiment has settings of measures that a command may not ask for.
+            plain["measures"] = {name: node for name, node in plain["measures"].items() if is_node(node)}
             pinned = pins(plain)
             settings = RunSettings.check(plain)
         except ConfigError as error:
@@ -142,8 +144,7 @@ class Pins:
         """The words that were decided for these settings, which are changed in place."""
         limits = limited(settings, self._given)
         for key, value in limits.items():
-            group, _, name = key.rpartition(".")
-            (select(settings, group) if group else settings)[name] = value
+            put(settings, key, value)
         return [*(f"{key}={value}" for key, value in limits.items()), *self._source(settings)]
 
     def _source(self, settings: dict[str, Any]) -> list[str]:

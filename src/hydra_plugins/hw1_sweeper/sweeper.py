@@ -5,29 +5,31 @@ that knows the order of a command: plan, check, launch, survive a launcher, conc
 """
 
 import itertools
+import json
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from hw1.command import explain, quoted
 from hw1.files import new_folder, read_json, write_json
-from hw1.runs import Ask, Run, Sweep, ended, find_run, is_complete
+from hw1.runs import Ask, Sweep, asks_in, ended, find_run, is_complete
 from hw1.runs.measured import Measured, write_measured
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.budget import budget_name, budget_words
 from hydra_plugins.hw1_sweeper.listing import count, crowded, listing
+from hydra_plugins.hw1_sweeper.measuring import asks_of_command, forget, lacking_measures, take_in
 from hydra_plugins.hw1_sweeper.plan import Composer, Job, Pins, jobs_of
 
 # Keys that say where results go or what is asked of them: sweeping one would tear a sweep apart.
@@ -75,21 +77,21 @@ class Hw1Sweeper(BasicSweeper):
         base = Path(str(self.config.hydra.sweep.dir)).absolute()
         _check_name(str(self.config.name))
         swept, jobs = self._plan(arguments, base)
-        from hw1.measures.take import asks_of, make, missing
+        from hw1.measures.take import asks_of, measure_of
 
         asks = asks_of(jobs[0].settings.measures)
         for ask in asks:
-            make(ask)  # refuses its settings
+            measure_of(ask)  # refuses its settings
         node = self.config.study
         study: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
         question = None
         if study:
-            from hw1.studies.protocol import make as make_study
+            from hw1.studies.protocol import make
 
-            question = make_study(study)
+            question = make(study)
         to_train = [job for job in jobs if not is_complete(job.folder)]
         complete = [job for job in jobs if job not in to_train]
-        to_measure = [job for job in complete if missing(Run(job.folder, job.settings), asks)] if asks else []
+        lacking = lacking_measures(complete, asks)
         if to_train:
             _validate(to_train, asks)  # before the study's check: a value that no run can take is the better to name
         record = {
@@ -104,115 +106,112 @@ class Hw1Sweeper(BasicSweeper):
             "measures": [ask.record() for ask in asks],
             "runs": [{"key": job.key, "folder": job.folder.name, "overrides": job.overrides} for job in jobs],
         }
-        from hw1.report.conclude import digest, earlier
+        from hw1.report.conclude import conclude, digest, earlier
 
-        before = [] if to_train or to_measure else earlier(base, digest(base, record))
+        before = [] if to_train or lacking else earlier(base, digest(base, record))
         if question is not None and not before:  # what was concluded was checked, and a check may load torch
             question.check([job.settings for job in jobs], swept)
         if self.dry_run:
-            print("\n".join(listing(jobs, to_train, to_measure, base)))
+            print("\n".join(listing(jobs, to_train, lacking, base)))
             return
         if before:
             print(f"{self.config.name}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
             print("\n".join(before))
             return
         to_train = _allot(base, to_train)
-        to_measure = [*to_measure, *(job for job in jobs if job not in to_train and job not in complete)]
+        to_measure = [job for job in jobs if job not in to_train and (job.key in lacking or job not in complete)]
         launched = [job for job in jobs if job in to_train or job in to_measure]
-        if warning := crowded(self.config.hydra.launcher.get("n_jobs"), launched):
+        if warning := crowded(self._n_jobs(), to_train):
             print(warning, file=sys.stderr)
-        record["trained"] = [job.folder.name for job in to_train]
         with _folder_errors():
             folder = new_folder(base / "sweeps")
+        record |= self._launching(launched, to_train)
+        forget(to_measure, asks)
         also = f", {len(to_measure)} to measure" if to_measure else ""
-        print(f"{self.config.name}: {count(len(jobs), 'run')}, {len(to_train)} to train{also}, in {base}", flush=True)
-        self._go(launched, to_measure, asks, folder, record)
+        with FileLock(folder / ".lock"):  # held while the command is at work
+            write_json(folder / "sweep.json", record)
+            print(f"{record['name']}: {count(len(jobs), 'run')}, {len(to_train)} to train{also}, in {base}", flush=True)
+            try:
+                self._launch(launched, folder / "sweep.json", record)
+                lines = conclude(folder)
+            except KeyboardInterrupt:
+                write_json(folder / "sweep.json", {**record, "status": "interrupted"})
+                _interrupted(record)
+        print("\n".join(lines))
+        concluded = read_json(folder / "sweep.json")
+        _say_failures(concluded["failed"])
+        if concluded["status"] != "complete":
+            sys.exit(1)
 
     def _measure(self, path: Path, arguments: Sequence[str]) -> None:
         """Take measures of a sweep's finished runs; its tables, figures and page take them in.
 
         Raises:
-            ConfigError: a measure is refused, or the sweep has no finished run.
+            ConfigError: a measure or another word is refused, the sweep has no finished run, or a command is still at
+                work on it.
         """
-        from hw1.measures.take import check, make, missing
+        from hw1.measures.take import measure_of
 
+        assert self.config is not None and self.hydra_context is not None
         sweep = Sweep.read(path)
         base, finished = sweep.path.parent.parent, sweep.complete().runs
         if not finished:
             raise ConfigError(f"{path}: got a sweep without a finished run, expected one; run its command first")
-        asks = self._asks(sweep, arguments)
+        try:
+            FileLock(sweep.path / ".lock").acquire(timeout=0).lock.release()
+        except Timeout:
+            raise ConfigError(
+                f"{path}: a command is still at work on this sweep; measure it when that has ended"
+            ) from None
+        asks = asks_of_command(self.config, self.hydra_context.config_loader, sweep, arguments)
         for ask in asks:
-            make(ask)  # refuses its settings
-        for run in {run.result["parameters"]: run for run in finished}.values():
-            check(asks, run.settings, int(run.result["parameters"]))
-        known = [ask.record() for ask in sweep.asks]
-        new = [ask.record() for ask in asks if ask.record() not in known]
+            measure_of(ask)  # refuses its settings
         words = [f"measured_sweep={quoted(str(sweep.path))}"]
-        jobs = [Job(words, run.settings, run.path) for run in finished if missing(run, asks)]
-        print(f"{sweep.record['name']}: {count(len(finished), 'run')}, {len(jobs)} to measure, in {base}", flush=True)
+        jobs = [Job(words, run.settings, run.path) for run in finished]
+        lacking = lacking_measures(jobs, asks)
+        to_measure = [job for job in jobs if job.key in lacking]
+        print(
+            f"{sweep.record['name']}: {count(len(finished), 'run')}, {len(to_measure)} to measure, in {base}",
+            flush=True,
+        )
         if self.dry_run:
             return
         record = {
-            **sweep.record,
-            "measured_later": [*sweep.record.get("measured_later", []), *new],
-            "trained": [],
+            "name": sweep.record["name"],
+            "measures": [ask.record() for ask in asks],
+            "runs": sweep.record["runs"],
         }
-        if warning := crowded(self.config.hydra.launcher.get("n_jobs") if self.config else None, jobs):
-            print(warning, file=sys.stderr)
-        self._go(jobs, jobs, asks, sweep.path, record)
-
-    def _asks(self, sweep: Sweep, arguments: Sequence[str]) -> list[Ask]:
-        """What a command asks of a finished sweep: its own settings, else those of conf/, with what is typed."""
-        assert self.config is not None and self.hydra_context is not None
-        loader = self.hydra_context.config_loader
-        typed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
-        given: Any = OmegaConf.to_container(self.config.measures, resolve=True)
-        groups = [word for word in arguments if word.startswith("measures=")]
-        usual: Any = OmegaConf.to_container(
-            loader.load_configuration("train", groups, run_mode=RunMode.MULTIRUN).measures, resolve=True
-        )
-        own = {ask.name: ask.node for ask in sweep.asks if not ask.differs}
-        asks = []
-        for name, node in given.items():
-            base = own.get(name, usual[name])
-            prefix = f"measures.{name}."
-            words = {w.key_or_group.removeprefix(prefix) for w in typed if w.key_or_group.startswith(prefix)}
-            differs = {key: node[key] for key in sorted(words) if base.get(key) != node[key]}
-            asks.append(Ask(name, {**base, **differs}, differs))
-        return asks
-
-    def _go(
-        self, jobs: list[Job], to_measure: list[Job], asks: list[Ask], folder: Path, record: dict[str, Any]
-    ) -> None:
-        """Launch jobs, conclude, and say what failed.
-
-        Args:
-            jobs: all that are launched.
-            to_measure: those of them that are trained already.
-            asks: measures that are taken.
-            folder: of the sweep.
-            record: what its sweep.json is to hold.
-        """
-        from hw1.report.conclude import conclude
-
-        for job in to_measure:  # of other weights or an earlier version, or failed: they are taken again
-            for ask in _missing(job, asks):
-                ask.file(job.folder).unlink(missing_ok=True)
-        record |= {"launched": [job.folder.name for job in jobs], "launched_at": time.time()}
-        write_json(folder / "sweep.json", record)
-        try:
-            self._launch(jobs, folder, record)
-            lines = conclude(folder)
-        except KeyboardInterrupt:
-            write_json(folder / "sweep.json", {**record, "status": "interrupted"})
-            print(f"{record['name']}: interrupted; the same command goes on from the last checkpoints", file=sys.stderr)
-            sys.exit(130)
+        record |= self._launching(to_measure, [])
+        forget(to_measure, asks)
+        # A record of its own: other commands may measure the same sweep.
+        with tempfile.NamedTemporaryFile("w", dir=sweep.path, prefix="measuring-", suffix=".json") as file:
+            file.write(json.dumps(record))
+            file.flush()
+            try:
+                self._launch(to_measure, Path(file.name), record)
+            except KeyboardInterrupt:
+                _interrupted(record)
+        lines, failed = take_in(sweep.path, asks, [run.path for run in finished])
         print("\n".join(lines))
-        concluded = read_json(folder / "sweep.json")
-        for name, error in concluded["failed"].items():
-            print(f"failed: {name}: {error}", file=sys.stderr)
-        if concluded["status"] != "complete":
+        _say_failures(failed)
+        if failed:
             sys.exit(1)
+
+    def _n_jobs(self) -> int | None:
+        """Workers that the launcher was asked for, where it says a number."""
+        assert self.config is not None
+        number = self.config.hydra.launcher.get("n_jobs")
+        return None if number is None else int(number)
+
+    def _launching(self, jobs: Sequence[Job], to_train: Sequence[Job]) -> dict[str, Any]:
+        """What jobs read of the command that launches them."""
+        return {
+            "trained": [job.folder.name for job in to_train],
+            "launched": [job.folder.name for job in jobs],
+            "launched_at": time.time(),
+            # Finished runs are measured side by side with one thread each: more would slow each other down.
+            "measuring_threads": None if self._n_jobs() in (None, 1) else 1,
+        }
 
     # Planning
 
@@ -240,6 +239,12 @@ class Hw1Sweeper(BasicSweeper):
                 raise ConfigError(
                     f"{key}: cannot be swept: give one {hint} a command (quote a comma that is part of it)"
                 )
+        for word in typed:
+            first, _, rest = word.key_or_group.partition(".")
+            if first == "measures" and rest and (name := rest.partition(".")[0]) not in self._picked():
+                raise ConfigError(
+                    f"{word.key_or_group}: got a setting of a measure that is not asked for; add measures=[{name}]"
+                )
         readable = [*swept, *(word.key_or_group for word in words if word not in own)]
         compose, pins = Composer(loader, self.config, parser), Pins({*named, *swept})
         jobs = jobs_of(self.split_arguments(words, None)[0], compose, pins, readable, base, loader)
@@ -247,12 +252,18 @@ class Hw1Sweeper(BasicSweeper):
             raise ConfigError("measures: got other settings for some of the runs, expected one for all of a command's")
         return swept, jobs
 
+    def _picked(self) -> list[str]:
+        """The measures that the command asks for; an experiment may have settings of others."""
+        assert self.config is not None
+        return [str(name) for name, node in self.config.measures.items() if "_target_" in node]
+
     def _master(self) -> dict[str, Any]:
         """What the budget needs of the settings that all runs share."""
         assert self.config is not None
         settings = OmegaConf.to_container(OmegaConf.masked_copy(self.config, ["budget", "quick"]), resolve=True)
         assert isinstance(settings, dict)
-        return {str(name): value for name, value in settings.items()}
+        measures = OmegaConf.to_container(self.config.measures)
+        return {**{str(name): value for name, value in settings.items()}, "measures": measures}
 
     def _fewer_seeds(self, words: list[Override], parser: OverridesParser) -> list[Override]:
         """The words of an experiment with no more seeds than the budget allows."""
@@ -269,15 +280,21 @@ class Hw1Sweeper(BasicSweeper):
 
     # Launching
 
-    def _launch(self, jobs: list[Job], sweep: Path, record: Mapping[str, Any]) -> None:
-        """Launch; after a launcher's error, those that had not started, then each that was in flight alone."""
+    def _launch(self, jobs: list[Job], file: Path, record: Mapping[str, Any]) -> None:
+        """Launch; after a launcher's error, those that had not started, then each that was in flight alone.
+
+        Args:
+            jobs: what is launched.
+            file: where jobs read the record.
+            record: of the command.
+        """
         assert self.launcher is not None
         batches = [jobs] if jobs else []
         while batches:
             batch = batches.pop(0)
             begun = time.time()
             try:
-                results = self.launcher.launch([self._words(job, sweep) for job in batch], initial_job_idx=0)
+                results = self.launcher.launch([self._words(job, file) for job in batch], initial_job_idx=0)
             except Exception as error:  # a launcher's own: a killed worker, a lost node
                 lost = [job for job in batch if not ended(job.folder, record)]
                 started = [job for job in lost if _written_since(job.folder / "config.yaml", begun)]
@@ -295,15 +312,19 @@ class Hw1Sweeper(BasicSweeper):
                 if isinstance(raised, Exception) and not ended(job.folder, record):
                     _record_failure(job, raised, record)
 
-    def _words(self, job: Job, sweep: Path) -> list[str]:
+    def _words(self, job: Job, file: Path) -> list[str]:
         subdir = str(job.folder.relative_to(job.folder.parent.parent))
-        return [*job.overrides, *job.pins, f"hydra.sweep.subdir={quoted(subdir)}", f"sweep={quoted(str(sweep))}"]
+        return [*job.overrides, *job.pins, f"hydra.sweep.subdir={quoted(subdir)}", f"sweep={quoted(str(file))}"]
 
 
-def _missing(job: Job, asks: Sequence[Ask]) -> list[Ask]:
-    from hw1.measures.take import missing
+def _interrupted(record: Mapping[str, Any]) -> NoReturn:
+    print(f"{record['name']}: interrupted; the same command goes on from the last checkpoints", file=sys.stderr)
+    sys.exit(130)
 
-    return missing(Run(job.folder, job.settings), asks)
+
+def _say_failures(failed: Mapping[str, str]) -> None:
+    for name, error in failed.items():
+        print(f"failed: {name}: {error}", file=sys.stderr)
 
 
 def _validate(jobs: Iterable[Job], asks: Sequence[Ask]) -> None:
@@ -379,10 +400,9 @@ def _record_failure(job: Job, error: Exception, record: Mapping[str, Any]) -> No
     """A job that never came to fit, or took its worker with it, says so in its own folder."""
     text = explain(error)
     if is_complete(job.folder):
-        for entry in [*record["measures"], *record.get("measured_later", [])]:
-            file = Ask(**entry).file(job.folder)
-            if not file.exists():
-                write_measured(file, Measured(entry["name"], "", error=text), {})
+        for ask in asks_in(record):
+            if not ask.file(job.folder).exists():
+                write_measured(ask.file(job.folder), Measured(ask.name, "", error=text), {})
         return
     result = {"format": 1, "status": "failed", "key": job.key, "name": job.settings.name, "overrides": job.overrides}
     write_json(job.folder / "result.json", {**result, "seed": job.settings.seed, "error": text})
