@@ -56,7 +56,7 @@ def check(commands):
 
 
 def test_a_sample_of_the_planned_runs_is_what_it_was():
-    check(random.Random(0).sample(COMMANDS, 5))
+    check(random.Random(0).sample(COMMANDS, 3))
 
 
 @pytest.mark.slow

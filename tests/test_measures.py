@@ -117,12 +117,9 @@ def test_an_experiment_s_measures_can_be_others(command, tmp_path):
         "seed=0",
     )
     more = ("dataset.batch_size=32,64", "trainer.max_epochs=1", "logger=none", "measures=[sensitivity]")
-    for budget in ("quick", "full"):
-        done = command(*words, *more, f"budget={budget}", output=tmp_path / budget)
-        assert done.returncode == 0, done.stderr
-        assert {ask.name for ask in Sweep.read(tmp_path / budget / "flatness_sensitivity_models_batch").asks} == {
-            "sensitivity"
-        }
+    done = command(*words, *more, "budget=quick", output=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {ask.name for ask in Sweep.read(tmp_path / "flatness_sensitivity_models_batch").asks} == {"sensitivity"}
     done = command(*words, *more, "measures.sharpness.examples=5", output=tmp_path / "other")
     assert done.returncode == 1
     assert "measures.sharpness.examples: got a setting of a measure that is not asked for" in done.stderr
@@ -230,7 +227,7 @@ def test_commands_that_measure_one_sweep_at_once_lose_nothing(mine, finished, tm
 
 def test_a_sweep_that_a_command_is_at_work_on_is_not_measured(mine, background, hw1, tmp_path):
     flags, more = mine
-    process = background(*flags, *RUNS, "measures=[slow]", "measures.slow.seconds=3", output=tmp_path, **more)
+    process = background(*flags, *RUNS, "measures=[slow]", "measures.slow.seconds=1.5", output=tmp_path, **more)
     while len(list(tmp_path.rglob("result.json"))) < 1:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
@@ -255,22 +252,22 @@ def test_a_later_measure_that_fails_leaves_the_sweep_as_it_was(mine, hw1, finish
 
 def test_measuring_that_was_killed_goes_on_where_it_was(mine, background, command, tmp_path):
     flags, more = mine
-    words = (*flags, *SMALL, "logger=none", "trainer.progress=false", "trainer.max_epochs=1", "seed=range(8)")
+    words = (*flags, *SMALL, "logger=none", "trainer.progress=false", "trainer.max_epochs=1", "seed=range(5)")
     assert command(*words, output=tmp_path, **more).returncode == 0
     weights = contents(tmp_path, "*.safetensors")
-    slow = (*words, "measures=[slow]", "measures.slow.seconds=0.1")
+    slow = (*words, "measures=[slow]", "measures.slow.seconds=0.2")
     process = background(*slow, output=tmp_path, **more)
-    while len(list(tmp_path.rglob("measures/*.json"))) < 3:
+    while len(list(tmp_path.rglob("measures/*.json"))) < 2:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     taken = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("measures/*.json")}
-    assert 3 <= len(taken) < 8
+    assert 2 <= len(taken) < 5
     done = command(*slow, output=tmp_path, **more)
-    assert done.returncode == 0 and f"8 runs, 0 to train, {8 - len(taken)} to measure" in done.stdout
+    assert done.returncode == 0 and f"5 runs, 0 to train, {5 - len(taken)} to measure" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in taken} == taken and contents(tmp_path, "*.safetensors") == weights
-    assert len(list(tmp_path.rglob("measures/*.json"))) == 8
+    assert len(list(tmp_path.rglob("measures/*.json"))) == 5
     for member in Sweep.read(tmp_path / "default").members():
         assert member.metrics["slow/weight"] == member.theta()[0].item()
 
