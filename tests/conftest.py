@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from warm import WarmProcess
 
 ROOT = Path(__file__).parents[1]
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp()  # the key that records are signed with is not the user's own
 
 
 def start(*words, output, cwd=ROOT, cold=False, **environment):

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"hw1", "vectors", "files", "seeds", "kinds", "metrics", "models", "optim", "_malloc"},
+    {"hw1", "vectors", "files", "seeds", "kinds", "metrics", "models", "optim", "_malloc", "records", "sealed"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training"},
     {"runs"},
@@ -35,6 +35,7 @@ UNKNOWN = {
 # Rooms of one floor of which one uses the other, never the other way.
 BESIDE = {
     ("hw1", "_malloc"),
+    ("records", "files"),
     ("__main__", "command"),
     ("__main__", "job"),
     ("job", "command"),

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from hw1.measures.take import missing, take
+from hw1.records import rewrite_record
 from hw1.runs import Ask, Run, Sweep, read_measured
 from made_runs import make_run
 from warm import WarmProcess
@@ -294,7 +295,10 @@ def test_the_minimal_ratio_where_the_objective_changes(command, tmp_path):
     assert [file.name for file in (run.path / "snapshots").iterdir()] == ["epoch=000001.safetensors"]
     rows = sweep.measured(run, "minimal_ratio").rows
     assert [(row["epoch"], row["phase"]) for row in rows] == [(1, "training"), (2, "gradient_norm")]
-    (run.path / "snapshots" / "epoch=000001.safetensors").unlink()
+    snapshot = "snapshots/epoch=000001.safetensors"
+    (run.path / snapshot).unlink()
+    files = {name: sums for name, sums in run.result["files"].items() if name != snapshot}
+    rewrite_record(run.path / "result.json", run.result | {"files": files})  # as if it had not been kept
     refused = command(*SMALL, *OBJECTIVE, *RATIO, "callbacks=none", output=tmp_path)
     (line,) = refused.stderr.strip().splitlines()
     assert refused.returncode == 1 and line.startswith("error: measures.minimal_ratio: ")
@@ -347,6 +351,11 @@ def test_a_measurement_of_other_weights_is_taken_again(finished, command, tmp_pa
     (run,) = Sweep.read(tmp_path / "default").runs
     other = Run(next((finished / "runs").glob("seed=1*")))
     run.weights_file.write_bytes(other.weights_file.read_bytes())
+    done = command(*words, "measures=[sensitivity,predictions]", output=tmp_path)
+    assert done.returncode == 1 and f"{run.weights_file} is damaged: its content is not what was written" in done.stderr
+    name = run.weights_file.relative_to(run.path).as_posix()
+    files = run.result["files"] | {name: other.result["files"][name]}
+    rewrite_record(run.path / "result.json", run.result | {"files": files})  # as if it had been trained to them
     done = command(*words, output=tmp_path)
     assert done.returncode == 0 and "1 run, 0 to train, 1 to measure" in done.stdout
     found = Sweep.read(tmp_path / "default").table("sensitivity/loss")["sensitivity/loss"][0]

@@ -1,4 +1,4 @@
-"""`python -m hw1 report | runs | measure | homework | results | claims`: thin commands on experiments and sweeps."""
+"""`python -m hw1 report | runs | measure | verify | ...`: thin commands on experiments and sweeps."""
 
 import argparse
 import os
@@ -15,6 +15,8 @@ def main(words: list[str] | None = None) -> int:
     paths = "a sweep (multirun/NAME/sweeps/TIME), or multirun/NAME for its latest one"
     report = commands.add_parser("report", help="measure and draw a sweep again, and write its page")
     report.add_argument("path", help=paths)
+    keep = "take runs as they are whose model or other code of your own has changed since they were trained"
+    report.add_argument("--keep", action="store_true", help=keep)
     runs = commands.add_parser("runs", help="print a sweep's runs, one a line")
     runs.add_argument("path", help=paths)
     runs.add_argument("metrics", nargs="*", help="metrics to show, as test/accuracy; default: all")
@@ -23,6 +25,11 @@ def main(words: list[str] | None = None) -> int:
     measure.add_argument("words", nargs="+", help="measures and settings, as sharpness sharpness.examples=2048")
     measure.add_argument("--config-dir", help="a folder of your own beside conf/, as for train.py")
     measure.add_argument("--dry-run", action="store_true", help="say how many runs would be measured, and stop")
+    measure.add_argument("--keep", action="store_true", help=keep)
+    check = commands.add_parser("verify", help="read and hash runs and sweeps, and name every damage")
+    check.add_argument("path", type=Path, help="a run, a sweep, multirun/NAME, or multirun")
+    again = commands.add_parser("rekey", help="give what an earlier version trained today's keys and format")
+    again.add_argument("path", type=Path, help="the folder of an experiment, as multirun/NAME")
     homework = commands.add_parser("homework", help="run every question's default, and write one page")
     homework.add_argument("words", nargs="*", help="for every command, as budget=quick or --dry-run")
     for name, text in (
@@ -41,6 +48,13 @@ def main(words: list[str] | None = None) -> int:
     try:
         if chosen.command == "measure":
             return _measure(chosen)
+        if chosen.command == "verify":
+            return _verify(chosen.path)
+        if chosen.command == "rekey":
+            from hw1.report.rekey import rekey
+
+            print("\n".join(rekey(chosen.path)))
+            return 0
         if chosen.command == "homework":
             from hw1.reproduction.homework import homework as ask
 
@@ -55,7 +69,10 @@ def main(words: list[str] | None = None) -> int:
         sweep = Sweep.read(chosen.path)
         if chosen.command == "report":
             from hw1.report.conclude import conclude
+            from hw1.runs.changed import READING, refuse_changed
 
+            if not chosen.keep:
+                refuse_changed(sweep.complete().runs, READING)
             print("\n".join(conclude(sweep.path)))
             failed = Sweep.read(sweep.path).record["failed"]
             for name, error in failed.items():
@@ -68,6 +85,19 @@ def main(words: list[str] | None = None) -> int:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _verify(path: Path) -> int:
+    """Say what is damaged below a path; 1 if anything is."""
+    from hw1.runs.sound import verify
+
+    found = verify(path)
+    print("\n".join(found.damage), end="\n" if found.damage else "", file=sys.stderr)
+    aside = [f"{len(found.unlisted)} of an earlier version, which recorded no hashes"] if found.unlisted else []
+    aside += [f"{len(found.foreign)} not signed by you"] if found.foreign else []
+    said = "sound" if not found.damage else f"{len(found.damage)} damaged or missing"
+    print("; ".join([f"{path}: runs {found.runs}, sweeps {found.sweeps}: {said}", *aside]))
+    return 1 if found.damage else 0
 
 
 def _measure(chosen: argparse.Namespace) -> int:
@@ -86,7 +116,8 @@ def _measure(chosen: argparse.Namespace) -> int:
     words = [f"measured_sweep={quoted(str(sweep))}", f"measures=[{','.join(names)}]"]
     words += [f"hydra.sweep.dir={quoted(str(sweep.parent.parent))}", *(f"measures.{word}" for word in own), *others]
     flags = ["--config-dir", chosen.config_dir] if chosen.config_dir else []
-    sys.argv = ["train.py", *flags, *words, *(["--dry-run"] if chosen.dry_run else [])]
+    asked = {"--dry-run": chosen.dry_run, "--keep": chosen.keep}
+    sys.argv = ["train.py", *flags, *words, *(flag for flag, given in asked.items() if given)]
     command(_checkout())
     return 0
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # Hydra's other modes; with one of them the command is no sweep.
 _OTHER_MODES = ("--cfg", "-c", "--info", "-i", "--run", "-r", "--shell-completion", "-sc", "--hydra-help", "--version")
 
+# Words of the sweeper's.
+_FLAGS = {f"--{name.replace('_', '-')}": f"hydra.sweeper.{name}=true" for name in ("dry_run", "rerun", "keep")}
+
 
 def normalised(words: Sequence[str]) -> list[str]:
     """A command's words with --multirun first, wherever (and whether) -m stood among them.
@@ -28,8 +31,7 @@ def normalised(words: Sequence[str]) -> list[str]:
         >>> normalised(["--dry-run", "experiment=flatness_interp"])
         ['--multirun', 'hydra.sweeper.dry_run=true', 'experiment=flatness_interp']
     """
-    rest = ["hydra.sweeper.dry_run=true" if word == "--dry-run" else word for word in words]
-    rest = [word for word in rest if word not in ("-m", "--multirun")]
+    rest = [_FLAGS.get(word, word) for word in words if word not in ("-m", "--multirun")]
     other = any(word.split("=")[0] in _OTHER_MODES or re.fullmatch(r"hydra\.mode=RUN", word) for word in rest)
     return rest if other else ["--multirun", *rest]
 
@@ -81,7 +83,8 @@ def help_text(conf: Path) -> str:
         *(f"  {name + '=':<18}{', '.join(options)}" for name, options in groups),
         "",
         "also: --dry-run (list the runs, estimate minutes and disk, and stop), --cfg job (print the settings),",
-        "      --hydra-help, python -m hw1 --help",
+        "      --rerun, --keep (train runs again, or take them as they are, whose model or other code of your own",
+        "      has changed), --hydra-help, python -m hw1 --help",
     ]
     return "\n".join(lines)
 

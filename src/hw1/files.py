@@ -2,6 +2,8 @@
 
 import contextlib
 import datetime
+import functools
+import hashlib
 import itertools
 import json
 import os
@@ -50,5 +52,17 @@ def read_json(path: Path) -> Any:
     """Read JSON; a broken file is a ValueError that names it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or not UTF-8
         raise ValueError(f"{path} is not valid JSON ({error}); delete it and run the command again") from error
+
+
+def file_digest(file: Path) -> str:
+    """Hex SHA-256 of a file; hashed once a process while it stays as it is."""
+    status = file.stat()
+    return _digest(file, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(file: Path, size: int, time: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -15,8 +15,8 @@ def run(config: Any) -> None:
     from omegaconf import OmegaConf
 
     from hw1.command import fail, job_line
-    from hw1.files import read_json, write_text
     from hw1.measures.take import epochs_wanted, take
+    from hw1.records import read_record
     from hw1.runs import Run, asks_in
     from hw1.settings import ConfigError, RunSettings
 
@@ -25,7 +25,7 @@ def run(config: Any) -> None:
         problem = "hydra.mode: got RUN, expected MULTIRUN: a run's folder and key are picked by the sweeper"
         fail(ConfigError(problem), full=False)
     folder = Path(hydra.runtime.output_dir)
-    record = read_json(Path(config.sweep))
+    record = read_record(Path(config.sweep))
     asks = asks_in(record)
     if config.measured_sweep is None:
         from hw1.training.fit import fit
@@ -33,10 +33,9 @@ def run(config: Any) -> None:
         plain: Any = OmegaConf.to_container(config, resolve=True)
         settings = RunSettings.check(plain)
         words = [word for word in hydra.overrides.task if not word.startswith("sweep=")]
-        result = fit(settings, folder, words, epochs_wanted(asks, settings))
         parts = {"config": config, "hydra": OmegaConf.create({"hydra": hydra}), "overrides": hydra.overrides.task}
-        for name, part in parts.items():  # what users of Hydra look for
-            write_text(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part))
+        beside = {f".hydra/{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()}  # for Hydra's users
+        result = fit(settings, folder, words, epochs_wanted(asks, settings), beside)
         if result["status"] != "complete":
             print(job_line(record, folder, []), flush=True)
             return

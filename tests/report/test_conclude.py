@@ -94,7 +94,7 @@ def test_too_few_runs_and_no_study(tmp_path, monkeypatch):
     folder = make_sweep(tmp_path, [good], [], time="2026-01-01_00-00-02")
     lines = conclude(folder)
     assert not any(line.startswith(("barrier", "study", "figure")) for line in lines)
-    assert record(folder)["files"] == ["runs.csv", "report.html"]
+    assert list(record(folder)["files"]) == ["runs.csv", "report.html"]
 
 
 def test_the_page_shows_text_as_text(tmp_path, monkeypatch):
@@ -132,7 +132,7 @@ def test_a_damaged_record_is_no_earlier_result(text, tmp_path):
     damaged.mkdir()
     (damaged / "sweep.json").write_text(text)
     assert earlier(folder.parent.parent, record(folder)["digest"])
-    with pytest.raises(ValueError, match=r"sweep\.json is not"):
+    with pytest.raises(ValueError, match=r"sweep\.json (is not|holds)"):
         Sweep.read(damaged)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hw1.files import replacing
+from hw1.files import file_digest, replacing
 from hw1.seeds import digest
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from hw1.runs import Run
 
 FORMAT = 2
+_DIGITS = 16  # of the hash in a file's name
+
+
+Formerly = Callable[[str, int, Sequence[Sequence[str]], Mapping[str, Any]], Iterable[str]]
 
 
 class Cache:
@@ -22,10 +27,17 @@ class Cache:
 
     Args:
         folder: `multirun/<name>/measurements`.
+        formerly: (name, version, [key, digest of weights, digest of data] of each run, settings) -> stems of files
+            under which an earlier version may have kept the table: it is taken over.
+
+    Attributes:
+        used: the files that were read or written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, formerly: Formerly | None = None) -> None:
         self._folder = folder
+        self._formerly = formerly or (lambda name, version, on, settings: ())
+        self.used: set[Path] = set()
 
     def table(
         self,
@@ -44,18 +56,48 @@ class Cache:
             settings: what else it depends on.
             compute: measures it.
         """
-        import pandas as pd
-
         on = [[run.key, run.weights_digest(), run.result["dataset"]["sha256"]] for run in runs]
-        stem = digest([FORMAT, name, version, on, settings])[:16]
-        for file in self._folder.glob(f"{stem}-*.csv"):  # the number of rows stands in the name: a damaged file shows
-            try:
-                table = pd.read_csv(file)
-            except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError):
-                continue
-            if len(table) == int(file.stem.partition("-")[2]) and not table.isna().all(axis=None):
-                return table
-        table = compute()
-        with replacing(self._folder / f"{stem}-{len(table)}.csv") as temporary:
-            table.to_csv(temporary, index=False)
+        stem = stem_of(name, version, on, settings)
+        for known in dict.fromkeys((stem, *self._formerly(name, version, on, settings))):
+            for file in sorted(self._folder.glob(f"{known}-*.csv")):
+                table = _read(file)
+                if table is not None:
+                    return self._keep(stem, table, file)
+        return self._keep(stem, compute())
+
+    def _keep(self, stem: str, table: pd.DataFrame, source: Path | None = None) -> pd.DataFrame:
+        """Write a table, or the content of `source`, under its hash, which its name holds: damage shows."""
+        content = table.to_csv(index=False).encode() if source is None else source.read_bytes()
+        file = self._folder / f"{stem}-{hashlib.sha256(content).hexdigest()[:_DIGITS]}.csv"
+        if file != source:
+            with replacing(file) as temporary:
+                temporary.write_bytes(content)
+            if source is not None:  # of an earlier version, or under a run's earlier key
+                source.unlink(missing_ok=True)
+        self.used.add(file)
         return table
+
+
+def stem_of(name: str, version: int, on: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> str:
+    """The beginning of a table's file name, a hash of all that it depends on; see `Cache.table`."""
+    return digest([FORMAT, name, version, on, settings])[:16]
+
+
+def _is_hashed(file: Path) -> bool:
+    """Whether a file's name ends with a hash; those of an earlier version end with the number of rows."""
+    return len(file.stem.partition("-")[2]) == _DIGITS
+
+
+def _read(file: Path) -> pd.DataFrame | None:
+    """A table; None where the file is damaged."""
+    import pandas as pd
+
+    mark = file.stem.partition("-")[2]
+    if _is_hashed(file) and not file_digest(file).startswith(mark):
+        return None
+    try:
+        table = pd.read_csv(file)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError):
+        return None
+    whole = _is_hashed(file) or (len(table) == int(mark) and not table.isna().all(axis=None))
+    return table if whole else None

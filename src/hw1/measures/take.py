@@ -13,9 +13,10 @@ from filelock import FileLock
 from hw1.measures.protocol import Finding, Measure, Subject, Weights
 from hw1.runs.measured import Ask, Measured, read_measured, write_measured
 from hw1.runs.run import Run
-from hw1.runs.weights import file_digest, snapshot_files
+from hw1.runs.weights import snapshot_files
 from hw1.seeds import digest
 from hw1.settings import ConfigError, RunSettings
+from hw1.settings.code import code_of_node
 from hw1.settings.construct import call
 
 if TYPE_CHECKING:
@@ -68,6 +69,16 @@ def missing(run: Run, asks: Sequence[Ask]) -> list[Ask]:
         if before is None or before.error or before.key != _key(run, ask, measure, epochs):
             found.append(ask)
     return found
+
+
+def measurement_key(run: Run, ask: Ask) -> str:
+    """Hash of all that a measurement of a complete run depends on.
+
+    Raises:
+        ConfigError: the measure needs weights that the run did not keep.
+    """
+    measure = measure_of(ask)
+    return _key(run, ask, measure, _epochs(run, ask, measure))
 
 
 @dataclass(frozen=True)
@@ -160,8 +171,10 @@ def _epochs(run: Run, ask: Ask, measure: Measure) -> list[int]:
 def _key(run: Run, ask: Ask, measure: Measure, epochs: Collection[int]) -> str:
     """Hash of all that a measurement depends on."""
     kept = snapshot_files(run.path)
-    weights = [*(file_digest(kept[epoch]) for epoch in epochs), run.weights_digest()]
-    return digest([ask.node, measure.version, weights, run.result["dataset"]["sha256"], run.settings.seed])
+    weights = [*(run.digest_of(kept[epoch]) for epoch in epochs), run.weights_digest()]
+    known = [ask.node, measure.version, weights, run.result["dataset"]["sha256"], run.settings.seed]
+    code = code_of_node(ask.node)  # of the user's own measures; of others there is none, and their keys stay
+    return digest([*known, code] if code else known)
 
 
 def _taken(run: Run, measure: Measure, epochs: Sequence[int], data: DataModule, number: int) -> Finding:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hw1
-from hw1.files import replacing, write_json, write_text
+from hw1.files import file_digest, replacing, write_text
 from hw1.measures.cache import FORMAT, Cache
+from hw1.records import rewrite_record
 from hw1.runs import Ask, Run, Sweep, read_measured
+from hw1.runs.sound import sweep_damage
 from hw1.seeds import digest as hashed
 from hw1.settings import ConfigError
+from hw1.settings.code import code_of_node
 from hw1.studies.headlines import Headline
 from hw1.studies.protocol import make
 
@@ -31,26 +34,29 @@ def digest(base: Path, record: Mapping[str, Any]) -> str:
     asks = [Ask(**entry) for entry in record.get("measures", [])]
     found = [read_measured(ask.file(folder)) for folder in folders for ask in asks]
     measured = [one.key if one is not None else "" for one in found]
-    return hashed([keys, weights, measured, record["study"], record["swept"], FORMAT, hw1.__version__])
+    known = [keys, weights, measured, record["study"], record["swept"], FORMAT, hw1.__version__]
+    code = code_of_node(record["study"])  # of a study of the user's own
+    return hashed([*known, code] if code else known)
 
 
 def earlier(base: Path, wanted: str) -> list[str]:
-    """What an earlier sweep with this digest said at its end, if its files are all still there; else []."""
+    """What an earlier sweep with this digest said at its end, if its files and caches are what was written; else []."""
     for file in sorted(base.glob("sweeps/*/sweep.json"), reverse=True):
         try:
             record = Sweep.read(file).record
         except ValueError:  # a damaged record is no earlier result
             continue
-        if record.get("digest") == wanted and all((file.parent / name).exists() for name in record["files"]):
+        if record.get("digest") == wanted and not sweep_damage(file.parent, record):
             return _lines(file.parent, record)
     return []
 
 
-def conclude(folder: Path) -> list[str]:
+def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
     """Measure and draw a sweep whose runs have ended, write its page, and say where everything is.
 
     Args:
         folder: `multirun/<name>/sweeps/<time>`, with its sweep.json.
+        cache: of the study's tables; None for that in the folder of the experiment.
 
     Returns:
         Lines for the terminal: the headline, one number a line, and the files.
@@ -62,10 +68,12 @@ def conclude(folder: Path) -> list[str]:
     figures: list[str] = []
     problem = ""
     budget = record.get("budget", "full")
+    base = folder.parent.parent
+    cache = cache or Cache(base / "measurements")
     if record["study"]:
         try:
             study = make(record["study"])
-            tables = study.measure(sweep, Cache(folder.parent.parent / "measurements"))
+            tables = study.measure(sweep, cache)
             if tables:
                 from hw1.plots.style import entitle, save
 
@@ -100,19 +108,25 @@ def conclude(folder: Path) -> list[str]:
 
     if problem:
         failed = {"study": problem, **failed}
-    write_text(folder / "report.html", page(sweep, tables, figures, headlines, failed))
+    report = folder / "report.html"
+    write_text(report, page(sweep, tables, figures, headlines, failed))
     _to_tensorboard(folder, [name for name in figures if name.endswith(".png")])
     record |= {
         "status": "failed" if failed else "complete",
         "failed": failed,
         "headlines": headlines,
         "numbers": [asdict(number) for number in found],
-        "files": [*(f"{name}.csv" for name in tables), *figures, "report.html"],
+        "files": _sums(folder, [*(folder / f"{n}.csv" for n in tables), *(folder / n for n in figures), report]),
+        "caches": _sums(base, sorted(cache.used)),
     }
     if not failed:
-        record["digest"] = digest(folder.parent.parent, record)
-    write_json(folder / "sweep.json", record)
+        record["digest"] = digest(base, record)
+    rewrite_record(folder / "sweep.json", record)
     return _lines(folder, record)
+
+
+def _sums(base: Path, files: Iterable[Path]) -> dict[str, list[Any]]:
+    return {file.relative_to(base).as_posix(): [file.stat().st_size, file_digest(file)] for file in files}
 
 
 def _not_measured(sweep: Sweep) -> dict[str, str]:

@@ -16,7 +16,8 @@ from typing import Any
 
 from jinja2 import Environment, select_autoescape
 
-from hw1.files import new_folder, read_json, write_text
+from hw1.files import new_folder, write_text
+from hw1.records import read_record
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _ask(answer: Answer, checkout: Path) -> Answer:
             process.wait()
             return Answer(answer.name, answer.question, answer.command, 130, time.monotonic() - begun)
     sweep = report.parent if report else None
-    record = read_json(sweep / "sweep.json") if sweep else {}
+    record = read_record(sweep / "sweep.json") if sweep else {}
     seconds = time.monotonic() - begun
     return Answer(answer.name, answer.question, answer.command, process.returncode, seconds, sweep, record)
 

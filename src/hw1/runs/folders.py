@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hw1.files import read_json
 from hw1.runs.measured import asks_in
+from hw1.training.contents import RESULT, stored
 
 
 def find_run(runs: Path, key: str) -> Path | None:
@@ -17,11 +17,9 @@ def find_run(runs: Path, key: str) -> Path | None:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a run's folder holds a complete result. An unreadable one is not: the run is finished again."""
-    try:
-        return (folder / "config.yaml").is_file() and bool(read_json(folder / "result.json")["status"] == "complete")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    """Whether a run's folder holds a complete result. A damaged one is not: the run is finished again."""
+    result = stored(folder / RESULT)
+    return result is not None and result.get("status") == "complete" and (folder / "config.yaml").is_file()
 
 
 def ended(folder: Path, record: Mapping[str, Any]) -> bool:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hw1.files import replacing, write_json
+from hw1.files import replacing
+from hw1.records import FORMAT, read_record, rewrite_record, sums, write_record
 from hw1.seeds import digest
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -82,35 +79,32 @@ class Measured:
     error: str = ""
 
 
-def write_measured(file: Path, measured: Measured, files: Mapping[str, bytes]) -> Measured:
+def write_measured(file: Path, measured: Measured, files: Mapping[str, bytes], own: bool = True) -> Measured:
     """Write a measurement, its files first; returns it with their sizes and hashes.
 
     Args:
         file: `Ask.file` of the run.
         measured: without its files.
         files: {name: content} of what stands beside it, as `<measurement>.<name>`.
+        own: whether it was measured just now: else it is signed only if it was before.
     """
     for name, content in files.items():
         with replacing(beside(file, name)) as temporary:
             temporary.write_bytes(content)
-    sums = {name: [len(content), hashlib.sha256(content).hexdigest()] for name, content in files.items()}
-    record = asdict(measured) | {"files": sums, "format": FORMAT}
-    write_json(file, record | {"checksum": _checksum(record)})
+    record = asdict(measured) | {"files": {name: sums(content) for name, content in files.items()}, "format": FORMAT}
+    (write_record if own else rewrite_record)(file, record)
     return Measured(**{name: value for name, value in record.items() if name != "format"})
 
 
 def read_measured(file: Path) -> Measured | None:
     """A measurement; None where there is none, or its file or one beside it is damaged."""
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        checksum = record.pop("checksum")
-        if checksum != _checksum(record) or record.pop("format") != FORMAT:
+        record = read_record(file)
+        if record.pop("format") not in (1, FORMAT):
             return None
         measured = Measured(**record)
-        for name, (size, sha256) in measured.files.items():
-            content = beside(file, name).read_bytes()
-            if len(content) != size or hashlib.sha256(content).hexdigest() != sha256:
-                return None
+        if any(sums(beside(file, name).read_bytes()) != list(listed) for name, listed in measured.files.items()):
+            return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, cut, or not a measurement
         return None
     return measured
@@ -119,7 +113,3 @@ def read_measured(file: Path) -> Measured | None:
 def beside(file: Path, name: str) -> Path:
     """The path of a measurement's file `name`."""
     return file.with_name(f"{file.stem}.{name}")
-
-
-def _checksum(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

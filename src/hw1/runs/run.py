@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from hw1.files import read_json
+from hw1.files import file_digest
+from hw1.records import DamagedError, read_record
 from hw1.runs.measured import Ask, Measured, read_measured
-from hw1.runs.weights import Snapshots, file_digest, load, readable, snapshot_files
+from hw1.runs.weights import Snapshots, load, readable, snapshot_files
 from hw1.settings import ConfigError, RunSettings
+from hw1.training.contents import RESULT, SETTINGS, difference, require, stored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +37,7 @@ class Run:
     def __init__(self, path: str | os.PathLike[str], settings: RunSettings | None = None) -> None:
         self.path = Path(path)
         self._settings = settings
+        self._read: tuple[tuple[int, int], dict[str, Any]] | None = None
         if not (self.path / "config.yaml").is_file():
             raise FileNotFoundError(f"{self.path} is not the folder of a run: it has no config.yaml")
 
@@ -53,9 +56,22 @@ class Run:
         """The resolved settings."""
         if self._settings is not None:
             return self._settings
-        settings = OmegaConf.to_container(self.config, resolve=True)
+        settings = self._begun.get("settings")
+        if settings is None:  # a run of an earlier version
+            settings = OmegaConf.to_container(self.config, resolve=True)
         assert isinstance(settings, dict)
         return RunSettings.check({str(name): value for name, value in settings.items()})
+
+    @property
+    def code(self) -> dict[str, str] | None:
+        """Hashes of the user's modules that it was made with; None where that was not recorded."""
+        code: dict[str, str] | None = self._begun.get("code")
+        return code
+
+    @property
+    def _begun(self) -> dict[str, Any]:
+        """What was recorded when it began, or with its result."""
+        return self.result if "settings" in self.result else stored(self.path / SETTINGS) or {}
 
     @property
     def key(self) -> str:
@@ -69,11 +85,18 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any]:
-        """The content of result.json; {} while the run has not ended."""
-        file = self.path / "result.json"
-        result = read_json(file) if file.is_file() else {}
-        assert isinstance(result, dict)
-        return result
+        """The content of result.json; {} while the run has not ended. Read again only where the file has changed.
+
+        Raises:
+            DamagedError: it is not what was written.
+        """
+        file = self.path / RESULT
+        if not file.is_file():
+            return {}
+        status = file.stat()
+        if self._read is None or self._read[0] != (status.st_mtime_ns, status.st_size):
+            self._read = (status.st_mtime_ns, status.st_size), read_record(file)
+        return self._read[1]
 
     @property
     def status(self) -> str:
@@ -101,10 +124,38 @@ class Run:
         return found if found is not None and not found.error else None
 
     def history(self) -> pd.DataFrame:
-        """metrics.csv: columns epoch (counted from 0), step, and the metrics; NaN where one has no value at a step."""
+        """metrics.csv: columns epoch (counted from 0), step, and the metrics; NaN where one has no value at a step.
+
+        Raises:
+            DamagedError: the file is not what a finished run wrote.
+        """
         import pandas as pd
 
-        return pd.read_csv(self.path / "metrics.csv")
+        file = self.path / "metrics.csv"
+        self._require(file)
+        return pd.read_csv(file)
+
+    def _listed(self, file: Path) -> tuple[int, str] | None:
+        """Size and SHA-256 that result.json lists for a file of the run; None where it does not."""
+        listed = self.result.get("files", {}).get(file.relative_to(self.path).as_posix())
+        return None if listed is None else (listed[0], listed[1])
+
+    def _require(self, file: Path) -> None:
+        if listed := self._listed(file):
+            require(self.path, {file.relative_to(self.path).as_posix(): listed})
+
+    def digest_of(self, file: Path) -> str:
+        """SHA-256 of a file of the run: the one in result.json, where its size is right; reading it checks the rest.
+
+        Raises:
+            DamagedError: a file of a finished run has another size.
+        """
+        listed = self._listed(file)
+        if listed is None:
+            return file_digest(file)
+        if problem := difference(file, listed[0]):
+            raise DamagedError(f"{problem}; delete the run's folder and run its command again")
+        return listed[1]
 
     @property
     def weights_file(self) -> Path:
@@ -127,7 +178,7 @@ class Run:
 
     def weights_digest(self) -> str:
         """SHA-256 of `weights_file`, so that a measurement knows the weights that it was made on."""
-        return file_digest(self.weights_file)
+        return self.digest_of(self.weights_file)
 
     def theta(self) -> Tensor:
         """The final weights as one vector [P]; [R, P] of a run with several members."""
@@ -165,6 +216,7 @@ class Run:
             space = ParamSpace.of(nets[0])
             rows = []
             for epoch in epochs:
+                self._require(files[epoch])
                 load(nets, files[epoch])
                 named = [{name: value.detach().clone() for name, value in net.named_parameters()} for net in nets]
                 thetas = torch.stack([space.flatten(parameters) for parameters in named])
@@ -172,6 +224,7 @@ class Run:
             return Snapshots(epochs, torch.stack(rows))
         values = []
         for epoch in epochs:
+            self._require(files[epoch])
             with readable(files[epoch]), safe_open(files[epoch], framework="pt") as file:
                 if layer not in file.keys():  # noqa: SIM118 - safe_open is no mapping
                     raise KeyError(f"{self.path} has no tensor {layer!r}; it has {', '.join(file.keys())}")
@@ -225,6 +278,7 @@ class Run:
         file = self.weights_file if epoch is None else snapshot_files(self.path).get(epoch)
         if file is None:
             raise FileNotFoundError(f"{self.path} has no snapshot of epoch {epoch}")
+        self._require(file)
         data = build.datamodule(self.settings.dataset)  # shapes are known without the files of the data
         with torch.random.fork_rng():
             nets = [build.single_network(self.settings, data) for _ in range(self.count)]

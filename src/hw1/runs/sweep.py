@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hw1.files import read_json
+from hw1.records import read_record
 from hw1.runs.measured import Ask, Measured, asks_in
 from hw1.runs.member import Member
 from hw1.runs.run import Run
@@ -40,6 +40,7 @@ class Sweep:
 
         Raises:
             FileNotFoundError: there is no sweep.json.
+            DamagedError: it is not what was written.
         """
         folder = Path(path)
         if folder.name == "sweep.json":
@@ -49,8 +50,8 @@ class Sweep:
             if not sweeps:
                 raise FileNotFoundError(f"no sweep.json in {folder}, nor in {folder}/sweeps/*")
             folder = sweeps[-1].parent
-        record = read_json(folder / "sweep.json")
-        if not isinstance(record, dict) or not {"name", "runs", "swept", "study", "command"} <= set(record):
+        record = read_record(folder / "sweep.json")
+        if not {"name", "runs", "swept", "study", "command"} <= set(record):
             raise ValueError(f"{folder / 'sweep.json'} is not the record of a sweep; delete its folder")
         runs = folder.parent.parent / "runs"
         folders = [runs / entry["folder"] for entry in record["runs"]]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hw1.sealed import is_whole
 from hw1.settings import ConfigError
 
 if TYPE_CHECKING:
@@ -41,18 +40,6 @@ def snapshot_files(run: Path) -> dict[int, Path]:
     return found
 
 
-def file_digest(file: Path) -> str:
-    """Hex SHA-256 of a file; hashed once a process while it stays as it is."""
-    status = file.stat()
-    return _digest(file, status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=4096)
-def _digest(file: Path, size: int, time: int) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def load(nets: Sequence[nn.Module], file: Path) -> None:
     """Read the members' weights into `nets` in place, from a snapshot or a checkpoint.
 
@@ -67,6 +54,8 @@ def load(nets: Sequence[nn.Module], file: Path) -> None:
     with readable(file):
         together = side_by_side(nets) if len(nets) > 1 else nets[0]
         if file.suffix != ".safetensors":
+            if is_whole(file) is False:
+                raise ValueError("it is not what was written")
             state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
             together.load_state_dict({name.removeprefix("net."): value for name, value in state.items()})
         elif isinstance(together, Members):

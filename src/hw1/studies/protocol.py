@@ -75,11 +75,12 @@ def make(node: Mapping[str, Any]) -> Study:
     Raises:
         ConfigError: an unknown setting or a refused value, by its key.
     """
-    study: Study = call(_of_today(node), "study")
+    study: Study = call(of_today(node), "study")
     return study
 
 
-def _of_today(node: Mapping[str, Any]) -> Mapping[str, Any]:
+def of_today(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config node of a study that an earlier version may have written, as it would be written now."""
     target = node.get("_target_") if isinstance(node, Mapping) else None
     if target in _RENAMED:
         return {**node, "_target_": _RENAMED[target]}

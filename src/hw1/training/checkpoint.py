@@ -12,16 +12,20 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from hw1.files import replacing
 from hw1.models import Members
+from hw1.sealed import seal
 from hw1.training.task import Task
+
+RECORDED = "hw1"  # the entry of a checkpoint that says what the run's other files were
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its target and renames it; Lightning's own goes through the temporary folder."""
+    """Writes a sealed checkpoint beside its target and renames it; Lightning's goes through the temporary folder."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save `checkpoint` at `path`, whole or not at all."""
+        """Save `checkpoint` at `path`, whole or not at all, with its own hash."""
         with replacing(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
+            seal(temporary)
 
 
 class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last: it holds the state of the others
@@ -35,12 +39,20 @@ class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last:
         seconds: at least so long between two checkpoints; the last epoch always writes one.
         epoch_seed: (epoch, member) -> 32-bit seed.
         before: called before a checkpoint is written, so that no log falls behind it.
+        beside: what the checkpoint holds, under `RECORDED`, of the run's other files.
     """
 
-    def __init__(self, seconds: float, epoch_seed: Callable[[int, int], int], before: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        epoch_seed: Callable[[int, int], int],
+        before: Callable[[], None],
+        beside: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
         self._seconds = seconds
         self._epoch_seed = epoch_seed
         self._before = before
+        self._beside = beside
         self._earlier = 0.0  # seconds trained before this process took over
         self._started = self._written = time.monotonic()
 
@@ -56,6 +68,12 @@ class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self._earlier = state_dict["seconds"]
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """What else stands in the run's folder by now."""
+        checkpoint[RECORDED] = self._beside()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clocks."""

@@ -1,14 +1,16 @@
 """One run: skip, resume, fit, test, finish."""
 
+import contextlib
 import datetime
 import logging
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import traceback
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,27 +18,27 @@ from typing import Any
 
 import lightning
 import torch
-import yaml
 from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from hw1 import __version__
 from hw1.data import DataModule
-from hw1.files import read_json, write_json, write_text
+from hw1.files import replacing
+from hw1.records import FORMAT, DamagedError, read_record
+from hw1.sealed import is_whole, seal
 from hw1.seeds import mixed
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.identity import deciding
 from hw1.training import build
-from hw1.training.checkpoint import AtomicCheckpointIO, EpochCheckpoint
+from hw1.training.checkpoint import RECORDED, AtomicCheckpointIO, EpochCheckpoint
+from hw1.training.contents import RESULT, SETTINGS, begin, end, require, snapshot_sums, stored
 from hw1.training.metrics_csv import MetricsCsv
 from hw1.training.progress import TrainingProgress
 from hw1.training.snapshots import SnapshotsAt
 from hw1.training.step_loss import StepLoss
 from hw1.training.step_records import median
 from hw1.training.task import Task
-
-FORMAT = 1
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,11 @@ if not Path("/dev/nvidiactl").exists():
 
 
 def fit(
-    settings: RunSettings, folder: Path, overrides: Sequence[str] = (), snapshots: Collection[int] = ()
+    settings: RunSettings,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    snapshots: Collection[int] = (),
+    beside: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Train one run in its folder, or go on with it, or return what it has already come to.
 
@@ -58,6 +64,7 @@ def fit(
         folder: `.../runs/<slug>-<key>`.
         overrides: the words of the command that made this run, for the record.
         snapshots: completed epochs whose weights are kept too; what trains is the same with and without.
+        beside: files that stand in the folder before it trains, {path in the folder: text}.
 
     Returns:
         The content of result.json.
@@ -71,12 +78,16 @@ def fit(
         raise ConfigError(f"{folder} is not the folder of run {key}: start runs through train.py, which picks it")
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder), isolate_rng():
-        file = folder / "result.json"
-        if file.exists() and _read(file)["status"] == "complete":
-            return _read(file)
+        before = stored(folder / RESULT)
+        if before is not None and before["status"] == "complete":
+            return before
         for torn in folder.rglob(".*.part"):  # what a killed process was writing; the lock says that it is gone
             torn.unlink()
-        write_text(folder / "config.yaml", yaml.safe_dump(dict(settings.plain), sort_keys=False))
+        first = not (folder / SETTINGS).exists()  # or the run was begun by an earlier version, which sealed nothing
+        checkpoint = folder / "checkpoints" / "last.ckpt"
+        if first and checkpoint.exists() and is_whole(checkpoint) is None:
+            _seal(checkpoint)
+        begun = begin(folder, settings, overrides, beside or {}, resumed=checkpoint.exists())
         result = {
             "format": FORMAT,
             "status": "failed",
@@ -87,6 +98,8 @@ def fit(
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": _versions(),
             "git": _git(),
+            "code": begun["code"],
+            "settings": begun["settings"],
         }
         try:
             with threads(settings.threads):
@@ -94,10 +107,10 @@ def fit(
             result["status"] = "complete"
         except Exception as error:
             result |= {"error": " ".join(str(error).split()), "traceback": traceback.format_exc()}
-            if not isinstance(error, ArithmeticError | ConfigError):
+            if not isinstance(error, ArithmeticError | ConfigError | DamagedError):
                 result["error"] = f"{type(error).__name__}: {result['error']}"
-        write_json(file, result)
-        return result
+        end(folder, result)
+        return read_record(folder / RESULT)
 
 
 def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> dict[str, Any]:
@@ -107,12 +120,16 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
     net = build.network(settings, data, seeds)
     task = build.task(net, settings, data)
     checkpoint = folder / "checkpoints" / "last.ckpt"
-    first_step = _resume_step(checkpoint)
+    first_step, recorded = _resume_from(checkpoint)
+    require(folder, recorded.get("snapshots", {}))
 
-    csv = MetricsCsv(folder, first_step, members=len(seeds))
+    csv = MetricsCsv(folder, first_step, members=len(seeds), recorded=recorded.get("metrics"))
     loggers = [csv, *build.loggers(settings, folder, first_step)]
     clock = EpochCheckpoint(
-        settings.checkpoint_seconds, lambda epoch, member: mixed(seeds[member], "epoch", epoch), csv.write
+        settings.checkpoint_seconds,
+        lambda epoch, member: mixed(seeds[member], "epoch", epoch),
+        csv.write,
+        lambda: {"metrics": csv.record(), "snapshots": snapshot_sums(folder)},
     )
     callbacks = [StepLoss(), *build.callbacks(settings), SnapshotsAt(snapshots), clock]
     if settings.progress:
@@ -154,16 +171,21 @@ def _test(trainer: lightning.Trainer, task: Task, data: DataModule) -> dict[str,
     return {**measured, **task.member_metrics, **task.measured}
 
 
-def _read(file: Path) -> dict[str, Any]:
-    result: dict[str, Any] = read_json(file)
-    return result
+def _seal(checkpoint: Path) -> None:
+    """Seal a checkpoint of an earlier version, in one step."""
+    with replacing(checkpoint) as temporary:
+        shutil.copyfile(checkpoint, temporary)
+        with contextlib.suppress(ValueError, OSError):  # no checkpoint at all: said when it is read
+            seal(temporary)
 
 
-def _resume_step(checkpoint: Path) -> int:
-    """The number of steps that a checkpoint has behind it; 0 without one."""
+def _resume_from(checkpoint: Path) -> tuple[int, dict[str, Any]]:
+    """The number of steps that a checkpoint has behind it, and what it recorded of other files; 0 without one."""
     if not checkpoint.exists():
-        return 0
+        return 0, {}
     try:
+        if not is_whole(checkpoint):
+            raise ValueError("it is not what was written")
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever a damaged file makes of unpickling
         raise ConfigError(
@@ -175,7 +197,7 @@ def _resume_step(checkpoint: Path) -> int:
         state["epoch"] + 1,
         state["global_step"],
     )
-    return int(state["global_step"])
+    return int(state["global_step"]), dict(state.get(RECORDED, {}))
 
 
 @contextmanager

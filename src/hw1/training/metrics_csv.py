@@ -1,6 +1,8 @@
 """metrics.csv: every metric of a run, one row a step, kept across interruptions."""
 
+import contextlib
 import csv
+import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +10,8 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from hw1.files import write_text
+from hw1.files import replacing
+from hw1.records import DamagedError
 
 
 class MetricsCsv(Logger):
@@ -22,18 +25,27 @@ class MetricsCsv(Logger):
         folder: the run's folder.
         first_step: rows at or after this step, left by a killed process, are dropped.
         members: number of members of the run.
+        recorded: `record` of the checkpoint from which training goes on: the file is cut to what it was then.
+
+    Raises:
+        DamagedError: the file does not begin with what was recorded.
     """
 
     takes_members = True
 
-    def __init__(self, folder: Path, first_step: int = 0, members: int = 1) -> None:
+    def __init__(
+        self, folder: Path, first_step: int = 0, members: int = 1, recorded: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
         self._path = folder / "metrics.csv"
         self._members = members
         self._columns = ["epoch", "step"] if members == 1 else ["epoch", "step", "member"]
         self._pending: dict[int, dict[str, Any]] = {}
+        self._size, self._hash = 0, hashlib.sha256()  # of the file, as it grows
         kept = []
-        if self._path.exists():
+        if recorded is not None:
+            self._columns, *kept = csv.reader(io.StringIO(recorded_part(self._path, recorded), newline=""))
+        elif self._path.exists():  # of a run of an earlier version
             with self._path.open(newline="", encoding="utf-8") as file:
                 reader = csv.reader(file)
                 self._columns = next(reader, self._columns)
@@ -79,8 +91,18 @@ class MetricsCsv(Logger):
             self._columns += list(dict.fromkeys(new))
             self._rewrite([row + [""] * (len(self._columns) - len(row)) for row in old] + self._rows(values))
         else:
-            with self._path.open("a", newline="", encoding="utf-8") as file:
-                csv.writer(file, lineterminator="\n").writerows(self._rows(values))
+            text = _text(self._rows(values))
+            with self._path.open("ab") as file:
+                file.write(text)
+            self._count(text)
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint holds of the file, whose later rows, and columns, may be those of a killed process."""
+        return {"columns": len(self._columns), "bytes": self._size, "sha256": self._hash.hexdigest()}
+
+    def _count(self, text: bytes) -> None:
+        self._size += len(text)
+        self._hash.update(text)
 
     def _rows(self, steps: list[dict[str, Any]]) -> list[list[Any]]:
         """Cells in the order of the columns, one row a step and member."""
@@ -97,8 +119,36 @@ class MetricsCsv(Logger):
         self.write()
 
     def _rewrite(self, rows: list[list[Any]]) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self._columns)
-        writer.writerows(rows)
-        write_text(self._path, text.getvalue())
+        text = _text([self._columns, *rows])
+        with replacing(self._path) as temporary:
+            temporary.write_bytes(text)
+        self._size, self._hash = 0, hashlib.sha256()
+        self._count(text)
+
+
+def recorded_part(file: Path, recorded: Mapping[str, Any]) -> str:
+    """The part of a metrics.csv that stood there when `MetricsCsv.record` was made.
+
+    Columns that came later stand behind the others, and are empty there: without them the text is what it was.
+
+    Raises:
+        DamagedError: it is not there.
+    """
+    content = file.read_bytes() if file.is_file() else b""
+    with contextlib.suppress(UnicodeDecodeError, csv.Error):
+        rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
+        if rows and len(rows[0]) > recorded["columns"]:
+            content = _text([row[: recorded["columns"]] for row in rows])
+    part = content[: recorded["bytes"]]
+    if len(part) < recorded["bytes"] or hashlib.sha256(part).hexdigest() != recorded["sha256"]:
+        raise DamagedError(
+            f"{file} is damaged: it does not begin with what its run's last checkpoint recorded; "
+            "delete the run's folder and run its command again"
+        )
+    return part.decode()
+
+
+def _text(rows: list[list[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

@@ -3,11 +3,14 @@
 Hydra imports this file at every start: it stays free of torch.
 """
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hw1.command import duration
-from hw1.runs import Ask
+from hw1.runs import Ask, find_run, is_complete
+from hw1.settings import run_key
+from hw1.settings.identity import put
 from hydra_plugins.hw1_sweeper.plan import Job
 
 
@@ -70,6 +73,24 @@ def crowded(n_jobs: int | None, jobs: Sequence[Job]) -> str | None:
         f"hydra/launcher: {workers} workers of {threads} threads each on {count(cores, 'core')} slow each other down "
         "many times; add trainer.threads=1"
     )
+
+
+def of_other_threads(jobs: Iterable[Job], base: Path) -> str | None:
+    """What to say where runs that would be trained stand there with two threads, once the default of CNNs.
+
+    Weights differ in the last bits between thread counts: they are other runs.
+    """
+    found = 0
+    for job in jobs:
+        if job.settings.threads == 1 and not job.folder.exists():
+            plain = copy.deepcopy(dict(job.settings.plain))
+            put(plain, "trainer.threads", 2)
+            there = find_run(base / "runs", run_key(plain))
+            found += there is not None and is_complete(there)
+    if not found:
+        return None
+    was, is_ = ("was", "is") if found == 1 else ("were", "are")
+    return f"{found} of these runs {was} trained with trainer.threads=2, and {is_} found with it"
 
 
 def count(number: int, noun: str) -> str:

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from hw1.files import read_json, write_json
+from hw1.records import read_record, rewrite_record
 from hw1.runs import Ask, Run, Sweep, asks_in, read_measured
 from hw1.settings import ConfigError
 from hw1.settings.budget import limited
@@ -105,9 +105,9 @@ def take_in(folder: Path, asks: Sequence[Ask], runs: Sequence[Path]) -> tuple[li
         if one is None or one.error
     }
     with FileLock(folder / ".lock"):  # of what was written since, nothing is lost
-        record = read_json(folder / "sweep.json")
+        record = read_record(folder / "sweep.json")
         known = [ask.record() for ask in asks_in(record)]
         new = [ask.record() for i, ask in enumerate(asks) if i in good and ask.record() not in known]
         later = [*record.get("measured_later", []), *new]
-        write_json(folder / "sweep.json", record | {"measured_later": later})
+        rewrite_record(folder / "sweep.json", record | {"measured_later": later})
         return conclude(folder), failed

@@ -23,12 +23,15 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from hw1.command import explain, quoted
-from hw1.files import new_folder, read_json, write_json
-from hw1.runs import Ask, Sweep, asks_in, ended, find_run, is_complete
+from hw1.files import new_folder
+from hw1.records import FORMAT, make_key, read_record, write_record
+from hw1.runs import Ask, Run, Sweep, asks_in, ended, find_run, is_complete
+from hw1.runs.changed import READING, TRAINING, changed, refuse_changed, set_aside
 from hw1.runs.measured import Measured, write_measured
+from hw1.runs.sound import passing_damage
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.budget import budget_name, budget_words
-from hydra_plugins.hw1_sweeper.listing import count, crowded, listing
+from hydra_plugins.hw1_sweeper.listing import count, crowded, listing, of_other_threads
 from hydra_plugins.hw1_sweeper.measuring import asks_of_command, forget, lacking_measures, take_in
 from hydra_plugins.hw1_sweeper.plan import Composer, Job, Pins, jobs_of
 
@@ -46,6 +49,8 @@ class Hw1SweeperConf:
     _target_: str = "hydra_plugins.hw1_sweeper.sweeper.Hw1Sweeper"
     params: dict[str, str | None] | None = None
     dry_run: bool = False
+    rerun: bool = False
+    keep: bool = False
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="hw1", node=Hw1SweeperConf, provider="hw1")
@@ -54,10 +59,16 @@ ConfigStore.instance().store(group="hydra/sweeper", name="hw1", node=Hw1SweeperC
 class Hw1Sweeper(BasicSweeper):
     """Every command is a sweep; a run that is complete is not trained again. Scaling out is the launcher's."""
 
-    def __init__(self, params: dict[str, str | None] | None = None, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        params: dict[str, str | None] | None = None,
+        dry_run: bool = False,
+        rerun: bool = False,
+        keep: bool = False,
+    ) -> None:
         super().__init__(max_batch_size=None)
         self.words = params or {}
-        self.dry_run = dry_run
+        self.dry_run, self.rerun, self.keep = dry_run, rerun, keep
 
     def sweep(self, arguments: list[str]) -> None:
         """Plan, train and measure what is missing, conclude.
@@ -67,8 +78,11 @@ class Hw1Sweeper(BasicSweeper):
         With `dry_run` nothing is trained: the runs are listed, with an estimate. With `measured_sweep` the finished
         runs of that sweep are measured, and nothing is trained.
 
+        Runs that were trained with other code of the user's own than today's are trained again with `rerun`, taken as
+        they are with `keep`, and else refused.
+
         Raises:
-            ConfigError: a setting of some run is refused; nothing was trained.
+            ConfigError: a setting of some run is refused, or its code has changed; nothing was trained.
         """
         assert self.config is not None
         if self.config.measured_sweep is not None:
@@ -89,13 +103,16 @@ class Hw1Sweeper(BasicSweeper):
             from hw1.studies.protocol import make
 
             question = make(study)
-        to_train = [job for job in jobs if not is_complete(job.folder)]
+        again = self._trained_otherwise(jobs)
+        to_train = [job for job in jobs if job.folder in again or not is_complete(job.folder)]
         complete = [job for job in jobs if job not in to_train]
+        if damage := [line for job in complete for line in passing_damage(job.folder)]:
+            raise ConfigError("\n".join(damage))
         lacking = lacking_measures(complete, asks)
         if to_train:
             _validate(to_train, asks)  # before the study's check: a value that no run can take is the better to name
         record = {
-            "format": 1,
+            "format": FORMAT,
             "name": str(self.config.name),
             "status": "running",
             "command": arguments,
@@ -111,6 +128,8 @@ class Hw1Sweeper(BasicSweeper):
         before = [] if to_train or lacking else earlier(base, digest(base, record))
         if question is not None and not before:  # what was concluded was checked, and a check may load torch
             question.check([job.settings for job in jobs], swept)
+        if hint := of_other_threads(to_train, base):
+            print(hint, file=sys.stderr)
         if self.dry_run:
             print("\n".join(listing(jobs, to_train, lacking, base)))
             return
@@ -118,27 +137,28 @@ class Hw1Sweeper(BasicSweeper):
             print(f"{self.config.name}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
             print("\n".join(before))
             return
-        to_train = _allot(base, to_train)
+        to_train = _allot(base, to_train, self.rerun)
         to_measure = [job for job in jobs if job not in to_train and (job.key in lacking or job not in complete)]
         launched = [job for job in jobs if job in to_train or job in to_measure]
         if warning := crowded(self._n_jobs(), to_train):
             print(warning, file=sys.stderr)
         with _folder_errors():
             folder = new_folder(base / "sweeps")
+        _prepare_to_sign()
         record |= self._launching(launched, to_train)
         forget(to_measure, asks)
         also = f", {len(to_measure)} to measure" if to_measure else ""
         with FileLock(folder / ".lock"):  # held while the command is at work
-            write_json(folder / "sweep.json", record)
+            write_record(folder / "sweep.json", record)
             print(f"{record['name']}: {count(len(jobs), 'run')}, {len(to_train)} to train{also}, in {base}", flush=True)
             try:
                 self._launch(launched, folder / "sweep.json", record)
                 lines = conclude(folder)
             except KeyboardInterrupt:
-                write_json(folder / "sweep.json", {**record, "status": "interrupted"})
+                write_record(folder / "sweep.json", {**record, "status": "interrupted"})
                 _interrupted(record)
         print("\n".join(lines))
-        concluded = read_json(folder / "sweep.json")
+        concluded = read_record(folder / "sweep.json")
         _say_failures(concluded["failed"])
         if concluded["status"] != "complete":
             sys.exit(1)
@@ -166,6 +186,8 @@ class Hw1Sweeper(BasicSweeper):
         asks = asks_of_command(self.config, self.hydra_context.config_loader, sweep, arguments)
         for ask in asks:
             measure_of(ask)  # refuses its settings
+        if not self.keep:
+            refuse_changed(finished, READING)
         words = [f"measured_sweep={quoted(str(sweep.path))}"]
         jobs = [Job(words, run.settings, run.path) for run in finished]
         lacking = lacking_measures(jobs, asks)
@@ -181,6 +203,7 @@ class Hw1Sweeper(BasicSweeper):
             "measures": [ask.record() for ask in asks],
             "runs": sweep.record["runs"],
         }
+        _prepare_to_sign()
         record |= self._launching(to_measure, [])
         forget(to_measure, asks)
         # A record of its own: other commands may measure the same sweep.
@@ -278,6 +301,15 @@ class Hw1Sweeper(BasicSweeper):
             kept.append(word)
         return kept
 
+    def _trained_otherwise(self, jobs: Iterable[Job]) -> set[Path]:
+        """The folders of runs to train again, as their code has changed."""
+        if self.rerun and self.keep:
+            raise ConfigError("--rerun, --keep: got both, expected one of them")
+        runs = _begun(jobs)
+        if not self.rerun and not self.keep:
+            refuse_changed(runs, TRAINING)
+        return {run.path for run in changed(runs)} if self.rerun else set()
+
     # Launching
 
     def _launch(self, jobs: list[Job], file: Path, record: Mapping[str, Any]) -> None:
@@ -355,6 +387,12 @@ def _parameters(settings: RunSettings) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
+def _prepare_to_sign() -> None:
+    """Make the user's key before workers need it."""
+    if problem := make_key():
+        print(f"results are not signed: {problem}", file=sys.stderr)
+
+
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise ConfigError(f"name: got {name!r}, expected letters, digits, '_', '-' and '.': it names a folder")
@@ -374,10 +412,15 @@ class _folder_errors:
             ) from error
 
 
-def _allot(base: Path, jobs: Iterable[Job]) -> list[Job]:
+def _begun(jobs: Iterable[Job]) -> list[Run]:
+    return [Run(job.folder, job.settings) for job in jobs if (job.folder / "config.yaml").is_file()]
+
+
+def _allot(base: Path, jobs: Sequence[Job], rerun: bool = False) -> list[Job]:
     """Make the folders of runs under one lock; returns those that are still to train.
 
-    A run is found by its key; the slug is the first command's. Another command may have finished some by now.
+    A run is found by its key; the slug is the first command's. Another command may have finished some by now. With
+    `rerun`, runs whose code has changed make way.
     """
     todo = []
     with _folder_errors():
@@ -385,6 +428,9 @@ def _allot(base: Path, jobs: Iterable[Job]) -> list[Job]:
         with FileLock(base / ".lock"):
             for job in jobs:
                 job.folder = find_run(base / "runs", job.key) or job.folder
+            if rerun and (others := changed(_begun(jobs))):
+                print(set_aside(others, base))
+            for job in jobs:
                 if not is_complete(job.folder):
                     job.folder.mkdir(parents=True, exist_ok=True)
                     (job.folder / "result.json").unlink(missing_ok=True)  # of a failed attempt: it is tried again
@@ -404,5 +450,5 @@ def _record_failure(job: Job, error: Exception, record: Mapping[str, Any]) -> No
             if not ask.file(job.folder).exists():
                 write_measured(ask.file(job.folder), Measured(ask.name, "", error=text), {})
         return
-    result = {"format": 1, "status": "failed", "key": job.key, "name": job.settings.name, "overrides": job.overrides}
-    write_json(job.folder / "result.json", {**result, "seed": job.settings.seed, "error": text})
+    result = {"status": "failed", "key": job.key, "name": job.settings.name, "overrides": job.overrides}
+    write_record(job.folder / "result.json", {"format": FORMAT, **result, "seed": job.settings.seed, "error": text})

@@ -1,0 +1,186 @@
+"""Whether runs and sweeps are what was written: one line a damage, with its remedy. No torch for finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hw1.records import DamagedError, is_own, read_record
+from hw1.runs.measured import beside
+from hw1.sealed import is_whole
+from hw1.training.contents import RESULT, SETTINGS, config_text, difference, stored
+
+_AGAIN = "delete the run's folder and run its command again"
+_SMALL = 2**16  # bytes; files up to here are hashed where a finished run is passed over, of others the size is compared
+_WEIGHTS = (".ckpt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `verify` found below a path.
+
+    Attributes:
+        runs: number of runs.
+        sweeps: number of sweeps.
+        damage: one line a damage, with its remedy.
+        unlisted: finished runs and sweeps of an earlier version, which lists no hashes.
+        foreign: records without a valid signature of this user's.
+    """
+
+    runs: int
+    sweeps: int
+    damage: Sequence[str]
+    unlisted: Sequence[Path]
+    foreign: Sequence[Path]
+
+
+def verify(path: Path) -> Verdict:
+    """Read and hash everything below a run, a sweep (with its runs), an experiment or an output folder.
+
+    Raises:
+        FileNotFoundError: nothing of that kind stands there.
+    """
+    if path.name == "sweep.json":
+        path = path.parent
+    base = path.parent.parent
+    sweeps: list[Path] = []
+    if (path / "sweep.json").exists():
+        sweeps = [path]
+        record = stored(path / "sweep.json") or {}
+        runs = [base / "runs" / entry["folder"] for entry in record.get("runs", [])]
+    elif (path / "config.yaml").exists() or (path / RESULT).exists():
+        runs = [path]
+    else:
+        found = {*path.glob("runs/*/"), *path.glob("*/runs/*/")}
+        runs = sorted(folder for folder in found if (folder / "config.yaml").exists() or (folder / RESULT).exists())
+        sweeps = sorted(file.parent for pattern in ("", "*/") for file in path.glob(f"{pattern}sweeps/*/sweep.json"))
+    if not runs and not sweeps:
+        raise FileNotFoundError(f"{path}: no run, sweep or folder of them stands there")
+    damage = [line for folder in runs for line in run_damage(folder)]
+    unlisted, foreign = [], []
+    for folder in runs:
+        result = stored(folder / RESULT) or {}
+        if result.get("status") == "complete" and "files" not in result:
+            unlisted.append(folder)
+    for folder in sweeps:
+        try:
+            record = read_record(folder / "sweep.json")
+        except DamagedError as error:
+            damage.append(str(error))
+            continue
+        damage += sweep_damage(folder, record)
+        if not isinstance(record.get("files", {}), Mapping):
+            unlisted.append(folder)
+    for file in (*(folder / RESULT for folder in runs), *(folder / "sweep.json" for folder in sweeps)):
+        if file.exists() and file.parent not in unlisted and not is_own(file):
+            foreign.append(file)
+    return Verdict(len(runs), len(sweeps), damage, unlisted, foreign)
+
+
+def run_damage(folder: Path) -> list[str]:
+    """All that is wrong with a run, finished or not."""
+    return [*_training_damage(folder), *_measure_damage(folder)]
+
+
+def passing_damage(folder: Path) -> list[str]:
+    """What shows of a finished run without reading its weights: small files are hashed, of others the size is compared.
+
+    Args:
+        folder: of a complete run.
+    """
+    files = (stored(folder / RESULT) or {}).get("files", {})
+    return list(_listed_damage(folder, files, lambda file, size: size <= _SMALL and file.suffix not in _WEIGHTS))
+
+
+def sweep_damage(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the tables, figures and page of a sweep, and with the cached tables that it was made of.
+
+    Args:
+        folder: of the sweep.
+        record: the content of its sweep.json.
+    """
+    files, caches = record.get("files", {}), record.get("caches", {})
+    if not isinstance(files, Mapping):  # of an earlier version
+        files = {name: [(folder / name).stat().st_size if (folder / name).exists() else 0, None] for name in files}
+    found = [(folder / name, listed) for name, listed in files.items()]
+    found += [(folder.parent.parent / name, listed) for name, listed in caches.items()]
+    problems = [difference(file, *listed) for file, listed in found]
+    return [f"{problem}; python -m hw1 report {folder} makes it again" for problem in problems if problem]
+
+
+def _training_damage(folder: Path) -> Iterator[str]:
+    try:
+        result = read_record(folder / RESULT) if (folder / RESULT).exists() else {}
+    except DamagedError as error:
+        yield str(error)
+        result = {}
+    if result.get("status") != "complete":
+        yield from _unfinished_damage(folder)
+        return
+    if not (folder / "config.yaml").is_file():
+        yield f"{folder / 'config.yaml'} is missing; delete {folder / RESULT} and run the run's command again"
+    files = result.get("files", {})
+    yield from _listed_damage(folder, files, lambda file, size: True)
+    if files:
+        written = {folder / name for name in files}
+        for file in (file for part in ("snapshots", "checkpoints") for file in sorted((folder / part).rglob("*"))):
+            if file.is_file() and file not in written:
+                yield f"{file} is no file of this training; remove it"
+
+
+def _listed_damage(
+    folder: Path, files: Mapping[str, Sequence[Any]], hashed: Callable[[Path, int], bool]
+) -> Iterator[str]:
+    for name, (size, sha256) in files.items():
+        file = folder / name
+        if problem := difference(file, size, sha256 if hashed(file, size) else None):
+            # Such text is written again when a run is finished again, which costs no training.
+            light = name in ("config.yaml", SETTINGS) or name.startswith(".hydra/")
+            yield f"{problem}; " + (f"delete {folder / RESULT} and run the run's command again" if light else _AGAIN)
+
+
+def _unfinished_damage(folder: Path) -> Iterator[str]:
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    if not (folder / SETTINGS).exists():  # begun by an earlier version, or only just
+        return
+    try:
+        begun = read_record(folder / SETTINGS)
+    except DamagedError as error:
+        yield str(error)
+    else:
+        config = folder / "config.yaml"
+        if not config.is_file() or config.read_text(encoding="utf-8") != config_text(begun["settings"]):
+            yield f"{config} is damaged: it differs from {SETTINGS}; run the run's command again, which writes it"
+    if not checkpoint.exists():
+        return
+    if not is_whole(checkpoint):
+        yield f"{checkpoint} is damaged: its content is not what was written; delete it to train from the start"
+        return
+    import torch
+
+    from hw1.training.checkpoint import RECORDED
+    from hw1.training.metrics_csv import recorded_part
+
+    recorded = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get(RECORDED, {})
+    for name, (size, sha256) in recorded.get("snapshots", {}).items():
+        if problem := difference(folder / name, size, sha256):
+            yield f"{problem}; {_AGAIN}"
+    if "metrics" in recorded:
+        try:
+            recorded_part(folder / "metrics.csv", recorded["metrics"])
+        except DamagedError as error:
+            yield str(error)
+
+
+def _measure_damage(folder: Path) -> Iterator[str]:
+    for file in sorted((folder / "measures").glob("*.json")):
+        try:
+            files = read_record(file).get("files", {})
+        except DamagedError as error:
+            yield str(error)
+            continue
+        for name, (size, sha256) in files.items():
+            if problem := difference(beside(file, name), size, sha256):
+                yield f"{problem}; run the command again, which measures it again"

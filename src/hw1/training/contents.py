@@ -1,0 +1,119 @@
+"""What a run's folder promises: its settings since it began, and, once it has ended, the hash of every file. No torch.
+
+Written in this order: config.yaml and .hydra/ for people, settings.json; then what training writes; result.json last.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hw1.files import file_digest, write_text
+from hw1.records import FORMAT, DamagedError, is_own, read_record, rewrite_record, write_record
+from hw1.settings import RunSettings
+from hw1.settings.code import code_of
+
+SETTINGS, RESULT = "settings.json", "result.json"
+
+
+def begin(
+    folder: Path, settings: RunSettings, overrides: Sequence[str], beside: Mapping[str, str], resumed: bool
+) -> dict[str, Any]:
+    """Write what stands in a run's folder before it trains; returns the content of its settings.json.
+
+    Args:
+        folder: of the run.
+        settings: of the run.
+        overrides: the words of the command that made it.
+        beside: further files, {path in the folder: text}.
+        resumed: whether it goes on from a checkpoint: then the code is that of the beginning, and the settings are
+            signed only if those of the beginning were.
+    """
+    for name, text in {"config.yaml": config_text(settings.plain), **beside}.items():
+        write_text(folder / name, text)
+    record = {
+        "format": FORMAT,
+        "key": settings.key,
+        "name": settings.name,
+        "overrides": list(overrides),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "settings": dict(settings.plain),
+        "code": code_of(settings.plain),
+    }
+    file = folder / SETTINGS
+    if resumed:
+        before = stored(file) or {}
+        rewrite_record(file, {**record, "code": before.get("code"), "time": before.get("time", record["time"])})
+    else:
+        write_record(file, record)
+    return read_record(file)
+
+
+def end(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write result.json, signed if the run's settings are; a complete one lists every file of the training."""
+    files = contents(folder) if result["status"] == "complete" else {}
+    record = {**result, "files": files}
+    if is_own(folder / SETTINGS):
+        write_record(folder / RESULT, record)
+    else:
+        (folder / RESULT).unlink(missing_ok=True)
+        rewrite_record(folder / RESULT, record)
+
+
+def contents(folder: Path) -> dict[str, list[Any]]:
+    """[bytes, SHA-256] of every file of the training by its path in the run's folder.
+
+    Left out is what goes on growing or comes later: run.log, TensorBoard's event files, measures and the lock.
+    """
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        aside = name in (RESULT, "run.log", ".lock") or name.startswith("measures/") or "tfevents" in file.name
+        if file.is_file() and not aside and not file.name.endswith(".part"):
+            found[name] = [file.stat().st_size, file_digest(file)]
+    return found
+
+
+def snapshot_sums(folder: Path) -> dict[str, list[Any]]:
+    """[bytes, SHA-256] of the snapshots that a run has taken so far."""
+    files = sorted((folder / "snapshots").glob("*.safetensors"))
+    return {file.relative_to(folder).as_posix(): [file.stat().st_size, file_digest(file)] for file in files}
+
+
+def stored(file: Path) -> dict[str, Any] | None:
+    """A record of a run; None where there is none, or it is damaged."""
+    try:
+        return read_record(file)
+    except (FileNotFoundError, NotADirectoryError, DamagedError):
+        return None
+
+
+def config_text(plain: Mapping[str, Any]) -> str:
+    """The text of config.yaml."""
+    return yaml.safe_dump(dict(plain), sort_keys=False)
+
+
+def require(folder: Path, sums: Mapping[str, Sequence[Any]]) -> None:
+    """Compare files of a run with what was recorded of them.
+
+    Raises:
+        DamagedError: one is missing or differs.
+    """
+    for name, (size, sha256) in sums.items():
+        if problem := difference(folder / name, size, sha256):
+            raise DamagedError(f"{problem}; delete the run's folder and run its command again")
+
+
+def difference(file: Path, size: int, sha256: str | None = None) -> str:
+    """What is wrong with a file, "" if nothing is; the content is hashed only if `sha256` is given."""
+    if not file.is_file():
+        return f"{file} is missing"
+    if (now := file.stat().st_size) != size:
+        return f"{file} is damaged: it has {now} bytes, {size} were written"
+    if sha256 is not None and file_digest(file) != sha256:
+        return f"{file} is damaged: its content is not what was written"
+    return ""
