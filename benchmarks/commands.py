@@ -47,9 +47,9 @@ def main() -> None:
             words = ("model=mlp", "dataset=digits", "trainer.max_epochs=300", "seed=range(8)", "logger=none")
             command(*words, f"hydra/launcher={launcher}", f"output={folder}/{launcher}{repeat[0]}")
 
-        counts = {"basic": [0], "joblib": [0]}
+        counts = {"basic": [0], "parallel": [0]}
         ways = {
-            "two workers": lambda: workers("joblib", counts["joblib"]),
+            "two workers": lambda: workers("parallel", counts["parallel"]),
             "one": lambda: workers("basic", counts["basic"]),
         }
         medians = interleaved(ways, max(1, options.repeats // 2))

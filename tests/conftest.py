@@ -17,7 +17,8 @@ os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp()  # the key that records are s
 
 def start(*words, output, cwd=ROOT, cold=False, **environment):
     """Start `python train.py words...` with its outputs below `output`; `cold`: in a new interpreter."""
-    env = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"} | environment
+    env = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
+    env |= {"LOKY_MAX_CPU_COUNT": "1"} | environment  # of the cores, pytest takes care
     program, words = ROOT / "train.py", [*words, f"output={output}"]
     if not cold:
         return WarmProcess(program, words, cwd=cwd, env=env)
@@ -33,7 +34,10 @@ def hw1():
 
     def run(*words):
         process = WarmProcess(
-            ROOT / "src" / "hw1" / "__main__.py", [str(word) for word in words], cwd=ROOT, env=dict(os.environ)
+            ROOT / "src" / "hw1" / "__main__.py",
+            [str(word) for word in words],
+            cwd=ROOT,
+            env={**os.environ, "LOKY_MAX_CPU_COUNT": "1"},
         )
         stdout, stderr = process.communicate(timeout=600)
         return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)

@@ -71,7 +71,7 @@ def test_the_help_lists_groups_and_three_commands():
     for folder in folders:
         own = {file.stem for file in (CONF / folder).glob("*.yaml")}
         assert own <= set(groups[folder])
-    assert "joblib" in groups["hydra/launcher"] and not any("base" in option for option in groups["dataset"])
+    assert "parallel" in groups["hydra/launcher"] and not any("base" in option for option in groups["dataset"])
     assert sum(line.startswith("  python train.py ") for line in lines) == 3
 
 
@@ -82,7 +82,7 @@ def test_options_of_a_made_up_folder(tmp_path):
         file.write_text("{}")
     lines = [line.split() for line in help_text(tmp_path).splitlines()]
     assert ["model=", "deep/wide,", "mlp"] in lines and ["experiment=", "first"] in lines
-    assert ["hydra/launcher=", "basic,", "joblib,", "mine"] in lines
+    assert ["hydra/launcher=", "parallel,", "basic,", "mine"] in lines
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"hw1", "vectors", "files", "seeds", "kinds", "metrics", "models", "optim", "_malloc", "records", "sealed"},
+    {"hw1", "vectors", "files", "seeds", "kinds", "metrics", "models", "optim", "records", "sealed"}
+    | {"_before_torch", "machine", "workers"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training"},
     {"runs"},
@@ -34,7 +35,7 @@ UNKNOWN = {
 }
 # Rooms of one floor of which one uses the other, never the other way.
 BESIDE = {
-    ("hw1", "_malloc"),
+    ("hw1", "_before_torch"),
     ("records", "files"),
     ("__main__", "command"),
     ("__main__", "job"),
@@ -118,7 +119,9 @@ def test_a_config_object_stays_at_the_door():
 # What runs before the first training, and all that is only read: no module of these rooms loads anything heavy, and of
 # data only what decides where examples come from.
 LIGHT_ROOMS = ("settings", "runs", "measures", "studies", "report", "reproduction", "hydra_plugins")
-LIGHT_MODULES = ("files", "seeds", "kinds", "metrics", "command", "job", "__main__", "data.source")
+LIGHT_MODULES = (
+    *("files", "machine", "workers", "seeds", "kinds", "metrics", "command", "job", "__main__", "data.source"),
+)
 LIGHT = [
     file.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     for file in FILES

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from multiprocessing import forkserver
 from pathlib import Path
 
 _FORKSERVER = multiprocessing.get_context("forkserver")
@@ -20,6 +21,9 @@ _FORKSERVER.set_forkserver_preload(
 
 def run_program(program, words, cwd, environment, streams):
     """Become `python program words...`."""
+    # What it starts in its turn is forked from the same server; Ctrl-C reaches it, whoever started the server.
+    forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

@@ -67,7 +67,7 @@ def help_text(conf: Path) -> str:
     groups = []
     for folder in sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
         groups.append((folder.name, _options(folder)))
-    groups.append(("hydra/launcher", ["basic", "joblib", *_options(conf / "hydra" / "launcher")]))
+    groups.append(("hydra/launcher", ["parallel", "basic", *_options(conf / "hydra" / "launcher")]))
     lines = [
         "usage: python train.py [experiment=NAME] [GROUP=OPTION ...] [KEY=VALUE[,VALUE...] ...]",
         "",
@@ -76,7 +76,7 @@ def help_text(conf: Path) -> str:
         "",
         "examples:",
         "  python train.py experiment=flatness_interp",
-        "  python train.py experiment=flatness_interp seed=1,2,3 init=independent,shared hydra/launcher=joblib",
+        "  python train.py experiment=flatness_interp seed=1,2,3 init=independent,shared",
         "  python train.py model=mlp dataset=digits trainer.max_epochs=3 optimizer.lr=1e-3,1e-2",
         "",
         "groups:",

@@ -10,7 +10,7 @@ from hw1.data import Digits
 from hw1.measures.cache import Cache
 from hw1.runs import Sweep
 from hw1.settings import ConfigError, RunSettings
-from hw1.studies import FlatnessInterp
+from hw1.studies import FlatnessInterp, between, flatness_interp
 from made_runs import checked, make_members, make_run, make_sweep, measured_by_hand, run_settings
 
 DIGITS = Digits().load()
@@ -135,8 +135,8 @@ def test_measured_once_until_the_weights_change(sweep, tmp_path, monkeypatch):
     sweep, made = sweep[0].select(seed=1), sweep[1]
     first = measured(sweep, tmp_path)
     calls = []
-    interpolate = FlatnessInterp._interpolate
-    monkeypatch.setattr(FlatnessInterp, "_interpolate", lambda *a: calls.append(1) or interpolate(*a))
+    compute = between.values_of
+    monkeypatch.setattr(between, "values_of", lambda part: calls.append(part.split) or compute(part))
     again = measured(sweep, tmp_path)
     assert calls == []
     for name, table in first.items():
@@ -144,9 +144,24 @@ def test_measured_once_until_the_weights_change(sweep, tmp_path, monkeypatch):
     (file,) = (path for path in (made[256, 1][0] / "snapshots").iterdir() if "3" in path.name)
     shutil.copy(made[256, 1][0] / "snapshots" / "epoch=000000.safetensors", file)
     changed = measured(sweep, tmp_path)["interpolation"]
-    assert len(calls) == 1
+    assert calls == ["train", "test"]
     differs = (changed["loss"] != first["interpolation"]["loss"]) & (changed["alpha"] == 1)
     assert set(zip(changed["seed"][differs], changed["theta_2"][differs], strict=True)) == {(1, 256)}
+
+
+def test_workers_compute_the_same_to_the_last_bit(sweep, tmp_path, monkeypatch):
+    sweep = sweep[0]
+    alone = measured(sweep, tmp_path)
+    monkeypatch.setattr(flatness_interp, "_WORTH_WORKERS", 1)
+    monkeypatch.setattr(flatness_interp, "cores", lambda: 2)
+    shutil.rmtree(tmp_path / "hand" / "measurements")
+    begun = []
+    compute = between.spread
+    monkeypatch.setattr(between, "spread", lambda *a: begun.append(len(a[1])) or compute(*a))
+    together = measured(sweep, tmp_path)
+    assert begun and begun[0] >= 8
+    for name, table in alone.items():
+        pd.testing.assert_frame_equal(table, together[name], check_exact=True)
 
 
 @pytest.mark.parametrize(

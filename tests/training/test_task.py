@@ -246,7 +246,7 @@ def test_training_knows_no_callback_and_the_task_brings_nothing_but_torch_lightn
     )
     assert {name.partition(".")[0] for name in task} == {"hw1"}
     rooms = {name.split(".")[1] for name in task if "." in name}
-    light = {"_malloc", "files", "kinds", "metrics", "seeds", "vectors"}
+    light = {"_before_torch", "files", "kinds", "metrics", "seeds", "vectors"}
     assert rooms <= light | {"data", "models", "risk", "settings", "training"}
     rooms = {name.split(".")[1] for name in room if name.startswith("hw1.")}
     assert not rooms & {"callbacks", "measures", "runs", "studies", "report", "curvature", "landscape"}

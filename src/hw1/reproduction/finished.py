@@ -14,7 +14,7 @@ from hw1.studies.headlines import Headline
 # Words that leave an experiment what it is: how often, how fast, where to, and what is measured of it afterwards.
 _HARMLESS = (
     *("experiment", "budget", "seed", "replicas", "output", "logger", "measures", "dataset.root", "dataset.source"),
-    *("hydra/launcher", "hydra.launcher.n_jobs"),
+    *("hydra/launcher", "hydra.launcher.n_jobs", "hydra.launcher.workers", "hydra.launcher.memory_per_worker"),
     *(
         "dataset.workers",
         "dataset.eval_batch_size",
@@ -52,6 +52,7 @@ class Finished:
     def command(self) -> str:
         """The command as a reader would type it."""
         words = [word for word in self.sweep.record["command"] if word.partition("=")[0] not in _PRIVATE]
+        words = [word for word in words if word != "trainer.threads=1"]  # the default, which CNNs did not always have
         return " ".join(["python train.py", *words])
 
 

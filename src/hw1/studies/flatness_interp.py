@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hw1.machine import cores, room
 from hw1.metrics import LEARNING_RATE, QUANTITIES, SPLITS
 from hw1.settings import ConfigError
+from hw1.studies.between import Part, chunks, computed
 from hw1.studies.headlines import Headline, headline, labelled, parts, suffix, titled
 from hw1.studies.needed import columns_found
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from torch import nn
 
     from hw1.measures.cache import Cache
     from hw1.runs import Cell, Member, Run, Sweep
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the measurement, for the cache
 _PICKED_BY_SEED = ("train_size", "corruption", "val_fraction", "noise")
+_WORTH_WORKERS = 1_000_000  # examples evaluated, some 20 seconds on one core: fewer are done before workers are there
+_PARTS = 4  # a worker, so that all end together
 
 
 class FlatnessInterp:
@@ -96,29 +100,25 @@ class FlatnessInterp:
         import pandas as pd
 
         keys, found = self._keys(sweep.keys), columns_found(sweep)
-        frames: list[pd.DataFrame] = []
+        pairs: list[tuple[Member, Member]] = []
         ends: list[dict[str, Any]] = []
-        nets = functools.lru_cache(maxsize=2)(_nets)  # read once for all members of a pair of runs
         for first, second in self._pairs(sweep):
             labels = {key: _cell(sweep, first, key) for key in keys}
             labels |= {"theta_1": _cell(sweep, first, self.pair_by), "theta_2": _cell(sweep, second, self.pair_by)}
             labels |= {"data": first.origin["data"], "source": first.origin["source"]}
             if any(labels.items() <= earlier.items() for earlier in ends):  # seed 1 is also member 1 of seed 0
                 continue
-            table = cache.table(
-                "interpolation",
-                VERSION,
-                [first.run, second.run],
-                {"alphas": self.alphas, "member": first.number},
-                functools.partial(self._between, nets, first, second),
-            )
-            frames.append(table.assign(**labels, n_train=first.origin["n_train"]))
+            pairs.append((first, second))
             ends.append({**labels, **_measured(first, found, "at_0"), **_measured(second, found, "at_1")})
-        if not frames:
+        if not pairs:
             return {}
+        columns = [*keys, "theta_1", "theta_2", "data", "source"]
+        frames = [
+            table.assign(**{name: end[name] for name in columns}, n_train=first.origin["n_train"])
+            for table, end, (first, _) in zip(self._tables(pairs, cache), ends, pairs, strict=True)
+        ]
         interpolation = pd.concat(frames, ignore_index=True)
-        pairs = [*keys, "theta_1", "theta_2", "data", "source"]
-        barriers = self._barriers(interpolation, keys).merge(pd.DataFrame(ends), how="left", on=pairs)
+        barriers = self._barriers(interpolation, keys).merge(pd.DataFrame(ends), how="left", on=columns)
         return {"interpolation": interpolation, "barriers": barriers}
 
     def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
@@ -171,30 +171,39 @@ class FlatnessInterp:
                 pairs += zip(first, other, strict=False)
         return pairs
 
-    def _between(self, nets: Callable[[Run], list[nn.Module]], first: Member, second: Member) -> pd.DataFrame:
-        one, two = (nets(member.run)[member.number] for member in (first, second))
-        return self._interpolate(first.run, one, two)
-
-    def _interpolate(self, run: Run, one: nn.Module, two: nn.Module) -> pd.DataFrame:
+    def _tables(self, pairs: Sequence[tuple[Member, Member]], cache: Cache) -> list[pd.DataFrame]:
+        """The points between the two of each pair; what was not measured before is, on every core where it is much."""
         import pandas as pd
 
-        from hw1.landscape import evaluate, segment
-        from hw1.risk.empirical import EmpiricalRisk
+        def table(number: int, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+            first, second = pairs[number]
+            settings = {"alphas": self.alphas, "member": first.number}
+            return cache.table("interpolation", VERSION, [first.run, second.run], settings, compute)
 
-        data, finite = run.datamodule(), next((net for net in (one, two) if _is_finite(net)), None)
-        frames = []
-        for split, (x, y) in zip(SPLITS, (data.train_tensors, data.test_tensors), strict=True):
-            table = pd.DataFrame({"alpha": self.alphas, "split": split})
-            if finite is None:  # nothing lies between two that diverged
-                frames.append(table.assign(loss=math.nan, **({} if data.kind == "values" else {"accuracy": math.nan})))
-                continue
-            risk = EmpiricalRisk(
-                finite, data.loss, [(x, y)], kind=data.kind, chunk_size=data.eval_batch_size,
-                statistics_inputs=data.train_tensors[0],
-            )  # fmt: skip
-            values = evaluate(risk.metrics, segment(one, two, self.alphas))  # [K, 2]; [K, 1] without classes
-            frames.append(table.assign(**dict(zip(risk.columns, values.T.tolist(), strict=True))))
-        return pd.concat(frames, ignore_index=True)
+        tables: dict[int, pd.DataFrame] = {}
+        for number in range(len(pairs)):
+            with contextlib.suppress(_NotYetError):  # it is computed below
+                tables[number] = table(number, _not_yet)
+        lacking = [number for number in range(len(pairs)) if number not in tables]
+        examples = {number: _examples(pairs[number][0].run) for number in lacking}
+        work = len(self.alphas) * sum(sum(sizes) for sizes in examples.values())
+        workers = room(cores()) if work >= _WORTH_WORKERS else 1
+        parts: list[Part] = []
+        for number in lacking:
+            first, second = pairs[number]
+            for split, size in zip(SPLITS, examples[number], strict=True):
+                number_of = 1 if workers == 1 else math.ceil(len(self.alphas) * size * workers * _PARTS / work)
+                for alphas in chunks(self.alphas, number_of):
+                    parts.append(Part(number, (first.run.path, second.run.path), first.number, split, alphas))
+        done: dict[int, pd.DataFrame] = {}
+        left = {number: [i for i, part in enumerate(parts) if part.pair == number] for number in lacking}
+        with contextlib.closing(computed(parts, workers)) as found:
+            for i, values in found:
+                done[i], number = values, parts[i].pair
+                if all(j in done for j in left[number]):  # kept at once: an interrupted command goes on behind it
+                    whole = pd.concat([done.pop(j) for j in left.pop(number)], ignore_index=True)
+                    tables[number] = table(number, functools.partial(pd.DataFrame, whole))
+        return [tables[number] for number in range(len(pairs))]
 
     def _barriers(self, table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         import pandas as pd
@@ -211,12 +220,18 @@ class FlatnessInterp:
         return pd.DataFrame(rows)
 
 
-def _is_finite(net: nn.Module) -> bool:
-    return all(bool(parameter.isfinite().all()) for parameter in net.parameters())
+class _NotYetError(Exception):
+    """A table is not in the cache."""
 
 
-def _nets(run: Run) -> list[nn.Module]:
-    return run.nets()
+def _not_yet() -> pd.DataFrame:
+    raise _NotYetError
+
+
+def _examples(run: Run) -> tuple[int, int]:
+    """Examples of each split."""
+    of = run.result["dataset"]
+    return int(of["train"]), int(of["test"])
 
 
 def _cell(sweep: Sweep, member: Member, key: str) -> Cell:

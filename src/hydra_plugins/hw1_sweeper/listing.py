@@ -56,7 +56,7 @@ def _size(size: float) -> str:
 
 
 def crowded(n_jobs: int | None, jobs: Sequence[Job]) -> str | None:
-    """What to say where the workers of joblib's launcher have more threads together than there are cores.
+    """What to say where the workers of a launcher have more threads together than there are cores.
 
     Their number stays what it is: other threads mean other last bits, hence another run.
     """

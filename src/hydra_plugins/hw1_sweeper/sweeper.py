@@ -140,7 +140,7 @@ class Hw1Sweeper(BasicSweeper):
         to_train = _allot(base, to_train, self.rerun)
         to_measure = [job for job in jobs if job not in to_train and (job.key in lacking or job not in complete)]
         launched = [job for job in jobs if job in to_train or job in to_measure]
-        if warning := crowded(self._n_jobs(), to_train):
+        if warning := crowded(self._n_jobs(to_train), to_train):
             print(warning, file=sys.stderr)
         with _folder_errors():
             folder = new_folder(base / "sweeps")
@@ -177,8 +177,9 @@ class Hw1Sweeper(BasicSweeper):
         base, finished = sweep.path.parent.parent, sweep.complete().runs
         if not finished:
             raise ConfigError(f"{path}: got a sweep without a finished run, expected one; run its command first")
-        try:
-            FileLock(sweep.path / ".lock").acquire(timeout=0).lock.release()
+        try:  # another measuring command has it for a moment, in the end
+            patience = 0 if sweep.record.get("status") == "running" else -1
+            FileLock(sweep.path / ".lock").acquire(timeout=patience).lock.release()
         except Timeout:
             raise ConfigError(
                 f"{path}: a command is still at work on this sweep; measure it when that has ended"
@@ -220,9 +221,11 @@ class Hw1Sweeper(BasicSweeper):
         if failed:
             sys.exit(1)
 
-    def _n_jobs(self) -> int | None:
-        """Workers that the launcher was asked for, where it says a number."""
+    def _n_jobs(self, jobs: Sequence[Job]) -> int | None:
+        """Workers that these jobs get, where the launcher says a number."""
         assert self.config is not None
+        if (counted := getattr(self.launcher, "count", None)) is not None:  # our own
+            return int(counted([job.settings for job in jobs]))
         number = self.config.hydra.launcher.get("n_jobs")
         return None if number is None else int(number)
 
@@ -233,7 +236,7 @@ class Hw1Sweeper(BasicSweeper):
             "launched": [job.folder.name for job in jobs],
             "launched_at": time.time(),
             # Finished runs are measured side by side with one thread each: more would slow each other down.
-            "measuring_threads": None if self._n_jobs() in (None, 1) else 1,
+            "measuring_threads": None if self._n_jobs(jobs) in (None, 1) else 1,
         }
 
     # Planning
@@ -325,6 +328,8 @@ class Hw1Sweeper(BasicSweeper):
         while batches:
             batch = batches.pop(0)
             begun = time.time()
+            if (expect := getattr(self.launcher, "expect", None)) is not None:  # our own begins with the longest
+                expect([job.settings for job in batch])
             try:
                 results = self.launcher.launch([self._words(job, file) for job in batch], initial_job_idx=0)
             except Exception as error:  # a launcher's own: a killed worker, a lost node

@@ -1,0 +1,78 @@
+"""What this process has of the machine: its cores and its memory. No torch."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# Bytes: a worker's peak beyond what it shares with the server that it is forked from, of a CNN on MNIST with its
+# measures; and the server's own.
+PER_WORKER, _SERVER = 0.75 * 2**30, 0.4 * 2**30
+
+
+def cores() -> int:
+    """Cores that this process may use: its affinity and the container's quota count; at least 1."""
+    import joblib
+
+    return int(joblib.cpu_count())
+
+
+def free_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that this process and its children may still take: of the machine, its cgroups and its own limit.
+
+    Args:
+        proc: where the kernel says what is free, and which cgroups this process is in.
+        groups: where cgroups are mounted, of either version.
+
+    Returns:
+        The smallest of them; infinity where the system says nothing.
+    """
+    found = [math.inf]
+    if (file := proc / "meminfo").is_file():
+        lines = dict(line.split(":") for line in file.read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    if (file := proc / "self" / "cgroup").is_file():
+        for line in file.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "":
+                found += _group(groups, path, "memory.max", "memory.current", "inactive_file")
+            elif "memory" in controllers.split(","):
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                found += _group(groups / "memory", path, *names)
+    if sys.platform != "win32":
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            found.append(limit - _address_space(proc))
+    return max(0.0, min(found))
+
+
+def _group(root: Path, path: str, limit: str, usage: str, cache: str) -> Iterator[float]:
+    """What a cgroup and those above it leave; in a container, where the path is not to be seen, its own root."""
+    here = root / path.strip("/")
+    for folder in (here, *here.parents):
+        if (folder / limit).is_file() and (said := (folder / limit).read_text().strip()) != "max":
+            used = int((folder / usage).read_text())
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            yield int(said) - used + int(stat.get(cache, 0))  # the kernel gives up its cache of files first
+        if folder == root:
+            return
+
+
+def _address_space(proc: Path) -> int:
+    file = proc / "self" / "statm"
+    return int(file.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") if file.is_file() else 0
+
+
+def room(most: int, each: float = PER_WORKER) -> int:
+    """How many workers there is memory for, of `most`; at least 1.
+
+    Args:
+        most: workers.
+        each: bytes that one takes.
+    """
+    return max(1, min(most, int(max(0.0, min(free_memory() - _SERVER, most * each)) // each)))

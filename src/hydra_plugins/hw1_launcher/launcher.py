@@ -1,0 +1,173 @@
+"""`hydra/launcher=parallel`: a job on every core, the longest first; one job alone stays in this process.
+
+Hydra imports this file at every start: it stays free of torch.
+"""
+
+import contextlib
+import functools
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.config_store import ConfigStore
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
+from omegaconf import open_dict
+
+from hw1.machine import PER_WORKER, cores, free_memory, room
+from hw1.settings import RunSettings
+from hw1.workers import WorkerLostError, portable, spread, tell
+from hydra_plugins.hw1_launcher.screen import Screen
+
+_GIB = 2**30
+_STEP = 64  # a step costs as much as so many examples besides its own
+_EXAMPLES = 60_000  # of a data set that is used whole
+
+
+@dataclass
+class ParallelLauncherConf:
+    """Settings of the launcher.
+
+    Attributes:
+        workers: number of processes; null for as many as there are cores for the runs' threads, and memory.
+        memory_per_worker: GiB that a run takes; by default the peak of a CNN on MNIST with its measures.
+    """
+
+    _target_: str = "hydra_plugins.hw1_launcher.launcher.ParallelLauncher"
+    workers: int | None = None
+    memory_per_worker: float = PER_WORKER / _GIB
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="parallel", node=ParallelLauncherConf, provider="hw1")
+
+
+class ParallelLauncher(BasicLauncher):
+    """Each job is what it is under Hydra's basic launcher, in a process of its own: its number, folder, log and result.
+
+    A job whose process is killed is named when the others have ended; from then on, no job runs in this process.
+
+    Raises:
+        ValueError: a setting cannot be used.
+    """
+
+    def __init__(self, workers: int | None, memory_per_worker: float) -> None:
+        super().__init__()
+        if workers is not None and workers < 1:
+            raise ValueError(f"hydra.launcher.workers: got {workers}, expected a positive integer or null")
+        if not memory_per_worker > 0:
+            raise ValueError(f"hydra.launcher.memory_per_worker: got {memory_per_worker}, expected GiB above 0")
+        self._workers, self._memory = workers, memory_per_worker * _GIB
+        self._expected: Sequence[RunSettings] = ()
+        self._lost = False
+
+    def expect(self, runs: Sequence[RunSettings]) -> None:
+        """What is known of the jobs that are launched next, in their order."""
+        self._expected = list(runs)
+
+    def count(self, runs: Sequence[RunSettings]) -> int:
+        """The number of processes that these runs get."""
+        return self._counted(runs, len(runs))[0]
+
+    def _counted(self, runs: Sequence[RunSettings], jobs: int) -> tuple[int, str]:
+        """(number of processes, what to say of it)."""
+        if self._workers is not None or jobs < 2:
+            return max(1, min(self._workers or 1, jobs)), ""
+        if any(run.trainer.get("accelerator") != "cpu" for run in runs):  # they would share one GPU
+            return 1, ""
+        wanted = max(1, min(jobs, cores() // max((run.threads for run in runs), default=1)))
+        fit = room(wanted, self._memory)
+        return fit, "" if fit == wanted else (
+            f"hydra/launcher: {fit} of {wanted} runs at a time: {free_memory() / _GIB:.1f} GiB of memory are free, and "
+            f"each takes up to {self._memory / _GIB:g} (hydra.launcher.memory_per_worker)"
+        )
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs; their results in the order in which they were given.
+
+        Raises:
+            WorkerLostError: processes were killed; all other jobs have ended.
+        """
+        runs, self._expected = self._expected, ()
+        workers, said = self._counted(runs, len(job_overrides))
+        if said:
+            print(said, file=sys.stderr, flush=True)
+        if workers == 1 and not self._lost:
+            return super().launch(job_overrides, initial_job_idx)
+        import cloudpickle
+
+        setup_globals()
+        assert self.config is not None
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        jobs = [(initial_job_idx + number, list(words)) for number, words in enumerate(job_overrides)]
+        lengths = [length(run) for run in runs] if len(runs) == len(jobs) else [0.0] * len(jobs)
+        order = sorted(range(len(jobs)), key=lambda number: -lengths[number])
+        state = (self.hydra_context, self.config, self.task_function, Singleton.get_state(), sys.stderr.isatty())
+        work = functools.partial(_run, cloudpickle.dumps(state))
+        results: dict[int, JobReturn] = {}
+        lost: list[WorkerLostError] = []
+        with Screen() as screen:
+            done = spread(work, [jobs[number] for number in order], workers, line=screen.line, told=screen.told)
+            with contextlib.closing(done):
+                for position, result in done:
+                    if isinstance(result, WorkerLostError):
+                        lost.append(result)
+                    elif isinstance(result, Exception):
+                        raise result
+                    else:
+                        results[order[position]] = cloudpickle.loads(result)
+        if lost:
+            self._lost = True
+            raise lost[0]
+        return [results[number] for number in range(len(jobs))]
+
+
+def length(run: RunSettings) -> float:
+    """How long a run trains, to tell which of a sweep's is the longest: in examples, with what a step costs besides."""
+    examples = int(run.value("dataset.train_size") or _EXAMPLES)
+    steps = math.ceil(examples / int(run.value("dataset.batch_size") or examples))
+    width = run.value("model.width")
+    wide = float(width) if isinstance(width, int | float) else 1.0
+    return run.max_epochs * run.members * (examples * max(1.0, wide) + steps * _STEP)
+
+
+@functools.lru_cache(maxsize=1)
+def _state(pickled: bytes) -> Any:
+    """What a worker needs once: Hydra's context and singletons, the command's settings, the task."""
+    import cloudpickle
+    import torch
+
+    from hw1.training import progress
+
+    torch.set_num_threads(1)  # outside of training and measuring, which take what they are told
+    context, config, task, singletons, watched = cloudpickle.loads(pickled)
+    setup_globals()
+    Singleton.set_state(singletons)
+    progress.watcher = tell if watched else None
+    return context, config, task
+
+
+def _run(pickled: bytes, job: tuple[int, list[str]]) -> bytes:
+    """One job, in a worker: pickled, what Hydra's basic launcher has of it."""
+    import cloudpickle
+
+    context, config, task = _state(pickled)
+    number, words = job
+    own = context.config_loader.load_sweep_config(config, words)
+    with open_dict(own):
+        own.hydra.job.id = own.hydra.job.num = number
+    done = run_job(
+        hydra_context=context,
+        task_function=task,
+        config=own,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)  # closes the run's log
+    if isinstance(done._return_value, Exception):
+        done._return_value = portable(done._return_value)
+    return bytes(cloudpickle.dumps(done))

@@ -1,0 +1,99 @@
+"""What several workers say, on one terminal: a bar for each at its bottom, whole lines above; in a file, lines alone.
+
+Hydra imports this file at every start: it stays free of torch.
+"""
+
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+_EVERY = 0.2  # seconds between two drawings, at least
+
+
+@dataclass
+class _Bar:
+    """A training run: what it said last, and when and at which step it was first heard of."""
+
+    name: str
+    step: int
+    total: int
+    notes: tuple[str, ...]
+    first: int
+    since: float = field(default_factory=time.monotonic)
+
+
+class Screen:
+    """Lines as they come and, where standard error is a terminal, the bars of the runs that train."""
+
+    def __init__(self) -> None:
+        self._bars: dict[int, _Bar] = {}
+        self._drawn = 0  # lines below the cursor that are bars
+        self._last = 0.0
+        self._tty = sys.stderr.isatty()
+
+    def __enter__(self) -> "Screen":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._clear()
+        sys.stderr.flush()
+
+    def line(self, stream: str, text: str) -> None:
+        """A line that a worker printed, to `stdout` or `stderr`."""
+        self._clear()
+        sys.stderr.flush()
+        print(text, file=getattr(sys, stream), flush=True)
+        self._draw()
+
+    def told(self, number: int, message: Any) -> None:
+        """How far run `number` has come: (name, step, steps in all, notes); None when it has ended."""
+        if message is None:
+            if self._bars.pop(number, None) is not None:
+                self._draw()
+            return
+        name, step, total, notes = message
+        if number in self._bars:
+            bar = self._bars[number]
+            bar.step, bar.total, bar.notes = step, total, notes
+        else:
+            self._bars[number] = _Bar(name, step, total, notes, first=step)
+        if time.monotonic() - self._last > _EVERY:
+            self._draw()
+
+    def _draw(self) -> None:
+        if not self._tty or not (self._bars or self._drawn):
+            return
+        columns, rows = os.get_terminal_size(sys.stderr.fileno())
+        columns, rows = columns or 80, rows or 24  # a terminal without a size
+        shown = [_drawn(bar, columns - 1) for bar in self._bars.values()]
+        if len(shown) > rows - 2:
+            shown = [*shown[: rows - 3], f"... and {len(shown) - rows + 3} more runs"]
+        self._clear()
+        sys.stderr.write("".join(f"{line}\n" for line in shown))
+        sys.stderr.flush()
+        self._drawn, self._last = len(shown), time.monotonic()
+
+    def _clear(self) -> None:
+        if self._drawn:
+            sys.stderr.write(f"\r\x1b[{self._drawn}A\x1b[J")  # up to the first bar, and away with all below
+            self._drawn = 0
+
+
+def _drawn(bar: _Bar, columns: int) -> str:
+    """A bar of so many columns at most: a long name loses its middle, notes that do not fit are left out."""
+    from tqdm import tqdm
+
+    room = max(8, columns * 3 // 8)
+    half = (room - 1) // 2
+    name = bar.name if len(bar.name) <= room else f"{bar.name[: room - 1 - half]}…{bar.name[-half:]}"
+    text: str = tqdm.format_meter(
+        bar.step, bar.total, time.monotonic() - bar.since, initial=bar.first, prefix=name.ljust(room), ncols=columns,
+        bar_format="{desc} {percentage:3.0f}%|{bar:10}| {elapsed}<{remaining}",
+    )  # fmt: skip
+    for note in bar.notes:
+        if len(text) + 1 + len(note) <= columns:
+            text += f" {note}"
+    return text[:columns]
