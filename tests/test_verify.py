@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,15 @@ def test_what_a_stranger_made_is_not_signed_by_reading_it(made, hw1, tmp_path, m
     assert "3 not signed by you" in hw1("verify", base).stdout
     rewrite_record(sweep.path / "sweep.json", read_record(sweep.path / "sweep.json"))
     assert "signature" not in json.loads(Path(sweep.path / "sweep.json").read_text())
+
+
+def test_the_format_of_today_stays_readable(tmp_path):
+    """golden/format_2.zip: `model=mlp model.hidden=[4] dataset=digits ... measures=[sharpness,sensitivity] seed=0,1`."""
+    with zipfile.ZipFile(Path(__file__).parent / "golden" / "format_2.zip") as file:
+        file.extractall(tmp_path)
+    found = verify(tmp_path)
+    assert (found.runs, found.sweeps, found.damage, found.unlisted, len(found.foreign)) == (2, 1, [], [], 3)
+    first, second = Sweep.read(tmp_path / "measured").members()
+    assert (first.seed, second.seed) == (0, 1) and first.theta().shape == (310,) and len(first.history()) == 4
+    assert first.metrics["sharpness/trace"] > 0 and first.run.snapshots().epochs == [0, 2]
+    assert first.run.settings.value("model.hidden") == [4] and first.run.code == {}
