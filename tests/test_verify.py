@@ -203,7 +203,7 @@ def test_what_a_stranger_made_is_not_signed_by_reading_it(made, hw1, tmp_path, m
 
 
 def test_the_format_of_today_stays_readable(tmp_path):
-    """golden/format_2.zip: `model=mlp model.hidden=[4] dataset=digits ... measures=[sharpness,sensitivity] seed=0,1`."""
+    """golden/format_2.zip: `model=mlp model.hidden=[4] ... measures=[sharpness,sensitivity] seed=0,1`."""
     with zipfile.ZipFile(Path(__file__).parent / "golden" / "format_2.zip") as file:
         file.extractall(tmp_path)
     found = verify(tmp_path)
