@@ -34,13 +34,20 @@ def measured(checkout: Path, words: tuple[str, ...]) -> tuple[float, float]:
         before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
         wall = time.monotonic() - begun
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                os.wait()
+        wait_for_orphans()
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         sys.exit(f"{checkout}: exit code {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def wait_for_orphans() -> None:
+    """Wait for what a command has left behind; the processes of `beside` go on."""
+    others = {child.pid for child in multiprocessing.active_children()}
+    while {int(pid) for pid in Path("/proc/thread-self/children").read_text().split()} - others:
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.02)
 
 
 def count() -> None:

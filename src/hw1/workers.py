@@ -103,8 +103,7 @@ class _Worker:
         self.number = -1
         served = "forkserver" in multiprocessing.get_all_start_methods()
         context: Any = multiprocessing.get_context("forkserver" if served else "spawn")
-        if served:
-            _start_server()
+        start_server()
         self.connection, other = context.Pipe()
         # No daemon: those may have no children, and a DataLoader has.
         self.process = context.Process(target=_serve, args=(other, dict(os.environ), os.getcwd()))
@@ -141,8 +140,10 @@ def _death(code: int | None) -> str:
     return f"a worker process was killed by {signal.Signals(-code).name}{memory}"
 
 
-def _start_server() -> None:
-    """Start the server that workers are forked from, unless it runs."""
+def start_server() -> None:
+    """Start the server that workers are forked from, unless it runs; does not wait until it has imported torch."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return
     from multiprocessing import forkserver
 
     forkserver.set_forkserver_preload(PRELOADED)

@@ -19,6 +19,7 @@ from typing import Any
 import lightning
 import torch
 from filelock import FileLock, Timeout
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 
@@ -140,7 +141,7 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
         with _interruptible():
             trainer.fit(task, datamodule=data, ckpt_path=checkpoint if first_step else None, weights_only=True)
         seconds = clock.seconds_trained
-        metrics = _test(trainer, task, data)
+        metrics = _test(trainer, task, data, callbacks)
     parameters = sum(parameter.numel() for parameter in net.parameters()) // len(seeds)
     single = len(seeds) == 1
     middle = {name: values[0] if single else median(values) for name, values in metrics.items()}
@@ -162,13 +163,24 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
     }
 
 
-def _test(trainer: lightning.Trainer, task: Task, data: DataModule) -> dict[str, list[float]]:
+def _test(
+    trainer: lightning.Trainer, task: Task, data: DataModule, callbacks: Sequence[Callback]
+) -> dict[str, list[float]]:
     # The weights in memory are those of the last checkpoint and snapshot; exact whole-set means, as in every epoch.
-    with _interruptible():
-        trainer.test(task, datamodule=data, verbose=False, weights_only=True)
+    # The last epoch's evaluation, if it is of these weights and nothing else looks at the test, need not be repeated.
+    if task.evaluated_at != trainer.global_step or any(_may_test(callback) for callback in callbacks):
+        with _interruptible():
+            trainer.test(task, datamodule=data, verbose=False, weights_only=True)
     # A callback may have measured more than the task, one value a member or a single one for all.
     measured = {name: [float(value)] for name, value in trainer.callback_metrics.items() if "/" in name}
     return {**measured, **task.member_metrics, **task.measured}
+
+
+def _may_test(callback: Callback) -> bool:
+    """Whether a callback does something when the end is tested, or is not hw1's: it may change the weights before."""
+    hooks = [name for name in dir(Callback) if name.startswith("on_test_")]
+    own = any(getattr(type(callback), name) is not getattr(Callback, name) for name in hooks)
+    return own or not type(callback).__module__.startswith("hw1.")
 
 
 def _seal(checkpoint: Path) -> None:

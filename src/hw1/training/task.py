@@ -72,6 +72,7 @@ class Task(lightning.LightningModule):
 
     Attributes:
         member_metrics: {name: [R]} of the last evaluation.
+        evaluated_at: the number of steps after which that was; None before the first.
         measured: {name: [R]} that callbacks add to the run's result.
 
     Raises:
@@ -95,6 +96,7 @@ class Task(lightning.LightningModule):
         self.objective, self.objective_after = objective, objective_after
         self.members = net.count if isinstance(net, Members) else 1
         self.member_metrics: dict[str, list[float]] = {}
+        self.evaluated_at: int | None = None
         self.measured: dict[str, list[float]] = {}
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
@@ -191,6 +193,7 @@ class Task(lightning.LightningModule):
             for name, metric in zip(self._names, self._metrics, strict=True)
             for value, members in zip(self._values, metric.compute().reshape(self.members, -1).T.tolist(), strict=True)
         }
+        self.evaluated_at = None if self.trainer.sanity_checking else self.global_step
         # Lightning knows single float32 values only: what it hands to callbacks is the middle member.
         middle = {name: median(members) for name, members in self.member_metrics.items()}
         self.log_dict(middle, add_dataloader_idx=False, logger=False)

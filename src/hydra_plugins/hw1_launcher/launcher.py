@@ -20,7 +20,7 @@ from omegaconf import open_dict
 
 from hw1.machine import PER_WORKER, cores, free_memory, room
 from hw1.settings import RunSettings
-from hw1.workers import WorkerLostError, portable, spread, tell
+from hw1.workers import WorkerLostError, portable, spread, start_server, tell
 from hydra_plugins.hw1_launcher.screen import Screen
 
 _GIB = 2**30
@@ -67,6 +67,11 @@ class ParallelLauncher(BasicLauncher):
     def expect(self, runs: Sequence[RunSettings]) -> None:
         """What is known of the jobs that are launched next, in their order."""
         self._expected = list(runs)
+
+    def prepare(self, runs: Sequence[RunSettings]) -> None:
+        """Begin what takes seconds before several of these runs can be launched, while the caller checks them."""
+        if self.count(runs) > 1:
+            start_server()
 
     def count(self, runs: Sequence[RunSettings]) -> int:
         """The number of processes that these runs get."""

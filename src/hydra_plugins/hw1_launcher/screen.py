@@ -71,8 +71,9 @@ class Screen:
         shown = [_drawn(bar, columns - 1) for bar in self._bars.values()]
         if len(shown) > rows - 2:
             shown = [*shown[: rows - 3], f"... and {len(shown) - rows + 3} more runs"]
-        self._clear()
-        sys.stderr.write("".join(f"{line}\n" for line in shown))
+        # In one piece, over what stands there: cleared first, bars would flicker.
+        up = f"\r\x1b[{self._drawn}A" if self._drawn else "\r"  # the terminal may have shown a ^C
+        sys.stderr.write(up + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J")
         sys.stderr.flush()
         self._drawn, self._last = len(shown), time.monotonic()
 
@@ -83,12 +84,11 @@ class Screen:
 
 
 def _drawn(bar: _Bar, columns: int) -> str:
-    """A bar of so many columns at most: a long name loses its middle, notes that do not fit are left out."""
+    """A bar of so many columns at most: the end of a long name is cut off, notes that do not fit are left out."""
     from tqdm import tqdm
 
     room = max(8, columns * 3 // 8)
-    half = (room - 1) // 2
-    name = bar.name if len(bar.name) <= room else f"{bar.name[: room - 1 - half]}…{bar.name[-half:]}"
+    name = bar.name if len(bar.name) <= room else f"{bar.name[: room - 1]}…"
     text: str = tqdm.format_meter(
         bar.step, bar.total, time.monotonic() - bar.since, initial=bar.first, prefix=name.ljust(room), ncols=columns,
         bar_format="{desc} {percentage:3.0f}%|{bar:10}| {elapsed}<{remaining}",

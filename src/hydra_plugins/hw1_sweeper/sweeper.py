@@ -110,6 +110,8 @@ class Hw1Sweeper(BasicSweeper):
             raise ConfigError("\n".join(damage))
         lacking = lacking_measures(complete, asks)
         if to_train:
+            if (prepare := getattr(self.launcher, "prepare", None)) is not None and not self.dry_run:
+                prepare([job.settings for job in to_train])
             _validate(to_train, asks)  # before the study's check: a value that no run can take is the better to name
         record = {
             "format": FORMAT,
