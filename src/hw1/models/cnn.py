@@ -1,8 +1,9 @@
 """Convolutional networks, written as a list of layers."""
 
 import re
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -108,17 +109,17 @@ def _append(builder: _Builder, layer: str) -> None:
     raise ValueError("expected c3(10), c5s(16), p2, drop.5, drop2d.5, bn or 32")
 
 
-def _pool_first(layers: Sequence[nn.Module]) -> list[nn.Module]:
-    """The layers with every pooling ahead of the ReLU before it: equal to the bit, gradients too, and fewer numbers.
+_differentiated_once: ContextVar[bool] = ContextVar("differentiated_once", default=False)
 
-    A maximum and a ReLU commute: where the maximum is positive both pass it and its gradient to the same place, and
-    elsewhere nothing. Steps of a CNN on MNIST take 5 to 8% less.
-    """
-    ordered = list(layers)
-    for i, (one, two) in enumerate(pairwise(layers)):
-        if isinstance(one, nn.ReLU) and isinstance(two, MaxPool):
-            ordered[i : i + 2] = [two, one]
-    return ordered
+
+@contextmanager
+def differentiated_once() -> Iterator[None]:
+    """Inside, no gradient of a gradient is taken of what a `Cnn` gives: it may pool ahead of a ReLU, see there."""
+    token = _differentiated_once.set(True)
+    try:
+        yield
+    finally:
+        _differentiated_once.reset(token)
 
 
 class Cnn(nn.Sequential):
@@ -170,9 +171,20 @@ class Cnn(nn.Sequential):
             if min(builder.shape) < 1:
                 raise ValueError(f"layers: {layer!r} leaves nothing of the image {tuple(in_shape)}: {builder.shape}")
         builder.linear(out_features)
-        super().__init__(*_pool_first(builder.layers))
+        super().__init__(*builder.layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (logits for classes), [B, out_features]."""
-        outputs: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
-        return outputs
+        """Outputs (logits for classes), [B, out_features].
+
+        Where nothing is differentiated, or once, a maximum comes before the ReLU ahead of it: the two commute to the
+        bit, gradients included, and a ReLU of a quarter of the numbers makes a step 5% faster, an evaluation 7%. Second
+        derivatives are sums in another order then, with other last bits, hence not there.
+        """
+        pool_first = _differentiated_once.get() or not torch.is_grad_enabled()
+        layers = list(self)
+        while layers:
+            layer = layers.pop(0)
+            if pool_first and layers and isinstance(layer, nn.ReLU) and isinstance(layers[0], MaxPool):
+                x = layers.pop(0)(x)
+            x = layer(x)
+        return x
