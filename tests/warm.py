@@ -24,6 +24,7 @@ def run_program(program, words, cwd, environment, streams):
     # What it starts in its turn is forked from the same server; Ctrl-C reaches it, whoever started the server.
     forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, pytest among them
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
