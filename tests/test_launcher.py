@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from safetensors.torch import load_file
 
 from hw1 import machine as this_machine
@@ -17,6 +18,7 @@ from hw1.runs import Sweep
 from hw1.settings import RunSettings
 from hydra_plugins.hw1_launcher.launcher import ParallelLauncher, length
 from hydra_plugins.hw1_launcher.screen import Screen
+from hydra_plugins.hw1_sweeper.sweeper import Hw1Sweeper
 from made_runs import run_settings
 
 GIB = 2**30
@@ -280,3 +282,14 @@ def test_threads_spin_briefly_unless_the_user_says_otherwise(given, expected):
     clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run([sys.executable, "-c", code], env=clean | given, capture_output=True, text=True, check=True)
     assert done.stdout == f"{expected} False\n"
+
+
+def test_under_hydra_s_basic_launcher_a_study_stays_in_the_process(monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "8")
+    sweeper, found = Hw1Sweeper(), []
+    for launcher in (BasicLauncher(), ParallelLauncher(3, 1.0), ParallelLauncher(None, 1.0)):
+        sweeper.launcher = launcher
+        with this_machine.at_most(sweeper._most_cores()):
+            found.append(this_machine.cores())
+    available = this_machine.cores()
+    assert found == [1, min(3, available), available]

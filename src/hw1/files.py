@@ -62,6 +62,11 @@ def file_digest(file: Path) -> str:
     return _digest(file, status.st_size, status.st_mtime_ns)
 
 
+def file_sums(file: Path) -> list[Any]:
+    """What records hold of a file: [bytes, SHA-256]."""
+    return [file.stat().st_size, file_digest(file)]
+
+
 @functools.lru_cache(maxsize=4096)
 def _digest(file: Path, size: int, time: int) -> str:
     with file.open("rb") as opened:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -13,11 +14,25 @@ from pathlib import Path
 PER_WORKER, _SERVER = 0.75 * 2**30, 0.4 * 2**30
 
 
+_most: int | None = None
+
+
+@contextlib.contextmanager
+def at_most(number: int | None) -> Iterator[None]:
+    """Inside, `cores` is no more than `number`; None for no limit. With 1, work stays in this process."""
+    global _most
+    before, _most = _most, number
+    try:
+        yield
+    finally:
+        _most = before
+
+
 def cores() -> int:
-    """Cores that this process may use: its affinity and the container's quota count; at least 1."""
+    """Cores that this process may use: its affinity, the container's quota and `at_most` count; at least 1."""
     import joblib
 
-    return int(joblib.cpu_count())
+    return min(int(joblib.cpu_count()), _most or sys.maxsize)
 
 
 def free_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:

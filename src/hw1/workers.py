@@ -1,7 +1,9 @@
 """Processes that share out work. No torch.
 
 The processes are forked from a server that has imported torch once (where there is none, Windows: each imports it).
-Each has a pipe of its own to this process, so that one that is killed takes nothing with it but what it was at.
+Each has a pipe of its own to this process, so that one that is killed takes nothing with it but what it was at:
+concurrent.futures and loky then end all others, and have no way for what a worker tells while it works. Pickles travel
+between these processes alone; none is read from a file.
 """
 
 from __future__ import annotations

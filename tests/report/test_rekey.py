@@ -76,7 +76,7 @@ def test_runs_of_two_threads_say_so_and_are_found_by_it(old, command, hw1):
     assert "1 of these runs was trained with trainer.threads=2, and is found with it" in planned.stderr
 
 
-def test_a_killed_rekey_goes_on(old, monkeypatch):
+def test_a_killed_rekey_goes_on(old, command, monkeypatch):
     base = old / "measured"
 
     def die(*words):
@@ -88,6 +88,9 @@ def test_a_killed_rekey_goes_on(old, monkeypatch):
             rekey(base)
     lines = rekey(base)
     assert lines[-1].endswith("1 sweeps were rewritten")
+    assert all(run.name.endswith(f"-{Run(run).result['key']}") for run in (base / "runs").iterdir())
+    done = command(*COMMANDS["measured"], output=old)
+    assert "measured: nothing to do: 2 runs complete" in done.stdout
     values = [member.metrics["sharpness/trace"] for member in Sweep.read(base).members()]
     with zipfile.ZipFile(GOLDEN) as file:
         results = [json.loads(file.read(name)) for name in file.namelist() if name.endswith("result.json")]

@@ -13,6 +13,8 @@ SMALL = (
     *("model=mlp", "model.hidden=[6]", "model.dropout=0.5", "trainer.max_epochs=4", "trainer.checkpoint_seconds=0"),
 )
 
+EVALUATED_BY_9 = "dataset.eval_batch_size=9"
+
 
 def kept(run):
     return {int(file.stem.partition("=")[2]): file for file in sorted((run.path / "snapshots").glob("*"))}
@@ -30,6 +32,15 @@ def test_epochs_that_are_asked_for_are_kept_and_training_is_the_same(tmp_path):
         expected = load_file(kept(every)[epoch])
         assert load_file(file).keys() == expected.keys()
         assert all(torch.equal(value, expected[name]) for name, value in load_file(file).items())
+
+
+def test_the_end_is_tested_on_whole_sets_however_epochs_are_evaluated(tmp_path):
+    whole = trained(settings(*SMALL, "callbacks=none"), tmp_path).result["metrics"]
+    seldom = trained(settings(*SMALL, "callbacks=none", "trainer.check_val_every_n_epoch=3"), tmp_path)
+    parts = trained(settings(*SMALL, "callbacks=none", "+trainer.limit_val_batches=1", EVALUATED_BY_9), tmp_path)
+    assert whole == seldom.result["metrics"]
+    assert parts.result["metrics"] == pytest.approx(whole, rel=1e-6) and len(whole) == 4
+    assert parts.history()["train/loss"].dropna().iloc[-1] != pytest.approx(whole["train/loss"], rel=1e-6)
 
 
 class Killed(Callback):

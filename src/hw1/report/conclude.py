@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hw1
-from hw1.files import file_digest, replacing, write_text
+from hw1.files import file_sums, replacing, write_text
 from hw1.measures.cache import FORMAT, Cache
 from hw1.records import rewrite_record
 from hw1.runs import Ask, Run, Sweep, read_measured
@@ -126,7 +126,7 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
 
 
 def _sums(base: Path, files: Iterable[Path]) -> dict[str, list[Any]]:
-    return {file.relative_to(base).as_posix(): [file.stat().st_size, file_digest(file)] for file in files}
+    return {file.relative_to(base).as_posix(): file_sums(file) for file in files}
 
 
 def _not_measured(sweep: Sweep) -> dict[str, str]:

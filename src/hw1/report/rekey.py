@@ -23,7 +23,7 @@ from hw1.measures.cache import Cache, stem_of
 from hw1.measures.take import asks_of, measure_of, measurement_key
 from hw1.records import FORMAT, read_record, rewrite_record
 from hw1.report.conclude import conclude
-from hw1.runs import Ask, Measured, Run, is_complete, read_measured
+from hw1.runs import Ask, Measured, Run, find_run, is_complete, read_measured
 from hw1.runs.measured import write_measured
 from hw1.runs.weights import snapshot_files
 from hw1.settings import ConfigError, RunSettings
@@ -77,8 +77,10 @@ def rekey(base: Path) -> list[str]:
 def _run(folder: Path, lines: list[str]) -> bool:
     """Bring one run to today's form; returns whether its key is another."""
     run = Run(folder)
-    if run.result.get("format", 1) >= FORMAT or not is_complete(folder):
-        return False  # of today; or unfinished, and begun anew by the next command
+    if not is_complete(folder):
+        return False  # begun anew by the next command
+    if run.result.get("format", 1) >= FORMAT:  # of today, or a killed command had only to rename it
+        return run.result["key"] != run.key and _move(folder, run.result["key"], lines)
     plain: Any = OmegaConf.to_container(run.config, resolve=True)
     try:
         today, asks = _today(plain)
@@ -103,10 +105,7 @@ def _run(folder: Path, lines: list[str]) -> bool:
     if settings.key != run.key:
         result["formerly"] = [*result.get("formerly", []), run.key]
     rewrite_record(folder / RESULT, {**result, "files": contents(folder)})
-    if settings.key == run.key:
-        return False
-    _move(folder, folder.with_name(f"{run.slug}-{settings.key}"), lines)
-    return True
+    return settings.key != run.key and _move(folder, settings.key, lines)
 
 
 def _today(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[Ask]]:
@@ -152,24 +151,31 @@ def _measurement(run: Run, ask: Ask, values: Mapping[str, Any]) -> None:
     write_measured(ask.file(run.path), measured, files, own=False)
 
 
-def _move(folder: Path, target: Path, lines: list[str]) -> None:
-    """Give a run its new name; where one of this key stands already, with the same weights, they become one."""
-    there = next((path for path in target.parent.glob(f"*-{target.name.rpartition('-')[2]}") if path.is_dir()), None)
+def _move(folder: Path, key: str, lines: list[str]) -> bool:
+    """Give a run its new name; where one of this key stands already, with the same weights, they become one.
+
+    Returns:
+        Whether its folder is another now.
+    """
+    there = find_run(folder.parent, key)
     if there is None:
-        folder.rename(target)
-        return
+        folder.rename(folder.with_name(f"{Run(folder).slug}-{key}"))
+        return True
     if not _same_weights(Run(folder), Run(there)):
         lines.append(f"{folder} is left beside {there.name}: its weights are others; delete one of the two")
-        return
+        return False
     for file in sorted((folder / "measures").glob("*")):
         if not (there / "measures" / file.name).exists():
             (there / "measures").mkdir(exist_ok=True)
             file.rename(there / "measures" / file.name)
     result = read_record(there / RESULT)
-    known = [*result.get("formerly", []), *read_record(folder / RESULT)["formerly"]]
-    rewrite_record(there / RESULT, {**result, "formerly": known})
+    known = dict.fromkeys([*result.get("formerly", []), *read_record(folder / RESULT)["formerly"]])
+    rewrite_record(there / RESULT, {**result, "formerly": list(known)})
     lines.append(f"{folder} had the weights of {there.name}: they are one now")
-    shutil.rmtree(folder)
+    merged = folder.parent.parent / f".merged-{folder.name}"  # a killed removal leaves no half of a run among runs
+    folder.rename(merged)
+    shutil.rmtree(merged)
+    return True
 
 
 def _same_weights(one: Run, two: Run) -> bool:
@@ -183,7 +189,8 @@ def _same_weights(one: Run, two: Run) -> bool:
 def _sweep(file: Path, formerly: Mapping[str, Path], lines: list[str]) -> bool:
     """Rewrite a sweep's record with today's keys, and draw it anew; returns whether it had to be."""
     record = read_record(file)
-    stale = record.get("format", 1) < FORMAT or any(entry["key"] in formerly for entry in record["runs"])
+    # Without `caches`, of an earlier version, or a killed command had only to draw it.
+    stale = "caches" not in record or any(entry["key"] in formerly for entry in record["runs"])
     if not stale or record.get("status") not in ("complete", "failed"):
         return False
     entries = []
@@ -206,7 +213,7 @@ def _sweep(file: Path, formerly: Mapping[str, Path], lines: list[str]) -> bool:
     }
     if len(threads := {run.settings.threads for run in runs}) > 1:
         lines.append(f"{file.parent}: its runs have {sorted(threads)} threads: no one command of today finds them all")
-    rewrite_record(file, record)
+    rewrite_record(file, {name: value for name, value in record.items() if name != "caches"})
     keys = {Run(path).key: key for key, path in formerly.items()}
     conclude(file.parent, Cache(file.parent.parent.parent / "measurements", _Formerly(keys)))
     return True

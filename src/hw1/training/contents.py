@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from hw1.files import file_digest, write_text
+from hw1.files import file_digest, file_sums, write_text
 from hw1.records import FORMAT, DamagedError, is_own, read_record, rewrite_record, write_record
 from hw1.settings import RunSettings
 from hw1.settings.code import code_of
@@ -74,14 +74,14 @@ def contents(folder: Path) -> dict[str, list[Any]]:
         name = file.relative_to(folder).as_posix()
         aside = name in (RESULT, "run.log", ".lock") or name.startswith("measures/") or "tfevents" in file.name
         if file.is_file() and not aside and not file.name.endswith(".part"):
-            found[name] = [file.stat().st_size, file_digest(file)]
+            found[name] = file_sums(file)
     return found
 
 
 def snapshot_sums(folder: Path) -> dict[str, list[Any]]:
     """[bytes, SHA-256] of the snapshots that a run has taken so far."""
     files = sorted((folder / "snapshots").glob("*.safetensors"))
-    return {file.relative_to(folder).as_posix(): [file.stat().st_size, file_digest(file)] for file in files}
+    return {file.relative_to(folder).as_posix(): file_sums(file) for file in files}
 
 
 def stored(file: Path) -> dict[str, Any] | None:

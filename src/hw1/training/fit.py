@@ -168,7 +168,9 @@ def _test(
 ) -> dict[str, list[float]]:
     # The weights in memory are those of the last checkpoint and snapshot; exact whole-set means, as in every epoch.
     # The last epoch's evaluation, if it is of these weights and nothing else looks at the test, need not be repeated.
-    if task.evaluated_at != trainer.global_step or any(_may_test(callback) for callback in callbacks):
+    limits = (trainer.limit_val_batches, trainer.limit_test_batches)
+    whole = all(isinstance(limit, float) and limit == 1 for limit in limits)  # the integer 1 is one batch
+    if not whole or task.evaluated_at != trainer.global_step or any(_may_test(callback) for callback in callbacks):
         with _interruptible():
             trainer.test(task, datamodule=data, verbose=False, weights_only=True)
     # A callback may have measured more than the task, one value a member or a single one for all.

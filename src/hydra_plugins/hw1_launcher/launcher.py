@@ -68,6 +68,11 @@ class ParallelLauncher(BasicLauncher):
         """What is known of the jobs that are launched next, in their order."""
         self._expected = list(runs)
 
+    @property
+    def workers(self) -> int | None:
+        """The number of processes that was asked for; None for as many as there is room for."""
+        return self._workers
+
     def prepare(self, runs: Sequence[RunSettings]) -> None:
         """Begin what takes seconds before several of these runs can be launched, while the caller checks them."""
         if self.count(runs) > 1:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,6 +25,7 @@ from omegaconf import OmegaConf
 
 from hw1.command import explain, quoted
 from hw1.files import new_folder
+from hw1.machine import at_most
 from hw1.records import FORMAT, make_key, read_record, write_record
 from hw1.runs import Ask, Run, Sweep, asks_in, ended, find_run, is_complete
 from hw1.runs.changed import READING, TRAINING, changed, refuse_changed, set_aside
@@ -155,7 +157,8 @@ class Hw1Sweeper(BasicSweeper):
             print(f"{record['name']}: {count(len(jobs), 'run')}, {len(to_train)} to train{also}, in {base}", flush=True)
             try:
                 self._launch(launched, folder / "sweep.json", record)
-                lines = conclude(folder)
+                with at_most(self._most_cores()):
+                    lines = conclude(folder)
             except KeyboardInterrupt:
                 write_record(folder / "sweep.json", {**record, "status": "interrupted"})
                 _interrupted(record)
@@ -217,7 +220,8 @@ class Hw1Sweeper(BasicSweeper):
                 self._launch(to_measure, Path(file.name), record)
             except KeyboardInterrupt:
                 _interrupted(record)
-        lines, failed = take_in(sweep.path, asks, [run.path for run in finished])
+        with at_most(self._most_cores()):
+            lines, failed = take_in(sweep.path, asks, [run.path for run in finished])
         print("\n".join(lines))
         _say_failures(failed)
         if failed:
@@ -230,6 +234,11 @@ class Hw1Sweeper(BasicSweeper):
             return int(counted([job.settings for job in jobs]))
         number = self.config.hydra.launcher.get("n_jobs")
         return None if number is None else int(number)
+
+    def _most_cores(self) -> int | None:
+        """Cores that a study may use: under Hydra's basic launcher all stays in this process, for a debugger's sake."""
+        most: int | None = 1 if type(self.launcher) is BasicLauncher else getattr(self.launcher, "workers", None)
+        return most
 
     def _launching(self, jobs: Sequence[Job], to_train: Sequence[Job]) -> dict[str, Any]:
         """What jobs read of the command that launches them."""
