@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from hw1 import machine as this_machine
@@ -22,6 +24,7 @@ from hydra_plugins.hw1_sweeper.sweeper import Hw1Sweeper
 from made_runs import run_settings
 
 GIB = 2**30
+CONF = Path(__file__).parents[1] / "conf"
 SMALL = ("model=mlp", "dataset=digits", "trainer.max_epochs=3", "dataset.batch_size=16,256,64")
 LONG = ("model=mlp", "dataset=digits", "trainer.max_epochs=30", "trainer.checkpoint_seconds=0", "seed=1,2,3")
 TWO = "hydra/launcher=two_workers"
@@ -284,12 +287,13 @@ def test_threads_spin_briefly_unless_the_user_says_otherwise(given, expected):
     assert done.stdout == f"{expected} False\n"
 
 
-def test_under_hydra_s_basic_launcher_a_study_stays_in_the_process(monkeypatch):
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "8")
-    sweeper, found = Hw1Sweeper(), []
-    for launcher in (BasicLauncher(), ParallelLauncher(3, 1.0), ParallelLauncher(None, 1.0)):
-        sweeper.launcher = launcher
-        with this_machine.at_most(sweeper._most_cores()):
-            found.append(this_machine.cores())
-    available = this_machine.cores()
-    assert found == [1, min(3, available), available]
+@pytest.mark.parametrize(("option", "expected"), [("basic", 1), ("parallel", 8), ("two_workers", 2), ("joblib", 8)])
+def test_under_hydra_s_basic_launcher_a_study_stays_in_the_process(option, expected, monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=[f"hydra/launcher={option}"], return_hydra_config=True)
+    launcher = ParallelLauncher(config.hydra.launcher.get("workers"), 1.0) if expected != 1 else None
+    sweeper = SimpleNamespace(config=config, launcher=launcher)
+    with this_machine.at_most(Hw1Sweeper._most_cores(sweeper)):
+        assert this_machine.cores() == expected
+    assert this_machine.cores() == 8

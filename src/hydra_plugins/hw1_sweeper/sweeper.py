@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -237,7 +236,9 @@ class Hw1Sweeper(BasicSweeper):
 
     def _most_cores(self) -> int | None:
         """Cores that a study may use: under Hydra's basic launcher all stays in this process, for a debugger's sake."""
-        most: int | None = 1 if type(self.launcher) is BasicLauncher else getattr(self.launcher, "workers", None)
+        assert self.config is not None
+        basic = str(self.config.hydra.launcher.get("_target_")).endswith(".BasicLauncher")
+        most: int | None = 1 if basic else getattr(self.launcher, "workers", None)
         return most
 
     def _launching(self, jobs: Sequence[Job], to_train: Sequence[Job]) -> dict[str, Any]:
