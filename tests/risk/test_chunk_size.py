@@ -14,14 +14,10 @@ from hw1.risk.chunk_size import (
     SECONDS,
     SHARE,
     ChunkChoice,
-    Memory,
     choose_chunk,
-    free_on,
-    halving,
-    memory_of,
-    out_of_memory,
     sizes_to_try,
 )
+from hw1.risk.memory import Memory, free_on, halving, memory_of, out_of_memory
 
 CPU, GPU = torch.device("cpu"), torch.device("meta")  # any device that is no CPU has the GPU's sizes
 
