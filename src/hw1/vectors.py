@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -45,24 +46,34 @@ class ParamSpace:
         return sum(math.prod(shape) for shape in self.shapes)
 
     def subset(self, *names: str) -> ParamSpace:
-        """The space of some parameters: by name (`0.weight`), or all of a module by its prefix (`0`).
+        """The space of some parameters: by name (`0.weight`), a module's prefix (`0`), or pattern (`*.bias`).
+
+        In a pattern, `*` stands for any characters, dots too, `?` for one, `[ab]` for one of these.
 
         Raises:
-            ValueError: a name is neither a parameter nor the prefix of one.
+            ValueError: a name is neither a parameter nor the prefix of one, or a pattern matches none.
 
         Example:
             >>> net = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1))
             >>> ParamSpace.of(net).subset("0.bias", "2").names
             ('0.bias', '2.weight', '2.bias')
+            >>> ParamSpace.of(net).subset("*.weight").names
+            ('0.weight', '2.weight')
         """
+
+        def means(name: str, own: str) -> bool:
+            return own == name or own.startswith(f"{name}.") or fnmatch.fnmatchcase(own, name)
+
         for name in names:
-            if not any(own == name or own.startswith(f"{name}.") for own in self.names):
+            if not any(means(name, own) for own in self.names):
                 raise ValueError(f"names: got {name!r}, expected a name or a prefix of {', '.join(self.names)}")
-        kept = [any(own == name or own.startswith(f"{name}.") for name in names) for own in self.names]
-        return ParamSpace(
-            tuple(name for name, keep in zip(self.names, kept, strict=True) if keep),
-            tuple(shape for shape, keep in zip(self.shapes, kept, strict=True) if keep),
-        )
+        return self.only([own for own in self.names if any(means(name, own) for name in names)])
+
+    def only(self, names: Iterable[str]) -> ParamSpace:
+        """The space of the parameters with exactly these names, in this space's order; other names are passed over."""
+        wanted = set(names)
+        kept = [(own, shape) for own, shape in zip(self.names, self.shapes, strict=True) if own in wanted]
+        return ParamSpace(tuple(own for own, _ in kept), tuple(shape for _, shape in kept))
 
     def positions(self, part: ParamSpace) -> Tensor:
         """Where the entries of a subset's theta [p] stand in this space's theta [P]: indices [p].

@@ -266,7 +266,7 @@ BAD = {
     "both": ({"loss": F.mse_loss, "batch_loss": squares, "batches": [BATCH]}, r"^loss, batch_loss: got both, expected"),
     "no batches": ({"batch_loss": squares}, r"^batches: got None, expected a list or DataLoader of batches$"),
     "empty": ({"batch_loss": squares, "batches": []}, r"^batches: got no examples, expected at least one"),
-    "dict": ({"loss": F.mse_loss, "batches": [BATCH]}, r"^batches: got a batch of 2 dict, expected \(inputs, t"),
+    "dict": ({"loss": F.mse_loss, "batches": [BATCH]}, r"^batches: got a batch of dict, expected \(inputs, t"),
     "no tensor": ({"batch_loss": squares, "batches": [{"x": [1, 2]}]}, r"^batches: got a dict without tensors \[B, "),
     "key": ({"batch_loss": squares, "batches": [{"x": X}]}, r"^batch_loss: got KeyError on the first batch \(dict of "),
     "shape": ({"batch_loss": no_scalar, "batches": [BATCH]}, r"^batch_loss: got shape \[7, 1\], expected a tensor of "),
@@ -320,10 +320,15 @@ def test_other_batches_on_another_pass_are_refused():
 def test_nested_batches():
     x, y = torch.zeros(3), torch.ones(2, 2)
 
-    @dataclasses.dataclass
     class Opaque:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+    @dataclasses.dataclass(frozen=True)
+    class Open:
         tensor: torch.Tensor
 
+    assert map_tensors(Open(x), lambda tensor: tensor + 1).tensor.tolist() == [1.0, 1.0, 1.0]
     batch = MappingLike({"a": (x, [y]), "b": Pair("name", None), "c": Opaque(x)}, origin="here")
     assert [tensor is other for tensor, other in zip(tensors_of(batch), (x, y), strict=True)] == [True, True]
     moved = map_tensors(batch, lambda tensor: tensor + 1)

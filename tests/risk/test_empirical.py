@@ -274,10 +274,11 @@ BAD = {
     "shapes": (NET, F.mse_loss, [(X[:, :1], Y)], r"^batches: got inputs \[7, 1\], targets \[7, 1\], expected shapes"),
     "broadcast": (NET, F.mse_loss, [(X, Y[:, 0])], r"targets \[7\], outputs \[7, 1\], expected shapes and dtypes that"),
     "classes": (NET, F.cross_entropy, [(X, torch.full((7,), 5))], r"^batches: got inputs \[7, 2\], targets \[7\]"),
-    "per_example": (NET, nn.MSELoss(reduction="none"), [(X, Y)], r"^loss: got shape \[7, 1\], expected .* shape \[\]"),
+    "per_example": (NET, nn.MSELoss(reduction="none"), [(X, Y)], r"^loss: got reduction='none', expected 'mean'"),
+    "vector": (NET, lambda o, y: o[:, 0], [(X, Y)], r"^loss: got shape \[7\], expected .* shape \[\]"),
     "number": (NET, lambda o, y: 1.0, [(X, Y)], r"^loss: got float, expected a tensor of shape \[\]"),
-    "sum": (NET, nn.MSELoss(reduction="sum"), [(X, Y)], r"^loss: got .* expected a mean over examples: use reduction="),
-    "sum_of_one": (NET, nn.MSELoss(reduction="sum"), [(X[:1], Y[:1])], r"^loss: got .* expected a mean over examples"),
+    "not a sum": (NET, nn.L1Loss(), [(X, Y)], r"^loss: got values whose parts do not add up", {"reduction": "sum"}),
+    "not a mean": (NET, lambda o, y: F.mse_loss(o, y).sqrt(), [(X, Y)], r"^loss: got .* as the weighted mean"),
     "wrong_pairs": (NET, lambda o, y: ((o - y) ** 2).mean(), [(X, Y[:, 0])], r"^loss: got .* expected a mean"),
     "infinite": (NET, lambda o, y: (o.abs() + 1).mean() * torch.inf, [(X, Y)], r"^loss: got inf at the module's"),
     "nan": (with_value(torch.nan), F.mse_loss, [(X, Y)], r"^module: got values in bias that are not finite, expected"),
@@ -290,17 +291,44 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_refused(case):
-    net, loss, batches, message = BAD[case]
+    net, loss, batches, message, *options = BAD[case]
     with pytest.raises(ValueError, match=message):
-        EmpiricalRisk(net, loss, batches)
+        EmpiricalRisk(net, loss, batches, **(options[0] if options else {}))
 
 
-def test_class_weights_are_no_mean():
-    torch.manual_seed(0)  # a net of dead ReLUs gives halves of one loss
-    net = Mlp((2,), 3, hidden=[3])
-    loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.1]))
-    with pytest.raises(ValueError, match=r"^loss: .* no class weights or ignored targets$"):
-        EmpiricalRisk(net, loss, [(torch.randn(7, 2), torch.tensor([0, 1, 2, 2, 2, 1, 0]))])
+WEIGHTS = torch.tensor([1.0, 5.0, 0.1])
+
+
+def test_class_weights_that_nobody_states_are_refused_wherever_they_show():
+    torch.manual_seed(0)
+    net = Mlp((2,), 3, hidden=[3], activation="tanh")
+    x, y = torch.randn(24, 2), torch.arange(3).repeat_interleave(8)  # ordered by class
+
+    def weighted(outputs, targets):
+        return F.cross_entropy(outputs, targets, weight=WEIGHTS)
+
+    for size in (1, 8, 24):  # halves of a batch have one class, or nothing to be cut
+        with pytest.raises(ValueError, match=r"^loss: got .* say with count=f\(batch\) what a batch weighs"):
+            EmpiricalRisk(net, weighted, list(zip(x.split(size), y.split(size), strict=True)))
+    risk = EmpiricalRisk(net, nn.CrossEntropyLoss(WEIGHTS), list(zip(x.split(8), y.split(8), strict=True)))
+    assert risk(risk.theta).item() == pytest.approx(weighted(net(x), y).item(), rel=1e-6)
+
+
+def test_sums_are_sums():
+    one = zoo.case("relu")
+    function = zoo.in_one_piece(one.net, nn.MSELoss(reduction="sum"), one.x, one.y)
+    theta = one.theta()
+    stated = EmpiricalRisk(one.net, nn.MSELoss(reduction="sum"), ragged(one.x, one.y), chunk_size=3)
+    with pytest.warns(UserWarning, match="^loss: its values add up, so R is taken as the sum over all examples"):
+        found = EmpiricalRisk(one.net, lambda o, y: (o - y).square().sum(), ragged(one.x, one.y))
+    v = torch.ones_like(theta)
+    for risk in (stated, found):
+        assert risk.reduction == "sum" and "sum over 23 examples" in repr(risk)
+        torch.testing.assert_close(risk(theta), function(theta))
+        torch.testing.assert_close(risk.gradient(theta), zoo.gradient(function, theta))
+        torch.testing.assert_close(risk.hvp(theta, v), zoo.hessian(function, theta) @ v)
+        torch.testing.assert_close(risk.gauss_newton_vp(theta, v), 23 * one.risk().gauss_newton_vp(theta, v))
+        assert risk.metrics(theta).item() == pytest.approx(function(theta).item(), rel=1e-5)
 
 
 def test_a_bad_space_is_refused():
@@ -347,7 +375,7 @@ class Augmented(TensorDataset):
     "loader",
     [
         DataLoader(Augmented(X, Y), batch_size=3),
-        DataLoader(TensorDataset(X, Y), batch_size=3, shuffle=True, drop_last=True, generator=torch.Generator()),
+        DataLoader(TensorDataset(X, Y), batch_size=3, shuffle=True, drop_last=True),
     ],
 )
 def test_other_examples_on_another_pass_are_refused(loader):
@@ -357,6 +385,16 @@ def test_other_examples_on_another_pass_are_refused(loader):
     with pytest.raises(ValueError, match=r"^batches: got other examples on another pass \(\d after \d\), expected the"):
         for _ in range(3):  # the one example that drop_last leaves out may be the same by chance
             risk.gradient(risk.theta)
+
+
+def test_a_loader_that_shuffles_by_itself_is_left_as_it_was():
+    own = torch.Generator().manual_seed(3)
+    loader = DataLoader(TensorDataset(X, Y), batch_size=3, shuffle=True, drop_last=True, generator=own)
+    before = own.get_state()
+    risk = EmpiricalRisk(NET, F.mse_loss, loader)
+    gradients = [risk.gradient(risk.theta) for _ in range(3)]
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    assert torch.equal(own.get_state(), before)
 
 
 def test_an_operator_stays_at_its_point():

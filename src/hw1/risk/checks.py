@@ -1,18 +1,57 @@
-"""What an `EmpiricalRisk` is asked before it answers: parameters that are numbers, a loss that is a mean, no chance."""
+"""What an `EmpiricalRisk` takes: a module to copy and differentiate, parameters and thetas that are numbers."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from hw1.risk.examples import close
-from hw1.risk.nested import tensors_of
+# What stands around a module, and where the module is found.
+AROUND = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
 
-WRONG = (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, UserWarning)
+
+def check_module(module: object) -> nn.Module:
+    """The module, where it is one whose own parameters compute its outputs.
+
+    Raises:
+        ValueError: it is something else, stands around such a module, or changes its parameters by itself.
+    """
+    if isinstance(module, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+        raise ValueError(
+            f"module: got a {type(module).__name__}, expected a plain nn.Module: give the module that was scripted or "
+            "traced"
+        )
+    if not isinstance(module, nn.Module):
+        what = type(module).__name__
+        if callable(module):
+            raise ValueError(
+                f"module: got a {what} that is no nn.Module, expected one: give a function f(parameters, inputs) "
+                "together with parameters={name: tensor}"
+            )
+        raise ValueError(f"module: got a {what}, expected an nn.Module")
+    for name, part in module.named_modules():
+        where = f" at {name}" if name else ""
+        kind = type(part).__name__
+        if kind in AROUND and hasattr(part, AROUND[kind]):
+            raise ValueError(f"module: got a {kind}{where}, expected the module inside: give it as .{AROUND[kind]}")
+        if "quantized" in type(part).__module__.split("."):
+            raise ValueError(
+                f"module: got a quantized {kind}{where}, expected parameters that are numbers: give the network from "
+                "before quantization"
+            )
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ValueError(f"module: got a {kind}{where}, expected plain nn.Modules: give what was scripted")
+        if getattr(part, "max_norm", None) is not None and isinstance(part, nn.Embedding | nn.EmbeddingBag):
+            raise ValueError(
+                f"module: got a {kind} with max_norm{where}, which changes its weights when it is evaluated, expected "
+                "a function of theta: set max_norm=None after training"
+            )
+        for own, tensor in part.named_buffers(recurse=False):
+            if tensor.is_meta:
+                raise ValueError(
+                    f"module: got {own} on the meta device, expected values: load them, or module.to_empty(...)"
+                )
+    return module
 
 
 def check_parameters(module: nn.Module) -> None:
@@ -25,6 +64,23 @@ def check_parameters(module: nn.Module) -> None:
     if not named:
         raise ValueError("module: got no parameters, expected at least one (a quantized module hides its weights)")
     for name, parameter in named:
+        if is_lazy(parameter):
+            raise ValueError(
+                f"module: got {name} without a shape, expected values: evaluate the lazy module on a batch first"
+            )
+        if parameter.is_meta:
+            raise ValueError(
+                f"module: got {name} on the meta device, expected values: load them, or module.to_empty(...)"
+            )
+        if parameter.layout != torch.strided:
+            raise ValueError(
+                f"module: got {name} of {parameter.layout}, expected a dense tensor: convert it with .to_dense()"
+            )
+        if parameter.is_complex():
+            raise ValueError(
+                f"module: got {name} of {parameter.dtype}, expected real numbers: hold real and imaginary part as two "
+                "parameters (torch.view_as_complex joins them)"
+            )
         if not parameter.is_floating_point():
             raise ValueError(
                 f"module: got {name} of {parameter.dtype}, expected floating point: convert it with module.double()"
@@ -66,98 +122,4 @@ def check_vectors(v: Tensor, theta: Tensor, size: int) -> None:
     if v.dtype != theta.dtype or v.device != theta.device:
         raise ValueError(
             f"v: got {v.dtype} on {v.device}, expected theta's {theta.dtype} on {theta.device}: use v.to(theta)"
-        )
-
-
-def check_pairs(
-    outputs_of: Callable[[Tensor], Tensor],
-    loss: Callable[[Tensor, Tensor], Tensor],
-    inputs: Tensor,
-    targets: Tensor,
-    *,
-    split: bool,
-) -> None:
-    """Look at a few examples: shapes fit, the loss is a scalar, nothing is random.
-
-    Args:
-        outputs_of: inputs -> outputs, at some theta.
-        loss: (outputs, targets) -> [].
-        inputs: [B, ...], B >= 2.
-        targets: [B, ...].
-        split: whether the loss must also be a mean over examples that do not influence each other.
-
-    Raises:
-        ValueError: it is not so.
-    """
-    shapes = f"inputs {list(inputs.shape)}, targets {list(targets.shape)}"
-    with torch.no_grad(), warnings.catch_warnings():
-        # torch only warns where mse_loss broadcasts [B] against [B, 1] to a [B, B] of wrong pairs.
-        warnings.filterwarnings("error", message="Using a target size")
-        try:
-            outputs = outputs_of(inputs)
-            again = outputs_of(inputs)
-            shapes += f", outputs {list(outputs.shape)}"
-            value = loss(outputs, targets)
-        except WRONG as error:
-            raise ValueError(
-                f"batches: got {shapes}, expected shapes and dtypes that the module and the loss take: {error}"
-            ) from error
-        _check_scalar("loss", value, "the mean over examples")
-        if not close(outputs, again):
-            raise ValueError(
-                "module: got other outputs for the same inputs, expected a deterministic function: use nn.Dropout, "
-                "which evaluation mode switches off, in place of random calls in forward"
-            )
-        if not split:
-            return
-        _check_mean(loss, outputs, targets, value)
-        half = (len(inputs) + 1) // 2
-        if not close(outputs_of(inputs[:half]), outputs[:half]):
-            raise ValueError(
-                "module: got other outputs for an example when others left its batch, expected independent "
-                "examples: give batch-norm running statistics (track_running_stats=True)"
-            )
-
-
-def check_batch_loss(value_of: Callable[[Any], Tensor], batch: Any) -> None:
-    """Look at the first batch: its loss is a scalar, and the same at a second look.
-
-    Raises:
-        ValueError: it is not so.
-    """
-    with torch.no_grad():
-        try:
-            value, again = value_of(batch), value_of(batch)
-        except WRONG as error:
-            shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors_of(batch))
-            raise ValueError(
-                f"batch_loss: got {type(error).__name__} on the first batch ({type(batch).__name__} of tensors "
-                f"{shapes}), expected f(module, batch) -> []: {error}"
-            ) from error
-        _check_scalar("batch_loss", value, "the mean over what the batch counts")
-        if not close(value, again):
-            raise ValueError(
-                f"batch_loss: got {value.item():.6g} and then {again.item():.6g} on one batch, expected a "
-                "deterministic function: no random calls in it or in forward"
-            )
-
-
-def _check_scalar(name: str, value: object, meaning: str) -> None:
-    if not isinstance(value, Tensor) or value.ndim:
-        got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name}: got {got}, expected a tensor of shape []: {meaning}")
-    if not value.isfinite():
-        raise ValueError(f"{name}: got {value.item()} at the module's parameters, expected a finite number")
-
-
-def _check_mean(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor, value: Tensor) -> None:
-    half = (len(outputs) + 1) // 2
-    weight = half / len(outputs)
-    parts = torch.stack([loss(outputs[:half], targets[:half]), loss(outputs[half:], targets[half:])])
-    halves = weight * parts[0] + (1 - weight) * parts[1]
-    if not close(value, halves, parts.abs().max()):
-        raise ValueError(
-            f"loss: got {value.item():.6g} on a batch and {halves.item():.6g} as the weighted mean of its halves, "
-            "expected a mean over examples: use reduction='mean' (or say with count=f(batch) what a batch weighs), and "
-            "no class weights or ignored targets"
         )

@@ -5,21 +5,26 @@ One class, and longer than others: value, derivatives and metrics share its eval
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hw1.kinds import Kind
-from hw1.risk.checks import check_batch_loss, check_pairs, check_parameters, check_theta, check_vectors
+from hw1.risk import scrutiny
+from hw1.risk.checks import check_module, check_parameters, check_theta, check_vectors
+from hw1.risk.counts import Count, Reduction, derived_count, in_dtype, stated_reduction
 from hw1.risk.evaluation import Metrics, columns_of
-from hw1.risk.examples import Count, Examples
-from hw1.risk.guard import own_copy, twice_differentiable
-from hw1.risk.nested import cast
+from hw1.risk.examples import Examples
+from hw1.risk.guard import twice_differentiable
+from hw1.risk.nested import cast, map_tensors
+from hw1.risk.network import Function, Network, call, spread_of
+from hw1.risk.precision import Precision, check_precision, forward_in
 from hw1.risk.products import GaussNewtonProduct, HessianProduct, Product
 from hw1.risk.second_derivatives import TwiceDifferentiable
 from hw1.vectors import ParamSpace
@@ -29,57 +34,100 @@ from hw1.vectors import ParamSpace
 BATCHED_PARAMETERS = 10_000
 BATCHED_COLUMNS = 32
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Any], Tensor]
 BatchLoss = Callable[[nn.Module, Any], Tensor]
+Space = ParamSpace | str | Sequence[str]
+
+
+@dataclass
+class Ways:
+    """How this module and this loss are to be evaluated, as found out on the first examples.
+
+    Attributes:
+        float32: the module has constants of float32, and takes no float64: it computes in float32, whatever theta is.
+        loss_float32: the loss has.
+        graph: the loss differentiates by itself, so that values need a graph, too.
+        clones: forward or loss writes to what it is given, which therefore is a copy.
+        confirmed: what has been found right: "gradient", "hessian", "gauss_newton".
+    """
+
+    float32: bool = False
+    loss_float32: bool = False
+    graph: bool = False
+    clones: bool = False
+    confirmed: frozenset[str] = frozenset()
+
+
+class Point(NamedTuple):
+    """Theta in the network.
+
+    Attributes:
+        leaves: name -> leaf [*shape] that derivatives are taken by.
+        network: the module that computes with them.
+    """
+
+    leaves: dict[str, Tensor]
+    network: nn.Module
 
 
 class EmpiricalRisk:
-    """theta [P] -> R(theta) = 1/N sum_n loss(f(x_n; theta), y_n), the mean over all examples of all batches.
+    """theta [P] -> R(theta) = sum_b count_b loss_b / sum_b count_b, the mean over all examples of all batches.
 
-    Examples weigh equally, also in a ragged last batch. The network is evaluated in evaluation mode (dropout off,
-    batch-norm with its running statistics), on a copy in theta's dtype and on theta's device; the caller's module, its
-    mode and gradients and the random state are left alone. A module or a loader that gives other values on a second
-    look is refused: curvature is that of one function.
+    Examples weigh equally, also in a ragged last batch. Where losses of classes ignore targets or weigh classes, these
+    do (`hw1.risk.counts.derived_count`); with `count`, whatever it counts. A sum is taken as what it is, the sum over
+    all examples, R = sum_b loss_b, which `reduction` then says. The network is evaluated in evaluation mode (dropout
+    off, batch-norm with its running statistics), on a copy in theta's dtype and on theta's device; the caller's module,
+    its mode and gradients, batches, loaders and random states are left alone.
+
+    What would make a number wrong is looked for, and refused by name. At construction: a loss that is no mean (nor a
+    sum) over examples, at all of the data and across batches; examples that influence each other; chance; weights that
+    are read from elsewhere than theta. At the first gradient or product: a backward that is not the derivative of what
+    comes before it, by differences in float64 on a few examples. This costs about a pass over the data (none for
+    torch's own losses) and twenty gradients of eight examples; `check=False` leaves it out.
 
     Products with the Hessian keep the graph of the gradient, in chunks that fit the cache, from one product to the
     next: for a small CNN about 1.1 gradients a product where recomputing costs 2.4 (Pearlmutter 1994 gives the product
     itself).
 
-    With `count`, batches are taken whole and R = sum_b count_b loss_b / sum_b count_b: what is right for a mean over
-    counted tokens, or over class weights. With `batch_loss` in place of `loss`, they may be of any nested structure
-    (dicts and what is like one, tuples, lists), and the loss may be computed inside the module, or hold terms in its
-    parameters.
+    With `batch_loss` in place of `loss`, batches may be of any nested structure (dicts and what is like one, tuples,
+    lists, dataclasses), and the loss may be computed inside the module, or hold terms in its parameters.
 
     Args:
-        module: the network.
-        loss: (outputs [B, ...], targets [B, ...]) -> mean loss over the B examples, [].
-        batches: (inputs [B, ...], targets [B, ...]); a list, a DataLoader, or whatever can be iterated again.
-        space: the parameters to differentiate by, e.g. `ParamSpace.of(module).subset("fc")`; the others keep the
-            module's values. All, unless said.
+        module: the network; or a function f(parameters, inputs) -> outputs, with its `parameters`.
+        loss: (outputs, targets) -> mean loss over the B examples, [].
+        batches: (inputs, targets), tensors [B, ...] in any structure; a list, a DataLoader, or whatever can be iterated
+            again. Inputs in a tuple are handed to the module as arguments, those in a mapping by name, where forward
+            takes them so; otherwise as one argument.
+        space: the parameters to differentiate by: names, prefixes or patterns ("head", "*.bias"), or a `ParamSpace`;
+            the others keep the module's values. Those that ask for gradients, unless said; all, if none does.
+        parameters: of a function: name -> tensor.
         batch_loss: (module, batch) -> mean loss over what the batch counts, []; the module that it gets computes with
             theta. Exactly one of `loss` and `batch_loss` is given.
-        count: batch -> how much it weighs, at least 0; its number of examples, unless said (the length of its first
-            tensor).
+        count: batch -> how much it weighs, at least 0: examples, counted tokens, summed class weights, nodes. Unless
+            said, what the loss itself divides by where that is known, else the number of examples (the length of the
+            first tensor). Batches that it weighs are taken whole.
+        reduction: "mean" or "sum"; unless said, as the loss says, or as its values do.
         kind: what targets are, beside `loss`: "classes" or "tokens" have an accuracy among the metrics.
-        chunk_size: examples at a time; 128 to 256 keep a small CNN's activations in the cache. Batches of `batch_loss`
-            or with `count` are not split.
+        chunk_size: examples at a time; 128 to 256 keep a small CNN's activations in the cache. "auto" times a few sizes
+            at the first product and takes the fastest, within half of the free memory. Batches of `batch_loss` or with
+            `count` are not split.
         keep_graph: keep the gradient's graph for all examples between products. Without it memory stays that of one
             chunk, and a product costs a gradient more.
         statistics_inputs: training inputs [M, ...], on which `metrics` recomputes batch-norm statistics at every theta;
             without them, and for value and derivatives, the module's own running statistics are constants.
+        precision: how float32 is multiplied, whatever the process has set: "ieee", "tf32" or "bfloat16" (autocast).
+        check: whether to look for what would make a number wrong.
 
     Attributes:
         space: the parameters that theta consists of.
-        size: what all batches weigh: N, the number of examples, unless `count` says something else.
+        reduction: "mean" or "sum".
         columns: what `metrics` gives: ("loss",) or ("loss", "accuracy").
-        module: a copy of the network, in evaluation mode.
         loss: as given.
         examples: the batches, read again at every pass.
+        precision: as given.
 
     Raises:
-        ValueError: neither or both of `loss` and `batch_loss`, no examples, shapes that do not fit, a loss that is not
-            a scalar mean over examples, parameters that are not finite or not floating point, an unknown parameter in
-            `space`, a module whose examples influence each other, or a risk that is not deterministic.
+        ValueError: whatever is refused; the message says what was got, what was expected, and the remedy.
 
     Example:
         >>> net = nn.Linear(2, 1, bias=False).double()
@@ -99,25 +147,28 @@ class EmpiricalRisk:
         True
     """
 
-    _cast: dict[tuple[torch.dtype, torch.device], nn.Module]
     _metrics: Metrics | None
-    # What is kept of the last theta: its value, and for each kind of product one closure a chunk.
+    # What is kept of the last theta: its value, and for each kind of product the leaves and one closure a chunk.
     _at: Tensor | None
-    _kept: dict[str, list[Product]]
+    _kept: dict[str, tuple[dict[str, Tensor], list[Product]]]
 
     def __init__(
         self,
-        module: nn.Module,
+        module: nn.Module | Callable[[dict[str, Tensor], Any], Any],
         loss: Loss | None = None,
         batches: Iterable[Any] | None = None,
-        space: ParamSpace | None = None,
+        space: Space | None = None,
         *,
+        parameters: Mapping[str, Tensor] | None = None,
         batch_loss: BatchLoss | None = None,
         count: Count | None = None,
+        reduction: Reduction | None = None,
         kind: Kind | None = None,
-        chunk_size: int = 256,
+        chunk_size: int | Literal["auto"] = 256,
         keep_graph: bool = True,
         statistics_inputs: Tensor | None = None,
+        precision: Precision = "ieee",
+        check: bool = True,
     ) -> None:
         if (loss is None) == (batch_loss is None):
             got = "neither" if loss is None else "both"
@@ -126,24 +177,67 @@ class EmpiricalRisk:
             )
         if batch_loss is not None and kind is not None:
             raise ValueError(f"kind: got {kind!r} beside batch_loss, expected loss: accuracy is taken from outputs")
-        everything = ParamSpace.of(module)
-        self.space = everything if space is None else space
-        if unknown := [name for name in self.space.names if name not in everything.names]:
-            raise ValueError(f"space: got {', '.join(unknown)}, expected names among {', '.join(everything.names)}")
-        everything.subset(*self.space.names).require_same(self.space)
-        check_parameters(module)
-        self.module = own_copy(module)
+        if parameters is not None:
+            if isinstance(module, nn.Module) or not callable(module):
+                raise ValueError(
+                    f"parameters: got some beside a {type(module).__name__}, expected f(parameters, inputs) there: a "
+                    "module has its own"
+                )
+            module = Function(module, parameters)
+        own = check_module(module)
+        check_parameters(own)
+        self.space = _space_of(own, space)
+        self._network = Network(own, self.space.names)
         self.loss = loss
         self.columns = columns_of(kind)
+        self.precision = check_precision(precision)
         self._batch_loss = batch_loss
-        self._kind, self._statistics_inputs, self._chunk_size = kind, statistics_inputs, chunk_size
-        self._keep_graph = keep_graph
-        self._warned = False
+        self._kind, self._statistics_inputs = kind, statistics_inputs
+        self._keep_graph, self._checked = keep_graph, check
+        self._warned, self._said_float32 = False, True  # nobody asked yet
         self._batched = self.space.size <= BATCHED_PARAMETERS
-        self.examples = Examples(batches, chunk_size, count, pairs=batch_loss is None)
-        self.size = self.examples.size
+        self._ways = Ways()
+        self._losses: dict[tuple[torch.dtype, torch.device], Loss] = {}
+        self._auto = chunk_size == "auto"
+        self.examples = Examples(
+            batches, 256 if chunk_size == "auto" else chunk_size, count,
+            pairs=batch_loss is None, derived=None if batch_loss is not None else derived_count(loss),
+        )  # fmt: skip
+        stated = stated_reduction(loss) if reduction is None else reduction
+        if stated not in (None, "mean", "sum"):
+            raise ValueError(
+                f"{'loss' if reduction is None else 'reduction'}: got reduction={stated!r}, expected 'mean' or 'sum': "
+                "one number for all examples of a batch"
+            )
+        self._spread = "whole" if batch_loss is not None else spread_of(self.module, self.examples.first[0])
         self._forget()
-        self._check()
+        self.examples.reduction = scrutiny.examine(self, stated, own if check else None)
+        self._said_float32 = False
+
+    @property
+    def module(self) -> nn.Module:
+        """A copy of the network, in evaluation mode."""
+        return self._network.module
+
+    @property
+    def size(self) -> int | float:
+        """What all batches weigh: N, the number of examples, unless `count` or the loss says something else."""
+        return self.examples.size
+
+    @property
+    def reduction(self) -> Reduction:
+        """Whether R is the "mean" over what batches weigh, or the "sum" over all examples."""
+        return self.examples.reduction
+
+    @property
+    def chunk_size(self) -> int:
+        """Examples at a time; bits depend on it, so a measurement that is to be repeated takes the same."""
+        return self.examples.chunk_size
+
+    def __repr__(self) -> str:
+        """What R is: of how many parameters, over how much, in which precision."""
+        over = f"{self.reduction} over {self.size:g} {'counted' if self.examples.counted else 'examples'}"
+        return f"EmpiricalRisk({type(self.module).__name__}, P = {self.space.size:,}, {over}, {self.precision})"
 
     @property
     def theta(self) -> Tensor:
@@ -153,11 +247,10 @@ class EmpiricalRisk:
 
     def __call__(self, theta: Tensor) -> Tensor:
         """R(theta), []."""
-        parameters = self._parameters(theta)
         total = torch.zeros((), dtype=theta.dtype, device=theta.device)
-        with twice_differentiable(theta.device, self.module), torch.no_grad():
+        with self._point(theta, leaves=False) as point, self._values():
             for batch, weight in self.examples.chunks(theta):
-                total += self._loss_of(parameters, batch) * (weight / self.size)
+                total += self._loss_of(point, batch).detach() * self.examples.share(weight)
         return total
 
     def metrics(self, theta: Tensor) -> Tensor:
@@ -171,7 +264,7 @@ class EmpiricalRisk:
         if self._metrics is None:
             self._metrics = Metrics(
                 self.module, self.space, self._evaluate, self.examples, kind=self._kind,
-                statistics_inputs=self._statistics_inputs, batch_size=self._chunk_size,
+                statistics_inputs=self._statistics_inputs, batch_size=self.chunk_size, precision=self.precision,
             )  # fmt: skip
         return self._metrics(theta)
 
@@ -179,28 +272,39 @@ class EmpiricalRisk:
         """The network's outputs for all N examples, in the order of the batches: [N, ...].
 
         Raises:
-            ValueError: the risk has `batch_loss`, which keeps outputs to itself.
+            ValueError: the risk has `batch_loss`, which keeps outputs to itself, or outputs are no tensor.
         """
         self._need_loss("outputs", "it says how outputs are made")
-        parameters = self._parameters(theta)
-        with twice_differentiable(theta.device, self.module), torch.no_grad():
-            return torch.cat([self._outputs(parameters, batch[0]) for batch, _ in self.examples.chunks(theta)])
+        with self._point(theta, leaves=False) as point, torch.no_grad():
+            parts = [self._outputs(point, batch[0]) for batch, _ in self.examples.chunks(theta)]
+        if not isinstance(parts[0], Tensor):
+            raise ValueError(f"outputs: got {type(parts[0]).__name__}, expected a module whose output is one tensor")
+        return torch.cat(parts)
 
     def gradient(self, theta: Tensor) -> Tensor:
-        """Gradient of R at theta: [P] -> [P]."""
-        parameters = self._parameters(theta)
+        """Gradient of R at theta: [P] -> [P].
+
+        Raises:
+            ValueError: theta is not as expected, or the module's backward is not the derivative of its forward.
+        """
+        check_theta(theta, self.space.size)
+        scrutiny.confirm(self, "gradient")
         total = torch.zeros_like(theta)
         used: set[str] = set()
-        with twice_differentiable(theta.device, self.module):
+        with self._point(theta) as point:
             for batch, weight in self.examples.chunks(theta):
-                gradients = self._chunk_gradient(parameters, batch, weight, create_graph=False)
+                gradients = self._chunk_gradient(point, batch, weight, create_graph=False)
                 self._add(total, gradients)
                 used.update(name for name, g in zip(self.space.names, gradients, strict=True) if g is not None)
         self._say_unused(used)
         return total
 
     def hvp(self, theta: Tensor, v: Tensor) -> Tensor:
-        """Hessian of R at theta times v: [P] -> [P], or a block [P, k] -> [P, k]."""
+        """Hessian of R at theta times v: [P] -> [P], or a block [P, k] -> [P, k].
+
+        Raises:
+            ValueError: theta or v is not as expected, or an operation has no second derivative, or a wrong one.
+        """
         return self._product("hessian", theta, v)
 
     def gauss_newton_vp(self, theta: Tensor, v: Tensor) -> Tensor:
@@ -210,7 +314,8 @@ class EmpiricalRisk:
         and not the Hessian unless the network is linear or fits perfectly.
 
         Raises:
-            ValueError: the risk has `batch_loss`, which does not say where outputs end and the loss begins.
+            ValueError: the risk has `batch_loss`, which does not say where outputs end and the loss begins; or as for
+                `hvp`.
         """
         self._need_loss("gauss_newton_vp", "Gauss-Newton splits it at the outputs")
         return self._product("gauss_newton", theta, v)
@@ -220,7 +325,7 @@ class EmpiricalRisk:
 
         Args:
             theta: [P].
-            names: parameter names or prefixes, as in `ParamSpace.subset`.
+            names: parameter names, prefixes or patterns, as in `ParamSpace.subset`.
 
         Raises:
             ValueError: a name is unknown, or theta is not as expected.
@@ -229,8 +334,7 @@ class EmpiricalRisk:
         tensors = {name: tensor.detach() for name, tensor in self._parameters(theta).items()}
         risk = copy.copy(self)
         risk.space = part
-        risk.module = copy.deepcopy(self._network(theta))
-        risk.module.load_state_dict(tensors, strict=False)
+        risk._network = self._network.restricted(part.names, tensors)
         risk._forget()
         return risk, part.flatten(tensors)
 
@@ -251,21 +355,29 @@ class EmpiricalRisk:
             3
         """
         self._need_loss("draw", "batches of any structure cannot be mixed")
-        risk = copy.copy(self)
-        risk.examples = self.examples.draw(size, generator)
-        risk.size = risk.examples.size
-        networks = self._cast
-        risk._forget()
-        risk._cast = networks
-        return risk
+        return self._over(self.examples.draw(size, generator))
+
+    def few(self, most: int) -> EmpiricalRisk:
+        """The risk of at most so many examples, spread over the batches; of the first batch where none can be cut.
+
+        Args:
+            most: examples; at most some 64 are at hand.
+        """
+        return self._over(self.examples.few(most))
 
     # --- evaluation
 
     def _forget(self) -> None:
         """Nothing is kept of another module, space or theta."""
-        self._cast = {}
         self._metrics = None
         self._at, self._kept = None, {}
+
+    def _over(self, examples: Examples) -> EmpiricalRisk:
+        """The same function of other examples; what is known of the module is known there, too."""
+        risk = copy.copy(self)
+        risk.examples = examples
+        risk._forget()
+        return risk
 
     def _need_loss(self, what: str, reason: str) -> Loss:
         if self.loss is None:
@@ -275,110 +387,139 @@ class EmpiricalRisk:
     def _parameters(self, theta: Tensor) -> dict[str, Tensor]:
         """Named leaves [*shape] that hold theta, after theta has been checked."""
         check_theta(theta, self.space.size)
+        self._say_float32(theta)
         # Each leaf has memory of its own: views of one vector would be slower to differentiate by.
         with torch.inference_mode(False):
             return {
                 name: tensor.detach().clone().requires_grad_() for name, tensor in self.space.unflatten(theta).items()
             }
 
-    def _network(self, theta: Tensor) -> nn.Module:
-        key = (theta.dtype, theta.device)
-        if key not in self._cast:
-            self._cast[key] = copy.deepcopy(self.module).to(dtype=theta.dtype, device=theta.device)
-        return self._cast[key]
+    @contextlib.contextmanager
+    def _point(self, theta: Tensor, *, leaves: bool = True) -> Iterator[Point]:
+        """Theta in the network, where all kernels can be differentiated twice; without a graph unless `leaves`."""
+        parameters = self._parameters(theta)
+        if not leaves:
+            parameters = {name: leaf.detach() for name, leaf in parameters.items()}
+        with twice_differentiable(theta.device, self.module, self.precision), self._placed(parameters) as point:
+            yield point
 
-    def _outputs(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        network = self._network(next(iter(parameters.values())))
-        outputs: Tensor = torch.func.functional_call(network, parameters, (inputs,))
-        return outputs
+    @contextlib.contextmanager
+    def _placed(self, leaves: dict[str, Tensor]) -> Iterator[Point]:
+        """These leaves in the network, in the dtype that it computes in."""
+        inside = {name: leaf.float() for name, leaf in leaves.items()} if self._ways.float32 else leaves
+        with self._network.at(inside) as network:
+            yield Point(leaves, network)
 
-    def _loss_of(self, parameters: dict[str, Tensor], batch: Any) -> Tensor:
-        """The mean loss of a batch, []."""
+    def _values(self) -> torch.set_grad_enabled:
+        """Around values alone: no graph, unless the loss needs one."""
+        return torch.set_grad_enabled(self._ways.graph)
+
+    def _given(self, part: Any, like: Tensor) -> Any:
+        """Inputs or a batch as the module takes them, in its dtype, and as its own to write to where it does."""
+        if self._ways.float32:
+            part = cast(part, like.float())
+        return map_tensors(part, torch.clone) if self._ways.clones else part
+
+    def _outputs(self, point: Point, inputs: Any) -> Any:
+        """The network's outputs, in theta's dtype."""
+        like = next(iter(point.leaves.values()))
+        with forward_in(self.precision, like.device):
+            outputs = call(point.network, self._given(inputs, like), self._spread)
+        plain = self.precision == "ieee" and not self._ways.float32
+        return outputs if plain else cast(outputs, like)
+
+    def _loss_at(self, outputs: Any, targets: Any, like: Tensor) -> Tensor:
+        """The loss of outputs and targets, [], in theta's dtype."""
+        assert self.loss is not None
+        dtype = torch.float32 if self._ways.loss_float32 else like.dtype
+        key = (dtype, like.device)
+        if key not in self._losses:
+            self._losses[key] = in_dtype(self.loss, *key)
+        if self._ways.loss_float32:
+            outputs, targets = cast((outputs, targets), like.float())
+        if self._ways.clones:
+            outputs, targets = map_tensors((outputs, targets), torch.clone)
+        value = self._losses[key](outputs, targets)
+        return value.to(like.dtype) if self._ways.loss_float32 and isinstance(value, Tensor) else value
+
+    def _loss_of(self, point: Point, batch: Any) -> Tensor:
+        """The mean (or summed) loss of a batch, []."""
+        like = next(iter(point.leaves.values()))
         if self.loss is not None:
-            return self.loss(self._outputs(parameters, batch[0]), batch[1])
-        # A module around the network, so that the caller's function sees the network itself, with theta in it.
-        around = _Around(self._network(next(iter(parameters.values()))), self._batch_loss)
-        named = {f"network.{name}": tensor for name, tensor in parameters.items()}
-        value: Tensor = torch.func.functional_call(around, named, (batch,))
-        return value
+            return self._loss_at(self._outputs(point, batch[0]), batch[1], like)
+        assert self._batch_loss is not None
+        with forward_in(self.precision, like.device):
+            value = self._batch_loss(point.network, self._given(batch, like))
+        plain = self.precision == "ieee" and not self._ways.float32
+        return value if plain or not isinstance(value, Tensor) else value.to(like.dtype)
 
     def _evaluate(self, network: nn.Module, batch: Any) -> tuple[Tensor | None, Tensor]:
         """Outputs, where there are some, and the mean loss of a batch, with the network's own parameters."""
-        if self.loss is None:
-            return None, _Around(network, self._batch_loss)(batch)
-        outputs = network(batch[0])
-        return outputs, self.loss(outputs, batch[1])
-
-    def _check(self) -> None:
-        """The first examples, at the module's own parameters."""
-        theta = self.theta
-        if theta.dtype not in (torch.float32, torch.float64):
-            theta = theta.float()
-        parameters = {name: tensor.detach() for name, tensor in self._parameters(theta).items()}
-        first = cast(self.examples.first, theta)
-        with twice_differentiable(theta.device, self.module):
+        point = Point(dict(network.named_parameters()), network)
+        with self._values():
             if self.loss is None:
-                check_batch_loss(functools.partial(self._loss_of, parameters), first)
-                return
-            few = len(first[0]) if self.examples.counted else max(2, self._chunk_size)  # a batch may be the whole set
-            inputs, targets = first[0][:few], first[1][:few]
-            if len(inputs) == 1:  # a mean stays the same when its only example is doubled
-                inputs, targets = torch.cat([inputs, inputs]), torch.cat([targets, targets])
-            outputs_of = functools.partial(self._outputs, parameters)
-            check_pairs(outputs_of, self.loss, inputs, targets, split=not self.examples.counted)
+                return None, self._loss_of(point, batch).detach()
+            like = next(iter(point.leaves.values()))
+            outputs = self._outputs(point, batch[0])
+            value = self._loss_at(outputs, batch[1], like)
+        return outputs, value.detach()
 
     # --- derivatives
 
-    def _chunk_gradient(
-        self, parameters: dict[str, Tensor], batch: Any, weight: float, create_graph: bool
-    ) -> tuple[Tensor | None, ...]:
-        value = self._loss_of(parameters, batch) * (weight / self.size)
+    def _chunk_gradient(self, point: Point, batch: Any, weight: float, create_graph: bool) -> tuple[Tensor | None, ...]:
+        value = self._loss_of(point, batch) * self.examples.share(weight)
         if not value.requires_grad:
-            return (None,) * len(parameters)
-        return torch.autograd.grad(value, tuple(parameters.values()), create_graph=create_graph, allow_unused=True)
+            return (None,) * len(point.leaves)
+        with scrutiny.said_by_name("gradient"):
+            return torch.autograd.grad(
+                value, tuple(point.leaves.values()), create_graph=create_graph, allow_unused=True
+            )
 
-    def _hessian_chunk(self, parameters: dict[str, Tensor], batch: Any, weight: float) -> Product:
-        leaves = tuple(parameters.values())
+    def _hessian_chunk(self, point: Point, batch: Any, weight: float) -> Product:
         with TwiceDifferentiable():
-            gradients = self._chunk_gradient(parameters, batch, weight, create_graph=True)
-        return HessianProduct(leaves, gradients)
+            gradients = self._chunk_gradient(point, batch, weight, create_graph=True)
+        return HessianProduct(tuple(point.leaves.values()), gradients)
 
-    def _gauss_newton_chunk(self, parameters: dict[str, Tensor], batch: Any, weight: float) -> Product:
-        loss = self._need_loss("gauss_newton_vp", "Gauss-Newton splits it at the outputs")
+    def _gauss_newton_chunk(self, point: Point, batch: Any, weight: float) -> Product:
         with TwiceDifferentiable():
-            outputs = self._outputs(parameters, batch[0])
-        cut = outputs.detach().requires_grad_()
-        value = loss(cut, batch[1]) * (weight / self.size)
-        (slope,) = torch.autograd.grad(value, cut, create_graph=True)
-        return GaussNewtonProduct(tuple(parameters.values()), outputs, cut, slope)
+            outputs = self._outputs(point, batch[0])
+        return GaussNewtonProduct(
+            tuple(point.leaves.values()), outputs,
+            lambda cut: self._loss_at(cut, batch[1], next(iter(point.leaves.values()))) * self.examples.share(weight),
+        )  # fmt: skip
 
     def _products(self, kind: str, theta: Tensor) -> Iterator[Product]:
-        """One product a chunk: those kept if theta is that of the last call, else new ones."""
+        """One product a chunk, with its theta in the network: those kept if theta is that of the last call, or new."""
         kept_at = self._at
         same_kind = kept_at is not None and (kept_at.dtype, kept_at.device) == (theta.dtype, theta.device)
         if kept_at is None or not same_kind or not torch.equal(kept_at, theta):
             self._at, self._kept = None, {}
         if kind in self._kept:
-            yield from self._kept[kind]
+            leaves, products = self._kept[kind]
+            with self._placed(leaves):
+                yield from products
             return
         make = {"hessian": self._hessian_chunk, "gauss_newton": self._gauss_newton_chunk}[kind]
-        parameters = self._parameters(theta)
+        leaves = self._parameters(theta)
         kept: list[Product] = []
         used: set[str] = set()
-        for batch, weight in self.examples.chunks(theta):
-            product = make(parameters, batch, weight)
-            used.update(name for name, is_used in zip(self.space.names, product.used, strict=True) if is_used)
-            if self._keep_graph:
-                kept.append(product)
-            yield product
+        with self._placed(leaves) as point:
+            for batch, weight in self.examples.chunks(theta):
+                product = make(point, batch, weight)
+                used.update(name for name, is_used in zip(self.space.names, product.used, strict=True) if is_used)
+                if self._keep_graph:
+                    kept.append(product)
+                yield product
         self._say_unused(used)
         if self._keep_graph:
             self._at = theta.detach().clone()
-            self._kept[kind] = kept
+            self._kept[kind] = (leaves, kept)
 
     def _product(self, kind: str, theta: Tensor, v: Tensor) -> Tensor:
+        check_theta(theta, self.space.size)
         check_vectors(v, theta, self.space.size)
-        with twice_differentiable(theta.device, self.module):
+        scrutiny.confirm(self, kind)
+        with twice_differentiable(theta.device, self.module, self.precision):
             rows = v.detach().reshape(len(v), -1).T.contiguous()  # [k, P]
             parts = tuple(self.space.unflatten(rows).values())  # [k, *shape] each
             result = torch.zeros_like(rows)
@@ -402,13 +543,25 @@ class EmpiricalRisk:
                 except RuntimeError:  # a layer that vmap does not know: one vector after another, from now on
                     self._batched = False
         for row in range(done, len(result)):
-            self._add(result[row], product.times([part[row] for part in parts], batched=False))
+            with scrutiny.said_by_name("product"):
+                self._add(result[row], product.times([part[row] for part in parts], batched=False))
 
     def _add(self, total: Tensor, tensors: Sequence[Tensor | None]) -> None:
         """Add the tensors [..., *shape], one a parameter, to total [..., P], in place."""
         for own, tensor in zip(self.space.unflatten(total).values(), tensors, strict=True):
             if tensor is not None:
                 own += tensor
+
+    def _say_float32(self, theta: Tensor) -> None:
+        """One warning in the life of the risk where float64 is asked of what computes in float32."""
+        narrow = self._ways.float32 or self._ways.loss_float32
+        if narrow and theta.dtype == torch.float64 and not self._said_float32:
+            self._said_float32 = True
+            warnings.warn(
+                f"theta: got float64, but the {'module' if self._ways.float32 else 'loss'} holds float32 constants and "
+                "computes in float32: seven digits, not sixteen",
+                stacklevel=4,
+            )
 
     def _say_unused(self, used: set[str]) -> None:
         """One warning in the life of the risk for parameters that no example's loss depends on."""
@@ -422,14 +575,21 @@ class EmpiricalRisk:
             )
 
 
-class _Around(nn.Module):
-    """batch -> batch_loss(network, batch), as a module: what torch.func.functional_call can put theta into."""
+def _space_of(module: nn.Module, space: Space | None) -> ParamSpace:
+    """The parameters that are meant: those that ask for gradients, unless said.
 
-    def __init__(self, network: nn.Module, batch_loss: BatchLoss | None) -> None:
-        super().__init__()
-        assert batch_loss is not None
-        self.network = network
-        self._batch_loss = batch_loss
-
-    def forward(self, batch: Any) -> Tensor:
-        return self._batch_loss(self.network, batch)
+    Raises:
+        ValueError: unknown ones.
+    """
+    everything = ParamSpace.of(module)
+    if space is None:
+        asking = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+        return everything if len(asking) in (0, len(everything.names)) else everything.only(asking)
+    if isinstance(space, str):
+        return everything.subset(space)
+    if not isinstance(space, ParamSpace):
+        return everything.subset(*space)
+    if unknown := [name for name in space.names if name not in everything.names]:
+        raise ValueError(f"space: got {', '.join(unknown)}, expected names among {', '.join(everything.names)}")
+    everything.only(space.names).require_same(space)
+    return space

@@ -14,6 +14,8 @@ from hw1.risk.batchnorm import has_batch_norm, recompute_statistics
 from hw1.risk.examples import Examples
 from hw1.risk.guard import differentiable, own_copy, random_state_kept
 from hw1.risk.nested import tensors_of
+from hw1.risk.network import put
+from hw1.risk.precision import Precision
 from hw1.vectors import ParamSpace
 
 
@@ -32,6 +34,7 @@ class Metrics:
         kind: what targets are; None for a loss alone.
         statistics_inputs: training inputs [M, ...].
         batch_size: of `statistics_inputs` at a time, at most.
+        precision: how float32 is multiplied.
     """
 
     def __init__(
@@ -44,10 +47,12 @@ class Metrics:
         kind: Kind | None,
         statistics_inputs: Tensor | None,
         batch_size: int,
+        precision: Precision = "ieee",
     ) -> None:
         self.columns = columns_of(kind)
         self._module = own_copy(module)
         self._space, self._evaluate, self._examples, self._kind = space, evaluate, examples, kind
+        self._precision = precision
         self._like = next(self._module.parameters(), next(tensors_of(examples.first))).detach()
         self._statistics: tuple[Tensor, ...] = ()
         if statistics_inputs is not None and has_batch_norm(self._module):
@@ -60,14 +65,15 @@ class Metrics:
         if theta.shape != (self._space.size,):
             raise ValueError(f"theta: got shape {list(theta.shape)}, expected [{self._space.size}]")
         device = self._like.device
-        with differentiable(device), random_state_kept(device), torch.no_grad():
-            self._module.load_state_dict(self._space.unflatten(theta.detach()), strict=False)
+        adds_up = self._examples.reduction == "sum"
+        with differentiable(device, None, self._precision), random_state_kept(device), torch.no_grad():
+            put(self._module, self._space.unflatten(theta.detach()))
             if self._statistics:
                 recompute_statistics(self._module, self._statistics)
             total = torch.zeros(len(self.columns), dtype=torch.float64)
             for batch, weight in self._examples.chunks(self._like):
                 outputs, loss = self._evaluate(self._module, batch)
-                values = [loss.double()]
+                values = [loss.double() * (self._examples.size / weight if adds_up else 1.0)]
                 if self._kind is not None and outputs is not None:
                     hit = hits(self._kind, outputs, batch[1])
                     values += [] if hit is None else [hit.double().mean()]

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hw1.risk.nested import cast, examples_in, tensors_of
+from hw1.risk.counts import Count, Reduction
+from hw1.risk.guard import reading
+from hw1.risk.nested import (
+    cast,
+    common_length,
+    detached,
+    examples_in,
+    joined,
+    refuse_arrays,
+    rows_of,
+    signature,
+    tensors_of,
+)
 
-Count = Callable[[Any], "float | Tensor"]
+SPREAD = 32  # examples kept for checks, at least, where there are so many
 
 
 class Examples:
@@ -19,16 +31,20 @@ class Examples:
 
     Args:
         batches: a list, a DataLoader, or whatever can be iterated again.
-        chunk_size: most examples that `chunks` gives at a time; batches that `count` weighs are not split.
-        count: what a batch weighs; unless given, the number of its examples.
-        pairs: whether batches must be (inputs [B, ...], targets [B, ...]); else they may be of any structure, and are
-            not split.
+        chunk_size: most examples that `chunks` gives at a time; batches that the user's `count` weighs are not split.
+        count: what a batch weighs, said by the user; unless given, what `derived` says, else the number of its
+            examples.
+        pairs: whether batches must be (inputs, targets), of tensors [B, ...] in any structure; else they may be
+            anything, and are not split.
+        derived: what a batch, and any part of it, weighs by the loss.
 
     Attributes:
         size: what all batches weigh: N, the number of examples, unless `count` says something else.
         first: the first batch.
         pairs: as given.
-        counted: whether `count` was given.
+        counted: whether batches weigh something else than the number of their examples.
+        reduction: of the loss; of a "sum", all parts weigh the same.
+        together: whether all examples come as one batch that is never cut: then R is its loss, whatever that is.
 
     Raises:
         ValueError: an iterator, no examples, batches that are not pairs of equal length where they must be, or counts
@@ -36,9 +52,15 @@ class Examples:
     """
 
     def __init__(
-        self, batches: Iterable[Any] | None, chunk_size: int, count: Count | None = None, *, pairs: bool = True
+        self,
+        batches: Iterable[Any] | None,
+        chunk_size: int,
+        count: Count | None = None,
+        *,
+        pairs: bool = True,
+        derived: Count | None = None,
     ) -> None:
-        if chunk_size < 1:
+        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
             raise ValueError(f"chunk_size: got {chunk_size}, expected a positive number of examples")
         if batches is None:
             raise ValueError("batches: got None, expected a list or DataLoader of batches")
@@ -46,35 +68,56 @@ class Examples:
             raise ValueError(
                 "batches: got an iterator, which can be read only once, expected a list(...) or DataLoader"
             )
+        if isinstance(batches, Tensor) or not isinstance(batches, Iterable):
+            raise ValueError(
+                f"batches: got a {type(batches).__name__}, expected a list or DataLoader of batches, such as [(x, y)]"
+            )
         self.pairs = pairs
-        self.counted = count is not None
+        self.reduction: Reduction = "mean"
         self._batches = batches
-        self._count = examples_in if count is None else count
+        self._count = count
+        self._derived = derived
+        self._own: Count = examples_in if count is None else count
         self._chunk_size = chunk_size
         self._in_memory = isinstance(batches, list | tuple)
         self._held: Sequence[Any] | None = batches if isinstance(batches, list | tuple) else None
-        with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed at every pass
-            self.size, self._fingerprint = self._read_all()
-            self.first = next(iter(batches))
+        self._read_all()
+
+    @property
+    def counted(self) -> bool:
+        """Whether batches weigh something else than the number of their examples."""
+        return self._own is not examples_in
+
+    @property
+    def said(self) -> bool:
+        """Whether the user said what a batch weighs; such batches are taken whole."""
+        return self._count is not None
+
+    @property
+    def chunk_size(self) -> int:
+        """Most examples that `chunks` gives at a time."""
+        return self._chunk_size
+
+    def share(self, weight: float) -> float:
+        """The factor of a part's loss in R: its share in the mean, or 1 in a sum."""
+        return 1.0 if self.reduction == "sum" else weight / self.size
 
     def chunks(self, like: Tensor) -> Iterator[tuple[Any, float]]:
         """(batch, its weight), tensors on the device of `like`; those of floating point in its dtype.
 
-        Pairs without a `count` come in parts of at most chunk_size examples. A batch that weighs nothing is left out.
+        Pairs without the user's `count` come in parts of at most chunk_size examples, where they can be cut. What
+        weighs nothing is left out.
         """
         seen, fingerprint = 0.0, torch.zeros(3, dtype=torch.float64)
-        for batch in self._batches:
-            weight = self._weight(batch)
-            seen += weight
-            if not self._in_memory:
-                fingerprint += _features(batch)
-            if not self.pairs or self.counted:
-                if weight:
-                    yield cast(batch, like), weight
-                continue
-            inputs, targets = batch
-            for x, y in zip(torch.split(inputs, self._chunk_size), torch.split(targets, self._chunk_size), strict=True):
-                yield (cast(x, like), cast(y, like)), len(x)
+        with reading(self._batches):
+            for batch in self._batches:
+                seen += self.weight(batch)
+                if not self._in_memory:
+                    fingerprint += _features(batch)
+                for part in self._parts(batch):
+                    weight = self.weight(part)
+                    if weight or self.reduction == "sum":
+                        yield cast(detached(part), like), weight
         changed = not self._in_memory and not close(fingerprint[:2], self._fingerprint[:2], self._fingerprint[2])
         if not math.isclose(seen, self.size, rel_tol=1e-12 if self.counted else 0.0) or changed:
             raise ValueError(
@@ -84,9 +127,21 @@ class Examples:
 
     def whole(self) -> tuple[Tensor, Tensor]:
         """All inputs [N, ...] and targets [N, ...] of pairs, copied into memory, in the dtype they come in."""
-        with torch.random.fork_rng(devices=[]):
+        with reading(self._batches):
             inputs, targets = zip(*self._batches, strict=True)
         return torch.cat(inputs), torch.cat(targets)
+
+    def weight(self, batch: Any) -> float:
+        """What a batch, or a part of one, weighs.
+
+        Raises:
+            ValueError: the user's `count` says what is no finite number of at least 0.
+        """
+        value = self._own(batch)
+        weight = float(value.item() if isinstance(value, Tensor) else value)
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"count: got {weight:g} for a batch, expected a finite number of at least 0")
+        return weight
 
     def draw(self, size: int, generator: torch.Generator) -> Examples:
         """`size` of the examples of pairs, without replacement, as one batch. What a loader gives is held from now on.
@@ -96,57 +151,156 @@ class Examples:
         """
         if not self.pairs:
             raise ValueError("draw: got batches of any structure, expected pairs (inputs, targets), which can be mixed")
+        lengths = [common_length(batch) for batch in self._in_hand()]
+        if None in lengths:
+            raise ValueError("draw: got batches that cannot be cut into examples, expected tensors [B, ...] throughout")
+        total = sum(length for length in lengths if length is not None)
+        if not 1 <= size <= total:
+            raise ValueError(f"size: got {size}, expected 1 to {total}, the number of examples")
+        drawn = torch.randperm(total, generator=generator, device=generator.device)[:size].cpu()
+        return self._of([joined(list(self._picked(drawn)))])
+
+    def few(self, most: int) -> Examples:
+        """At most so many examples, spread over the batches, as one batch; the first batch where none can be cut.
+
+        Where batches differ in the shape of an example, those that go with the first.
+        """
+        if not self._spread:
+            return self._of([self.first])
+        most = min(most, len(self._spread))
+        return self._of([joined([self._spread[i * len(self._spread) // most] for i in range(most)])])
+
+    # --- reading
+
+    def _of(self, batches: list[Any]) -> Examples:
+        """Other batches of the same kind."""
+        examples = Examples(batches, self._chunk_size, self._count, pairs=self.pairs, derived=self._derived)
+        examples.reduction = self.reduction
+        return examples
+
+    def _in_hand(self) -> Sequence[Any]:
         if self._held is None:
-            with torch.random.fork_rng(devices=[]):
+            with reading(self._batches):
                 self._held = list(self._batches)
-        lengths = [len(inputs) for inputs, _ in self._held]
-        if not 1 <= size <= sum(lengths):
-            raise ValueError(f"size: got {size}, expected 1 to {sum(lengths)}, the number of examples")
-        drawn = torch.randperm(sum(lengths), generator=generator, device=generator.device)[:size].cpu()
-        parts: list[tuple[Tensor, Tensor]] = []
+        return self._held
+
+    def _picked(self, rows: Tensor) -> Iterator[Any]:
+        """The examples with these numbers, batch by batch."""
         start = 0
-        for (inputs, targets), length in zip(self._held, lengths, strict=True):
-            rows = drawn[(drawn >= start) & (drawn < start + length)] - start
-            if len(rows):
-                parts.append((inputs[rows.to(inputs.device)], targets[rows.to(targets.device)]))
+        for batch in self._in_hand():
+            length = examples_in(batch)
+            own = rows[(rows >= start) & (rows < start + length)] - start
+            if len(own):
+                yield rows_of(batch, own)
             start += length
-        batch = tuple(torch.cat(column) for column in zip(*parts, strict=True))
-        return Examples([batch], self._chunk_size, self._count if self.counted else None)
 
-    def _read_all(self) -> tuple[float, Tensor]:
-        """What all batches weigh, and their fingerprint, which nobody asks for where they are held in memory."""
-        size, fingerprint, found = 0.0, torch.zeros(3, dtype=torch.float64), False
-        for batch in self._batches:
-            found = True
-            if self.pairs:
-                _check_pair(batch)
-            size += self._weight(batch)
-            if not self._in_memory:
-                fingerprint += _features(batch)
-        if not found or (not self.counted and size == 0):
+    def _parts(self, batch: Any) -> Iterator[Any]:
+        length = common_length(batch) if self.pairs and not self.said else None
+        if length is None or length <= self._chunk_size:
+            yield batch
+            return
+        for first in range(0, length, self._chunk_size):
+            yield rows_of(batch, slice(first, first + self._chunk_size))
+
+    def _read_all(self) -> None:
+        """What all batches weigh, the first, and their fingerprint, which nobody asks for where they are in memory."""
+        fingerprint = torch.zeros(3, dtype=torch.float64)
+        examples, weights, cut = [], [], True
+        number = 0
+        spread = _Spread()
+        with reading(self._batches):
+            for batch in self._batches:
+                refuse_arrays(batch)
+                if self.pairs:
+                    _check_pair(batch)
+                if number == 0:
+                    self.first = batch
+                number += 1
+                cut = cut and common_length(batch) is not None
+                if cut:
+                    spread.add(batch)
+                examples.append(1 if self.said else examples_in(batch))
+                if self._derived is not None and not self.said:
+                    weights.append(float(self._derived(batch)))
+                elif self.said:
+                    weights.append(self.weight(batch))
+                if not self._in_memory:
+                    fingerprint += _features(batch)
+        if not number or (not self.said and not any(examples)):
             raise ValueError("batches: got no examples, expected at least one: is the loader empty (drop_last)?")
+        self.together = number == 1 and (self.said or not self.pairs or not cut)
+        if not cut and number > 1 and not self.said and self._derived is None:
+            raise ValueError(
+                "count: got None for batches whose tensors are of different lengths, expected count=f(batch): what a "
+                "batch weighs in the mean (nodes, tokens), or a single batch"
+            )
+        if self._derived is not None and not self.said and not _alike(weights, examples, self.first):
+            self._own = self._derived
+        if not self.counted:
+            weights = [float(one) for one in examples]
+        size = math.fsum(weights)
         if size == 0:
-            raise ValueError("count: got 0 for every batch, expected a positive sum")
-        return (int(size) if size == int(size) else size), fingerprint
+            raise ValueError("count: got 0 for every batch, expected a positive sum: are all targets ignored?")
+        self.size = int(size) if size == int(size) else size
+        self._fingerprint = fingerprint
+        self._spread = spread.rows if cut else []
 
-    def _weight(self, batch: Any) -> float:
-        value = self._count(batch)
-        weight = value.item() if isinstance(value, Tensor) else value
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"count: got {weight} for a batch, expected a finite number of at least 0")
-        return weight
+
+class _Spread:
+    """Every so many-th example, SPREAD to 2 SPREAD of them at the end, each a batch of one."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[int, Any]] = []
+        self._stride, self._seen = 1, 0
+        self._form: tuple[object, ...] | None = None
+
+    @property
+    def rows(self) -> list[Any]:
+        """The examples."""
+        return [row for _, row in self._found]
+
+    def add(self, batch: Any) -> None:
+        """Look at a batch whose tensors are [B, ...]; one of another form than the first is passed over."""
+        form = signature(batch)
+        self._form = self._form or form
+        if form != self._form:
+            return
+        start, end = self._seen, self._seen + examples_in(batch)
+        numbers = range(-(-start // self._stride) * self._stride, end, self._stride)
+        while len(self._found) + len(numbers) > 2 * SPREAD:
+            self._stride *= 2
+            self._found = [(number, row) for number, row in self._found if number % self._stride == 0]
+            numbers = range(-(-start // self._stride) * self._stride, end, self._stride)
+        # Picked by index: a slice would keep the batch in memory.
+        self._found += [(number, rows_of(batch, torch.tensor([number - start]))) for number in numbers]
+        self._seen = end
+
+
+def _alike(weights: Sequence[float], examples: Sequence[int], batch: Any) -> bool:
+    """Whether every example of every batch weighs the same, as they do where nothing is ignored nor weighted."""
+    targets = batch[1]
+    if not isinstance(targets, Tensor):
+        return False
+    positions = math.prod(targets.shape[1:]) if not targets.is_floating_point() else math.prod(targets.shape[2:])
+    return all(weight == positions * count for weight, count in zip(weights, examples, strict=True))
 
 
 def _check_pair(batch: Any) -> None:
-    length = len(batch) if hasattr(batch, "__len__") else None
-    if length != 2 or not all(isinstance(part, Tensor) for part in batch):
+    length = len(batch) if isinstance(batch, tuple | list) else None
+    if length != 2:
         got = "" if length is None else f"{length} "
         raise ValueError(
             f"batches: got a batch of {got}{type(batch).__name__}, expected (inputs, targets); batch_loss=f(module, "
             "batch) takes others"
         )
     inputs, targets = batch
-    if len(inputs) != len(targets) or len(inputs) == 0:
+    for name, part in (("inputs", inputs), ("targets", targets)):
+        if not any(tensor.ndim for tensor in tensors_of(part)):
+            raise ValueError(
+                f"batches: got {name} of {type(part).__name__} without tensors [B, ...], expected (inputs, targets); "
+                "batch_loss=f(module, batch) takes others"
+            )
+    if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and not 0 < len(inputs) == len(targets):
         raise ValueError(
             f"batches: got {len(inputs)} inputs and {len(targets)} targets in a batch, expected as many, > 0"
         )
@@ -159,6 +313,7 @@ def _features(batch: Any) -> Tensor:
     for number, tensor in enumerate(tensors_of(batch)):
         wave = torch.sin if number % 2 else torch.cos
         rows = tensor.detach().reshape(len(tensor) if tensor.ndim else 1, -1).double()
+        rows = torch.nan_to_num(rows, nan=0.5, posinf=2.0, neginf=-2.0)  # the same again is the same
         own = (rows @ wave(torch.arange(1, rows.shape[1] + 1, device=rows.device).double())).cpu()
         if feature.ndim == 0 and tensor.ndim:
             feature = own
@@ -173,8 +328,24 @@ def _sums(feature: Tensor) -> Tensor:
     return torch.stack([feature.sum(), feature.square().sum(), feature.abs().sum() + feature.square().sum()])
 
 
-def close(a: Tensor, b: Tensor, scale: Tensor | None = None) -> bool:
-    """Equal but for rounding: within sqrt(eps) of the largest magnitude (kernels may change with the batch's size)."""
-    tolerance = math.sqrt(torch.finfo(a.dtype).eps)
+def close(a: Tensor, b: Tensor, scale: Tensor | None = None, *, tolerance: float | None = None) -> bool:
+    """Equal but for rounding: within a tolerance of the largest finite magnitude; what is not finite is the same.
+
+    Args:
+        a: any shape.
+        b: the same.
+        scale: the magnitude, [].
+        tolerance: sqrt(eps) unless given: kernels may change with the batch's size.
+    """
+    if tolerance is None:
+        tolerance = math.sqrt(torch.finfo(a.dtype).eps)
+    finite = b.isfinite()
+    if not torch.equal(a.isfinite(), finite) or not torch.equal(
+        torch.nan_to_num(a[~finite], nan=0.5), torch.nan_to_num(b[~finite], nan=0.5)
+    ):
+        return False
+    a, b = a[finite], b[finite]
+    if not a.numel():
+        return True
     largest = b.abs().max() if scale is None else scale
     return bool(((a - b).abs() <= tolerance * largest + torch.finfo(a.dtype).tiny).all())

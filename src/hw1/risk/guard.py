@@ -1,48 +1,124 @@
-"""What leaves the caller's module, modes, gradients, switches and random state alone, written once."""
+"""What leaves the caller's module, modes, gradients, switches and random states alone, written once."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import random
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from hw1.risk.precision import Precision, multiplied_in, without_cudnn
 
 
 def own_copy(module: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose parameters ask for no gradient; the memory format of its tensors stays."""
+    """A copy in evaluation mode whose parameters ask for no gradient; the memory format of its tensors stays.
+
+    Tensors that a module stores from its last evaluation (a pruned weight, a hook's output) are copied by value.
+
+    Raises:
+        ValueError: the module holds something that cannot be copied.
+    """
     with torch.inference_mode(False):  # else what is copied could not be written to later
-        return copy.deepcopy(module).eval().requires_grad_(False)
+        memo: dict[int, Any] = {}
+        for part in module.modules():
+            for tensor in _computed(vars(part)):
+                memo[id(tensor)] = tensor.detach().clone()
+        try:
+            own = copy.deepcopy(module, memo)
+        except (TypeError, RuntimeError, AttributeError, NotImplementedError) as error:
+            raise ValueError(
+                f"module: got {type(error).__name__} from copy.deepcopy ({_one_line(error)}), expected a module that "
+                "can be copied: leave open files, locks and generators out of its attributes"
+            ) from error
+        return own.eval().requires_grad_(False)
+
+
+def _computed(held: Any) -> Iterator[Tensor]:
+    """Tensors that have a history, in attributes and in lists, tuples and dicts of them: deepcopy refuses these."""
+    if isinstance(held, Tensor):
+        if not held.is_leaf:
+            yield held
+    elif isinstance(held, dict):
+        for value in held.values():
+            yield from _computed(value)
+    elif isinstance(held, list | tuple):
+        for value in held:
+            yield from _computed(value)
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 @contextlib.contextmanager
-def differentiable(device: torch.device, module: nn.Module | None = None) -> Iterator[None]:
-    """Gradients on, no autocast and no inference mode, whatever the caller has switched.
+def differentiable(
+    device: torch.device, module: nn.Module | None = None, precision: Precision = "ieee"
+) -> Iterator[None]:
+    """Gradients on, no autocast and no inference mode, whatever the caller has switched; float32 multiplied as said.
 
-    Recurrent layers of `module` have a backward in evaluation mode, and a second one.
+    Recurrent layers of `module` have a backward in evaluation mode, and a second one. Transformers take no short cut
+    that exists without gradients alone.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(multiplied_in(precision))
+        stack.enter_context(_no_fast_path())
         if device.type == "cuda" and module is not None and _is_recurrent(module):
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # cuDNN's have neither
+            stack.enter_context(without_cudnn())  # cuDNN's have neither
         yield
+
+
+@contextlib.contextmanager
+def _no_fast_path() -> Iterator[None]:
+    """Attention layers compute the same with and without gradients, padded positions too."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager
 def random_state_kept(device: torch.device) -> Iterator[None]:
-    """Torch's random state, of the CPU and of a CUDA device, is what it was at the end."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
+    """Torch's random state, of the CPU and of a CUDA device, NumPy's and Python's are what they were at the end."""
+    numpy, python = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        np.random.set_state(numpy)
+        random.setstate(python)
 
 
 @contextlib.contextmanager
-def twice_differentiable(device: torch.device, module: nn.Module) -> Iterator[None]:
-    """`differentiable` with kernels that have a second derivative; the random state is what it was at the end."""
-    with random_state_kept(device), differentiable(device, module), sdpa_kernel(SDPBackend.MATH):
+def reading(batches: Any) -> Iterator[None]:
+    """A pass over a loader leaves random states as they were, its own generators' too: it shuffles, and draws seeds."""
+    held = [batches, getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)]
+    held.append(getattr(held[-1], "sampler", None))
+    found = {id(own): own for one in held if isinstance(own := getattr(one, "generator", None), torch.Generator)}
+    states = [(own, own.get_state()) for own in found.values()]
+    try:
+        with random_state_kept(torch.device("cpu")):
+            yield
+    finally:
+        for own, state in states:
+            own.set_state(state)
+
+
+@contextlib.contextmanager
+def twice_differentiable(device: torch.device, module: nn.Module, precision: Precision = "ieee") -> Iterator[None]:
+    """`differentiable` with kernels that have a second derivative; the random states are what they were at the end."""
+    with random_state_kept(device), differentiable(device, module, precision), sdpa_kernel(SDPBackend.MATH):
         yield
 
 

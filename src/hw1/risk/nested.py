@@ -1,24 +1,35 @@
-"""Batches of any nested structure: dicts and whatever is like one, tuples, named ones too, and lists of tensors."""
+"""Batches of any nested structure: dicts and whatever is like one, tuples, named ones too, dataclasses, and lists."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
+
+
+def leaves_of(batch: Any) -> Iterator[Any]:
+    """Whatever a batch holds that is no structure, in its own order."""
+    if isinstance(batch, Mapping):
+        for name in batch:
+            yield from leaves_of(batch[name])
+    elif isinstance(batch, tuple | list):
+        for part in batch:
+            yield from leaves_of(part)
+    elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        for field in dataclasses.fields(batch):
+            yield from leaves_of(getattr(batch, field.name))
+    else:
+        yield batch
 
 
 def tensors_of(batch: Any) -> Iterator[Tensor]:
     """All tensors of a batch, in its own order."""
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for name in batch:
-            yield from tensors_of(batch[name])
-    elif isinstance(batch, tuple | list):
-        for part in batch:
-            yield from tensors_of(part)
+    return (leaf for leaf in leaves_of(batch) if isinstance(leaf, Tensor))
 
 
 def map_tensors(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -43,7 +54,18 @@ def map_tensors(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return type(batch)(*(map_tensors(part, change) for part in batch))
     if isinstance(batch, tuple | list):
         return type(batch)(map_tensors(part, change) for part in batch)
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        other = copy.copy(batch)
+        for field in dataclasses.fields(batch):  # a frozen one too; its own checks were made when it was
+            object.__setattr__(other, field.name, map_tensors(getattr(batch, field.name), change))
+        return other
     return batch
+
+
+def with_tensors(batch: Any, tensors: Sequence[Tensor]) -> Any:
+    """The same structure with these tensors in place of its own, in the order of `tensors_of`."""
+    following = iter(tensors)
+    return map_tensors(batch, lambda _: next(following))
 
 
 def examples_in(batch: Any) -> int:
@@ -61,8 +83,86 @@ def examples_in(batch: Any) -> int:
     )
 
 
+def common_length(batch: Any) -> int | None:
+    """B, where every tensor of the batch but scalars is [B, ...] and nothing else is as long; None elsewhere."""
+    lengths = {len(tensor) for tensor in tensors_of(batch) if tensor.ndim}
+    if len(lengths) != 1:
+        return None
+    (length,) = lengths
+    return None if _holds_list_of(batch, length) else length
+
+
+def rows_of(batch: Any, rows: Tensor | slice) -> Any:
+    """Some examples of a batch that has a common length; scalars stay.
+
+    Args:
+        batch: tensors [B, ...] in any structure.
+        rows: which, indices on the CPU or a slice.
+    """
+
+    def take(tensor: Tensor) -> Tensor:
+        if not tensor.ndim:
+            return tensor
+        return tensor[rows if isinstance(rows, slice) else rows.to(tensor.device)]
+
+    return map_tensors(batch, take)
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Batches of one structure, one after another, as one batch."""
+    columns = zip(*(tensors_of(part) for part in parts), strict=True)
+    return with_tensors(parts[0], [torch.cat(column) if column[0].ndim else column[0] for column in columns])
+
+
+def signature(batch: Any) -> tuple[object, ...]:
+    """What batches must have in common to be joined: the shape of an example, dtype and device of every tensor.
+
+    And the value of every scalar and of whatever is no tensor, since it belongs to the whole batch.
+    """
+    return tuple(
+        (tuple(leaf.shape[1:]) if leaf.ndim else leaf.item(), leaf.dtype, leaf.device)
+        if isinstance(leaf, Tensor)
+        else repr(leaf)
+        for leaf in leaves_of(batch)
+    )
+
+
 def cast(batch: Any, like: Tensor) -> Any:
     """Tensors on the device of `like`; in its dtype unless they hold integers (classes, tokens)."""
     return map_tensors(
         batch, lambda part: part.to(like.device, like.dtype) if part.is_floating_point() else part.to(like.device)
     )
+
+
+def detached(batch: Any) -> Any:
+    """The same tensors without history, and as tensors that can be computed with where the caller's cannot."""
+
+    def free(tensor: Tensor) -> Tensor:
+        return tensor.clone() if tensor.is_inference() and not torch.is_inference_mode_enabled() else tensor.detach()
+
+    return map_tensors(batch, free)
+
+
+def refuse_arrays(batch: Any) -> None:
+    """Refuse NumPy arrays, which torch's operations do not take.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for leaf in leaves_of(batch):
+        if isinstance(leaf, np.ndarray | np.generic):
+            raise ValueError(
+                f"batches: got a NumPy {type(leaf).__name__} of {leaf.dtype}, expected tensors: convert it with "
+                "torch.from_numpy(...)"
+            )
+
+
+def _holds_list_of(batch: Any, length: int) -> bool:
+    """Whether there is a list of `length` things that are no tensors: texts, one an example, which cannot be cut."""
+    if isinstance(batch, Mapping):
+        return any(_holds_list_of(batch[name], length) for name in batch)
+    if not isinstance(batch, tuple | list):
+        return False
+    if len(batch) == length and not any(isinstance(leaf, Tensor) for leaf in leaves_of(batch)):
+        return True
+    return any(_holds_list_of(part, length) for part in batch)
