@@ -264,7 +264,7 @@ BATCH = {"x": X, "y": Y}
 BAD = {
     "neither": ({"batches": [(X, Y)]}, r"^loss, batch_loss: got neither, expected loss\(outputs, targets\) or batch"),
     "both": ({"loss": F.mse_loss, "batch_loss": squares, "batches": [BATCH]}, r"^loss, batch_loss: got both, expected"),
-    "no batches": ({"batch_loss": squares}, r"^batches: got None, expected a list or DataLoader of batches$"),
+    "no batches": ({"batch_loss": squares}, r"^batches: got None, expected a list or DataLoader of batches: "),
     "empty": ({"batch_loss": squares, "batches": []}, r"^batches: got no examples, expected at least one"),
     "dict": ({"loss": F.mse_loss, "batches": [BATCH]}, r"^batches: got a batch of dict, expected \(inputs, t"),
     "no tensor": ({"batch_loss": squares, "batches": [{"x": [1, 2]}]}, r"^batches: got a dict without tensors \[B, "),

@@ -28,7 +28,7 @@ def check_module(module: object) -> nn.Module:
                 f"module: got a {what} that is no nn.Module, expected one: give a function f(parameters, inputs) "
                 "together with parameters={name: tensor}"
             )
-        raise ValueError(f"module: got a {what}, expected an nn.Module")
+        raise ValueError(f"module: got a {what}, expected an nn.Module: give the network itself")
     for name, part in module.named_modules():
         where = f" at {name}" if name else ""
         kind = type(part).__name__
@@ -62,7 +62,9 @@ def check_parameters(module: nn.Module) -> None:
     """
     named = list(module.named_parameters())
     if not named:
-        raise ValueError("module: got no parameters, expected at least one (a quantized module hides its weights)")
+        raise ValueError(
+            "module: got no parameters, expected at least one: give a network (a quantized one hides its weights)"
+        )
     for name, parameter in named:
         if is_lazy(parameter):
             raise ValueError(
@@ -85,7 +87,9 @@ def check_parameters(module: nn.Module) -> None:
             raise ValueError(
                 f"module: got {name} of {parameter.dtype}, expected floating point: convert it with module.double()"
             )
-        if not parameter.isfinite().all():
+        with torch.inference_mode():
+            finite = bool(parameter.isfinite().all())
+        if not finite:
             raise ValueError(
                 f"module: got values in {name} that are not finite, expected finite ones: did training diverge?"
             )

@@ -18,13 +18,16 @@ from torch import Tensor, nn
 from hw1.kinds import Kind
 from hw1.risk import scrutiny
 from hw1.risk.checks import check_module, check_parameters, check_theta, check_vectors
+from hw1.risk.chunk_size import ChunkChoice, choose_chunk
 from hw1.risk.counts import Count, Reduction, derived_count, in_dtype, stated_reduction
 from hw1.risk.evaluation import Metrics, columns_of
 from hw1.risk.examples import Examples
 from hw1.risk.guard import twice_differentiable
-from hw1.risk.nested import cast, map_tensors
+from hw1.risk.memory import give_back, halving, out_of_memory
+from hw1.risk.nested import cast, common_length, detached, map_tensors, rows_of
 from hw1.risk.network import Function, Network, call, spread_of
 from hw1.risk.precision import Precision, check_precision, forward_in
+from hw1.risk.precision_error import EXAMPLES, SINGLES, PrecisionError, precision_error
 from hw1.risk.products import GaussNewtonProduct, HessianProduct, Product
 from hw1.risk.second_derivatives import TwiceDifferentiable
 from hw1.vectors import ParamSpace
@@ -125,6 +128,7 @@ class EmpiricalRisk:
         loss: as given.
         examples: the batches, read again at every pass.
         precision: as given.
+        chunk_choice: with chunk_size="auto", what was timed and chosen, once it was.
 
     Raises:
         ValueError: whatever is refused; the message says what was got, what was expected, and the remedy.
@@ -173,8 +177,14 @@ class EmpiricalRisk:
         if (loss is None) == (batch_loss is None):
             got = "neither" if loss is None else "both"
             raise ValueError(
-                f"loss, batch_loss: got {got}, expected loss(outputs, targets) or batch_loss(module, batch)"
+                f"loss, batch_loss: got {got}, expected loss(outputs, targets) or batch_loss(module, batch): give one"
             )
+        for name, function in (("loss", loss), ("batch_loss", batch_loss)):
+            if function is not None and not callable(function):
+                raise ValueError(
+                    f"{name}: got a {type(function).__name__}, expected a function or module: give "
+                    "torch.nn.functional.cross_entropy, say"
+                )
         if batch_loss is not None and kind is not None:
             raise ValueError(f"kind: got {kind!r} beside batch_loss, expected loss: accuracy is taken from outputs")
         if parameters is not None:
@@ -199,6 +209,7 @@ class EmpiricalRisk:
         self._ways = Ways()
         self._losses: dict[tuple[torch.dtype, torch.device], Loss] = {}
         self._auto = chunk_size == "auto"
+        self.chunk_choice: ChunkChoice | None = None
         self.examples = Examples(
             batches, 256 if chunk_size == "auto" else chunk_size, count,
             pairs=batch_loss is None, derived=None if batch_loss is not None else derived_count(loss),
@@ -289,15 +300,7 @@ class EmpiricalRisk:
         """
         check_theta(theta, self.space.size)
         scrutiny.confirm(self, "gradient")
-        total = torch.zeros_like(theta)
-        used: set[str] = set()
-        with self._point(theta) as point:
-            for batch, weight in self.examples.chunks(theta):
-                gradients = self._chunk_gradient(point, batch, weight, create_graph=False)
-                self._add(total, gradients)
-                used.update(name for name, g in zip(self.space.names, gradients, strict=True) if g is not None)
-        self._say_unused(used)
-        return total
+        return self._in_memory(theta, lambda: self._whole_gradient(theta))
 
     def hvp(self, theta: Tensor, v: Tensor) -> Tensor:
         """Hessian of R at theta times v: [P] -> [P], or a block [P, k] -> [P, k].
@@ -364,6 +367,39 @@ class EmpiricalRisk:
             most: examples; at most some 64 are at hand.
         """
         return self._over(self.examples.few(most))
+
+    def precision_error(self, theta: Tensor, generator: torch.Generator) -> PrecisionError:
+        """How far value, gradient and a product lie from float64's at theta [P], on at most 64 of the examples.
+
+        Absolute, and relative to what a single example contributes: the mean gradient vanishes at a minimum.
+
+        Args:
+            theta: in the dtype whose error is asked for.
+            generator: for the vector of the product.
+
+        Raises:
+            ValueError: the module takes no float64, or as for `hvp`.
+
+        Example:
+            >>> x, y = torch.randn(9, 2), torch.randn(9, 1)
+            >>> risk = EmpiricalRisk(nn.Linear(2, 1), nn.functional.mse_loss, [(x, y)])
+            >>> risk.precision_error(risk.theta, torch.Generator().manual_seed(0)).relative_gradient < 1e-5
+            True
+        """
+        if self._ways.float32 or self._ways.loss_float32:
+            raise ValueError(
+                "precision_error: got a module or loss that computes in float32 alone, expected one that takes float64 "
+                "to compare with: make its constants of the inputs' dtype"
+            )
+        few = self.few(EXAMPLES)
+        length = common_length(few.examples.first)
+        rows = [] if length is None else [i * length // SINGLES for i in range(min(SINGLES, length))]
+        one = few.examples.first
+        singles = [self._over(self.examples.of([rows_of(one, slice(row, row + 1))])) for row in rows] or [few]
+        return precision_error(
+            few, singles, theta, generator, examples=1 if length is None else length, precision=self.precision,
+            reduction=self.reduction,
+        )  # fmt: skip
 
     # --- evaluation
 
@@ -464,7 +500,63 @@ class EmpiricalRisk:
             value = self._loss_at(outputs, batch[1], like)
         return outputs, value.detach()
 
+    # --- memory
+
+    def _in_memory(self, theta: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` returns; with chunk_size="auto" in chunks that are chosen first, and halved where need be."""
+        if not self._auto:
+            return compute()
+        if self.chunk_choice is None:
+            self._choose_chunk(theta)
+        if self._keep_graph:
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                line = str(error).partition("\n")[0]
+            self._keep_graph = False
+            self._forget()
+            give_back()
+            warnings.warn(f"keep_graph: memory ran out ({line}), goes on without a kept graph", stacklevel=3)
+
+        def in_chunks(chunk: int) -> Tensor:
+            self.examples = self.examples.in_chunks(chunk)
+            self._forget()
+            return compute()
+
+        result, _ = halving(in_chunks, self.chunk_size)
+        return result
+
+    def _choose_chunk(self, theta: Tensor) -> None:
+        """Time a gradient with its graph and a product at a few sizes, of the first batch's examples."""
+        first = detached(self.examples.first)
+        length = common_length(first)
+        if length is None or self.examples.said or not self.examples.pairs:  # never cut
+            self.chunk_choice = ChunkChoice(self.chunk_size, (), "all")
+            return
+        parts = tuple(self.space.unflatten(torch.ones_like(theta)).values())
+
+        def run(size: int) -> None:
+            batch = cast(rows_of(first, torch.arange(size) % length), theta)
+            with self._point(theta) as point:
+                self._hessian_chunk(point, batch, self.examples.weight(batch)).times(parts, batched=False)
+
+        self.chunk_choice = choose_chunk(run, length, theta.device)
+        self.examples = self.examples.in_chunks(self.chunk_choice.chunk)
+
     # --- derivatives
+
+    def _whole_gradient(self, theta: Tensor) -> Tensor:
+        total = torch.zeros_like(theta)
+        used: set[str] = set()
+        with self._point(theta) as point:
+            for batch, weight in self.examples.chunks(theta):
+                gradients = self._chunk_gradient(point, batch, weight, create_graph=False)
+                self._add(total, gradients)
+                used.update(name for name, g in zip(self.space.names, gradients, strict=True) if g is not None)
+        self._say_unused(used)
+        return total
 
     def _chunk_gradient(self, point: Point, batch: Any, weight: float, create_graph: bool) -> tuple[Tensor | None, ...]:
         value = self._loss_of(point, batch) * self.examples.share(weight)
@@ -519,6 +611,9 @@ class EmpiricalRisk:
         check_theta(theta, self.space.size)
         check_vectors(v, theta, self.space.size)
         scrutiny.confirm(self, kind)
+        return self._in_memory(theta, lambda: self._whole_product(kind, theta, v))
+
+    def _whole_product(self, kind: str, theta: Tensor, v: Tensor) -> Tensor:
         with twice_differentiable(theta.device, self.module, self.precision):
             rows = v.detach().reshape(len(v), -1).T.contiguous()  # [k, P]
             parts = tuple(self.space.unflatten(rows).values())  # [k, *shape] each

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -44,6 +45,7 @@ class Examples:
         pairs: as given.
         counted: whether batches weigh something else than the number of their examples.
         reduction: of the loss; of a "sum", all parts weigh the same.
+        gaps: whether there is a NaN among them.
         together: whether all examples come as one batch that is never cut: then R is its loss, whatever that is.
 
     Raises:
@@ -63,14 +65,16 @@ class Examples:
         if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
             raise ValueError(f"chunk_size: got {chunk_size}, expected a positive number of examples")
         if batches is None:
-            raise ValueError("batches: got None, expected a list or DataLoader of batches")
+            raise ValueError(
+                "batches: got None, expected a list or DataLoader of batches: give [(inputs, targets)], say"
+            )
         if isinstance(batches, Iterator):
             raise ValueError(
-                "batches: got an iterator, which can be read only once, expected a list(...) or DataLoader"
+                "batches: got an iterator, which can be read only once, expected a list or DataLoader: give list(...)"
             )
         if isinstance(batches, Tensor) or not isinstance(batches, Iterable):
             raise ValueError(
-                f"batches: got a {type(batches).__name__}, expected a list or DataLoader of batches, such as [(x, y)]"
+                f"batches: got a {type(batches).__name__}, expected a list or DataLoader of batches: give [(x, y)], say"
             )
         self.pairs = pairs
         self.reduction: Reduction = "mean"
@@ -158,7 +162,7 @@ class Examples:
         if not 1 <= size <= total:
             raise ValueError(f"size: got {size}, expected 1 to {total}, the number of examples")
         drawn = torch.randperm(total, generator=generator, device=generator.device)[:size].cpu()
-        return self._of([joined(list(self._picked(drawn)))])
+        return self.of([joined(list(self._picked(drawn)))])
 
     def few(self, most: int) -> Examples:
         """At most so many examples, spread over the batches, as one batch; the first batch where none can be cut.
@@ -166,17 +170,23 @@ class Examples:
         Where batches differ in the shape of an example, those that go with the first.
         """
         if not self._spread:
-            return self._of([self.first])
+            return self.of([self.first])
         most = min(most, len(self._spread))
-        return self._of([joined([self._spread[i * len(self._spread) // most] for i in range(most)])])
+        return self.of([joined([self._spread[i * len(self._spread) // most] for i in range(most)])])
 
-    # --- reading
-
-    def _of(self, batches: list[Any]) -> Examples:
+    def of(self, batches: list[Any]) -> Examples:
         """Other batches of the same kind."""
         examples = Examples(batches, self._chunk_size, self._count, pairs=self.pairs, derived=self._derived)
         examples.reduction = self.reduction
         return examples
+
+    def in_chunks(self, chunk_size: int) -> Examples:
+        """The same batches, in other chunks."""
+        examples = copy.copy(self)
+        examples._chunk_size = chunk_size
+        return examples
+
+    # --- reading
 
     def _in_hand(self) -> Sequence[Any]:
         if self._held is None:
@@ -206,11 +216,12 @@ class Examples:
         """What all batches weigh, the first, and their fingerprint, which nobody asks for where they are in memory."""
         fingerprint = torch.zeros(3, dtype=torch.float64)
         examples, weights, cut = [], [], True
-        number = 0
+        number, gaps = 0, False
         spread = _Spread()
         with reading(self._batches):
             for batch in self._batches:
                 refuse_arrays(batch)
+                gaps = gaps or any(bool(tensor.isnan().any()) for tensor in tensors_of(batch))
                 if self.pairs:
                     _check_pair(batch)
                 if number == 0:
@@ -231,8 +242,8 @@ class Examples:
         self.together = number == 1 and (self.said or not self.pairs or not cut)
         if not cut and number > 1 and not self.said and self._derived is None:
             raise ValueError(
-                "count: got None for batches whose tensors are of different lengths, expected count=f(batch): what a "
-                "batch weighs in the mean (nodes, tokens), or a single batch"
+                "count: got None for batches that cannot be taken apart (tensors of different lengths, or texts), "
+                "expected count=f(batch): say what a batch weighs in the mean (examples, nodes), or give one batch"
             )
         if self._derived is not None and not self.said and not _alike(weights, examples, self.first):
             self._own = self._derived
@@ -242,7 +253,7 @@ class Examples:
         if size == 0:
             raise ValueError("count: got 0 for every batch, expected a positive sum: are all targets ignored?")
         self.size = int(size) if size == int(size) else size
-        self._fingerprint = fingerprint
+        self._fingerprint, self.gaps = fingerprint, gaps
         self._spread = spread.rows if cut else []
 
 
@@ -290,19 +301,20 @@ def _check_pair(batch: Any) -> None:
     if length != 2:
         got = "" if length is None else f"{length} "
         raise ValueError(
-            f"batches: got a batch of {got}{type(batch).__name__}, expected (inputs, targets); batch_loss=f(module, "
-            "batch) takes others"
+            f"batches: got a batch of {got}{type(batch).__name__}, expected (inputs, targets): use batch_loss=f("
+            "module, batch) for others"
         )
     inputs, targets = batch
     for name, part in (("inputs", inputs), ("targets", targets)):
         if not any(tensor.ndim for tensor in tensors_of(part)):
             raise ValueError(
-                f"batches: got {name} of {type(part).__name__} without tensors [B, ...], expected (inputs, targets); "
-                "batch_loss=f(module, batch) takes others"
+                f"batches: got {name} of {type(part).__name__} without tensors [B, ...], expected (inputs, targets): "
+                "use batch_loss=f(module, batch) for others"
             )
     if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and not 0 < len(inputs) == len(targets):
         raise ValueError(
-            f"batches: got {len(inputs)} inputs and {len(targets)} targets in a batch, expected as many, > 0"
+            f"batches: got {len(inputs)} inputs and {len(targets)} targets in a batch, expected as many, > 0: "
+            "put examples first in both, and leave out empty batches"
         )
 
 

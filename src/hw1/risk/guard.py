@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hw1.risk.precision import Precision, multiplied_in, without_cudnn
+
+_PASSES = itertools.count(1)  # over loaders, in this process
 
 
 def own_copy(module: nn.Module) -> nn.Module:
@@ -36,6 +39,9 @@ def own_copy(module: nn.Module) -> nn.Module:
                 f"module: got {type(error).__name__} from copy.deepcopy ({_one_line(error)}), expected a module that "
                 "can be copied: leave open files, locks and generators out of its attributes"
             ) from error
+        for part in own.modules():
+            if type(part) is nn.Embedding:
+                part.padding_idx = None  # torch's gradient leaves that row out, though values depend on it
         return own.eval().requires_grad_(False)
 
 
@@ -102,13 +108,23 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(batches: Any) -> Iterator[None]:
-    """A pass over a loader leaves random states as they were, its own generators' too: it shuffles, and draws seeds."""
+    """A pass over a loader leaves random states as they were, its own generators' too: it shuffles, and draws seeds.
+
+    Inside, each pass has another seed, so that examples that change from pass to pass are found to.
+    """
     held = [batches, getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)]
     held.append(getattr(held[-1], "sampler", None))
     found = {id(own): own for one in held if isinstance(own := getattr(one, "generator", None), torch.Generator)}
     states = [(own, own.get_state()) for own in found.values()]
     try:
         with random_state_kept(torch.device("cpu")):
+            if not isinstance(batches, list | tuple):
+                seed = next(_PASSES)
+                torch.default_generator.manual_seed(seed)
+                np.random.seed(seed)
+                random.seed(seed)
+                for own in found.values():
+                    own.manual_seed(seed)
             yield
     finally:
         for own, state in states:

@@ -45,7 +45,8 @@ class Additivity:
             return
         mean = sum(weight * part for weight, part in weighing) / total
         added = sum(part for _, part in weighing)
-        allowed = self.tolerance * max(abs(whole), *(abs(part) for _, part in weighing)) + 1e-300
+        tolerance = max(self.tolerance, 2e-5) if value.dtype != torch.float64 else self.tolerance
+        allowed = tolerance * max(abs(whole), *(abs(part) for _, part in weighing)) + 1e-300
         self.compared += 1
         if abs(whole - mean) > allowed:
             self.mean = False

@@ -21,6 +21,7 @@ from hw1.risk.counts import Reduction, known_mean
 from hw1.risk.derivatives import IN_FLOAT32, IN_FLOAT64, moved, wrong_gradient, wrong_product
 from hw1.risk.examples import close
 from hw1.risk.mean import Additivity, Mixing, halves
+from hw1.risk.memory import out_of_memory
 from hw1.risk.nested import cast, common_length, detached, map_tensors, rows_of, tensors_of
 from hw1.risk.precision import tolerance
 from hw1.risk.stale import read_of
@@ -81,10 +82,8 @@ def said_by_name(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (RuntimeError, NotImplementedError) as error:
-        if "out of memory" in str(error) or "can't allocate" in str(error):
+        if out_of_memory(error):
             raise
         said = _line(error)
         if "heckpoint" in said:
@@ -114,6 +113,8 @@ def _examine(risk: EmpiricalRisk, stated: str | None, caller: nn.Module | None) 
     generator = torch.Generator().manual_seed(0)
     exact = _in_float64(risk, theta, first)
     near = _near(risk, first, exact, generator)
+    if risk.examples.gaps:
+        scalar(name, risk(theta), "the mean over examples", [batch for batch, _ in risk.examples.chunks(theta)])
     _same_again(risk, first, exact)
     _own_weights_alone(risk, first, near, caller, name)
     if risk.examples.together:
@@ -232,7 +233,7 @@ def scalar(name: str, value: object, meaning: str, batch: Any = None) -> None:
     """
     if not isinstance(value, Tensor) or value.ndim:
         got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name}: got {got}, expected a tensor of shape []: {meaning}")
+        raise ValueError(f"{name}: got {got}, expected a tensor of shape []: return {meaning}")
     if value.isfinite():
         return
     if any(tensor.is_floating_point() and bool(tensor.isnan().any()) for tensor in tensors_of(batch)):
@@ -240,7 +241,10 @@ def scalar(name: str, value: object, meaning: str, batch: Any = None) -> None:
             f"batches: got NaN among the examples, and so a loss of {value.item()}, expected numbers: leave these "
             "examples out, or fill the gaps"
         )
-    raise ValueError(f"{name}: got {value.item()} at the module's parameters, expected a finite number")
+    raise ValueError(
+        f"{name}: got {value.item()} at the module's parameters, expected a finite number: did training diverge, or "
+        "does it take the logarithm of 0?"
+    )
 
 
 def _in_float64(risk: EmpiricalRisk, theta: Tensor, first: Any) -> Tensor:
@@ -291,6 +295,12 @@ def _same_again(risk: EmpiricalRisk, first: Any, theta: Tensor) -> None:
                 )
             return
         outputs = risk._outputs(point, own[0])
+        values = [risk._loss_at(outputs, own[1], theta).detach() for _ in range(2)]
+        if not close(*values):
+            raise ValueError(
+                f"loss: got {values[0].item():.6g} and then {values[1].item():.6g} for the same outputs, expected a "
+                "deterministic function: no random calls in it"
+            )
         kept = [tensor.detach().clone() for tensor in tensors_of(outputs)]
         for one, other in zip(kept, tensors_of(risk._outputs(point, own[0])), strict=True):
             if not _alike(risk, one, other.detach()):
@@ -460,7 +470,7 @@ def _over_outputs(
 def _confirm(risk: EmpiricalRisk, kind: str) -> None:
     few = copy.copy(risk)
     few.examples = risk.examples.few(FEW)
-    few._warned, few._said_float32, few._keep_graph = True, True, False
+    few._warned, few._said_float32, few._keep_graph, few._auto = True, True, False, False
     few._forget()
     theta = few.theta
     if theta.dtype not in (torch.float32, torch.float64):
@@ -477,7 +487,7 @@ def _confirm(risk: EmpiricalRisk, kind: str) -> None:
             raise ValueError(
                 f"module: got a slope of {slopes[0]:.6g} by its backward and {slopes[1]:.6g} by differences of its "
                 "values, expected the same: a backward of its own (straight-through, reversed or clipped gradients, "
-                "detached parts, torch.utils.checkpoint with use_reentrant=True) is not the derivative of forward"
+                "detached parts, torch.utils.checkpoint without use_reentrant=False) is not the derivative of forward"
             )
         return
     if kind == "gauss_newton":
