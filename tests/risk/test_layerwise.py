@@ -1,4 +1,5 @@
 import copy
+import types
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ import zoo
 from hw1.curvature import EmpiricalRisk, dense_hessian, spectrum
 from hw1.models import Cnn, Mlp
 from hw1.risk import layerwise
+from hw1.risk.agreement import Schedule
 from hw1.risk.layerwise import LayerwiseRisk
+from hw1.risk.many import OneByOne, batched
 from zoo import CHAINS, N, in_one_piece
 
 torch.set_num_threads(1)
@@ -134,14 +137,49 @@ class Stopped(nn.Sequential):
         return self[2](hidden.detach())  # the same value, another gradient
 
 
+class Clipped(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x).clamp(-5, 5)  # the same function at small theta
+
+
+class Backwards(nn.Sequential):
+    def __iter__(self):
+        return reversed(list(super().__iter__()))
+
+
+class Called(nn.Sequential):
+    def __call__(self, x):
+        return super().__call__(x).clamp(-5, 5)
+
+
+class Mixed(Mlp, Clipped):
+    """Mlp's forward calls the next one."""
+
+
+class Transposed(nn.Linear):
+    @property
+    def weight(self):
+        return super().__getattr__("weight").clamp(-1, 1)
+
+
 class Scaled(nn.Linear):
     def forward(self, x):
         return super().forward(x) * self.weight.norm()
 
 
-def hooked():
-    net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
-    net[0].register_forward_hook(lambda module, inputs, outputs: outputs + 1)
+def plain():
+    return nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+
+
+def with_forward_of_its_own():
+    net = plain()
+    net.forward = types.MethodType(lambda self, x: nn.Sequential.forward(self, x).clamp(-5, 5), net)
+    return net
+
+
+def with_hook(register, hook, part=None):
+    net = plain()
+    getattr(net if part is None else net[part], register)(hook)
     return net
 
 
@@ -167,7 +205,7 @@ OTHERS = {
     "forward": lambda: Doubled(nn.Linear(2, 1)),
     "residual": lambda: flat_at_first(Residual),
     "linear_of_its_own": lambda: nn.Sequential(nn.Linear(2, 3), nn.Tanh(), Scaled(3, 1)),
-    "hook": hooked,
+    "hook": lambda: with_hook("register_forward_hook", lambda module, x, outputs: outputs + 1, 0),
     "tied": tied,
     "twice": twice,
     "parametrized": lambda: register_parametrization(nn.Linear(2, 1), "weight", nn.Tanh()),
@@ -176,6 +214,16 @@ OTHERS = {
         nn.Linear(2, 3), nn.LayerNorm(3, elementwise_affine=False), nn.Linear(3, 1)
     ),
     "softmax": lambda: nn.Sequential(nn.Linear(2, 3), nn.Softmax(1), nn.Linear(3, 1)),
+    "clipped": lambda: Clipped(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)),
+    "called": lambda: Called(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)),
+    "backwards": lambda: Backwards(nn.Linear(3, 1), nn.Tanh(), nn.Linear(2, 3)),
+    "mixed_in": lambda: Mixed((2,), 1, hidden=[3], activation="tanh"),
+    "inside": lambda: nn.Sequential(nn.Linear(2, 3), Clipped(nn.Tanh(), nn.Linear(3, 1))),
+    "property": lambda: nn.Sequential(Transposed(2, 3), nn.Tanh(), nn.Linear(3, 1)),
+    "own_forward": with_forward_of_its_own,
+    "clipping_hook": lambda: with_hook("register_forward_hook", lambda module, x, outputs: outputs.clamp(-5, 5)),
+    "clipping_pre_hook": lambda: with_hook("register_forward_pre_hook", lambda module, x: (x[0].clamp(-1, 1),), 2),
+    "backward_hook": lambda: with_hook("register_full_backward_hook", lambda module, own, grads: None, 0),
     "learnt_slope": lambda: nn.Sequential(nn.Linear(2, 3), nn.PReLU(), nn.Linear(3, 1)),
 }  # fmt: skip
 
@@ -190,11 +238,156 @@ def test_another_function_is_not_misread(name):
     assert (dense_hessian(risk, risk.theta) - expected).abs().max() <= 1e-10 * expected.abs().max()
 
 
+@pytest.mark.parametrize("name", ["clipped", "called", "mixed_in", "inside", "own_forward", "clipping_hook"])
+def test_nor_where_it_differs_at_large_weights_alone(name):
+    torch.manual_seed(0)
+    net, x, y = OTHERS[name](), torch.randn(N, 2).double(), torch.randn(N, 1).double()
+    risk, straight = EmpiricalRisk(net, F.mse_loss, [(x, y)]), in_one_piece(plain(), F.mse_loss, x, y)
+    function, far = in_one_piece(net, F.mse_loss, x, y), 30 * risk.theta.double()
+    expected = zoo.hessian(function, far)
+    assert abs(expected.trace() - zoo.hessian(straight, far).trace()) > 1  # it does differ there
+    assert (dense_hessian(risk, far) - expected).abs().max() <= 1e-10 * expected.abs().max()
+    assert batched(risk)(far[None]).item() == pytest.approx(function(far).item(), rel=1e-12)
+
+
+def test_hooks_on_all_modules_are_noticed_when_they_come_and_go():
+    risk = EmpiricalRisk(plain(), F.mse_loss, [(torch.randn(5, 2), torch.randn(5, 1))])
+    assert LayerwiseRisk.of(risk) is not None
+    handle = nn.modules.module.register_module_forward_hook(lambda module, x, outputs: outputs)
+    try:
+        assert LayerwiseRisk.of(risk) is None
+    finally:
+        handle.remove()
+    assert LayerwiseRisk.of(risk) is not None
+
+
+class Named(Mlp):
+    def __init__(self):
+        super().__init__((2,), 1, hidden=[3], activation="tanh")
+
+    def reset(self):
+        pass
+
+
+class OwnLinear(nn.Linear):
+    def reset_parameters(self):
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+@pytest.mark.parametrize("make", [Named, lambda: nn.Sequential(OwnLinear(2, 3), nn.Tanh(), nn.Linear(3, 1))])
+def test_classes_that_leave_calls_alone_are_recognised(make):
+    torch.manual_seed(0)
+    net, x, y = make(), torch.randn(N, 2).double(), torch.randn(N, 1).double()
+    risk = EmpiricalRisk(net, F.mse_loss, [(x, y)])
+    assert LayerwiseRisk.of(risk) is not None
+    expected = zoo.hessian(in_one_piece(net, F.mse_loss, x, y), risk.theta.double())
+    assert (dense_hessian(risk, risk.theta) - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+# --- the thetas that are asked for
+
+
+def mean_of_small_errors(outputs, y):
+    """A mean over examples where it is small, and no mean elsewhere."""
+    error = (outputs - y).square().mean()
+    return torch.where(error < 10, error, 10 * (error.clamp_min(10) - 9).sqrt())
+
+
+def test_a_loss_that_is_no_mean_at_some_of_the_thetas():
+    torch.manual_seed(0)
+    net, x, y = plain().double(), torch.randn(N, 2).double(), torch.randn(N, 1).double()
+    risk, function = EmpiricalRisk(net, mean_of_small_errors, [(x, y)]), in_one_piece(net, mean_of_small_errors, x, y)
+    scales = torch.tensor([1.0, 0.5, 40.0, 0.7, 50.0]).double()
+    thetas = scales[:, None] * risk.theta
+    assert [function(theta).item() > 10 for theta in thetas] == [False, False, True, False, True]
+    many = batched(risk)
+    assert not isinstance(many, OneByOne)
+    for hessians in (dense_hessian(risk, thetas), many.hessian(thetas)):
+        for theta, found in zip(thetas, hessians, strict=True):
+            expected = zoo.hessian(function, theta)
+            assert (found - expected).abs().max() <= 1e-10 * expected.abs().max()
+    for theta, value, gradient in zip(thetas, many(thetas), many.gradient(thetas), strict=True):
+        torch.testing.assert_close(value, function(theta), rtol=1e-12, atol=0)
+        torch.testing.assert_close(gradient, zoo.gradient(function, theta), rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("what", ["_add_half", "_outputs"])
+def test_a_form_that_says_something_else_is_not_believed(what, monkeypatch):
+    one = zoo.case("tanh")
+    risk = one.risk()
+    own = getattr(LayerwiseRisk, what)
+    wrong = {
+        "_add_half": lambda self, total, *rest: (own(self, total, *rest), total.mul_(1.001))[0],
+        "_outputs": lambda self, *rest: 1.001 * own(self, *rest),
+    }
+    monkeypatch.setattr(LayerwiseRisk, what, wrong[what])
+    expected = one.hessian()
+    for _ in range(3):
+        assert (dense_hessian(risk, one.theta()) - expected).abs().max() <= 1e-10 * expected.abs().max()
+    assert batched(risk)(one.theta()[None]).item() == pytest.approx(one.function()(one.theta()).item(), rel=1e-12)
+
+
+def test_sums_and_weights_are_left_to_the_general_routine():
+    one = zoo.case("relu")
+    risk = one.risk()
+    risk.reduction = "sum"
+    assert LayerwiseRisk.of(risk) is None
+    assert LayerwiseRisk.of(one.risk(count=lambda batch: len(batch[0]))) is None
+    mean = one.risk()
+    mean.reduction = "mean"
+    assert LayerwiseRisk.of(mean) is not None
+
+
+def test_at_an_interpolating_minimum_and_where_outputs_overflow():
+    x = torch.randn(N, 2).double()
+    net = plain().double()
+    risk = EmpiricalRisk(net, F.mse_loss, [(x, net(x).detach())])  # value and gradient are rounding
+    expected = zoo.hessian(in_one_piece(net, F.mse_loss, x, net(x).detach()), risk.theta)
+    assert (dense_hessian(risk, risk.theta) - expected).abs().max() <= 1e-10 * expected.abs().max()
+    assert not LayerwiseRisk.of(risk).standing.doubted
+    assert not dense_hessian(risk, 1e300 * risk.theta).isfinite().all()
+
+
+def test_dear_comparisons_get_rare_and_follow_a_failure():
+    schedule = Schedule()
+    due = []
+    for number in range(1, 20):
+        if schedule.ask():
+            due.append(number)
+            if number not in (4, 5):
+                schedule.passed()
+    assert due == [1, 2, 4, 5, 6, 12]
+
+
+def test_the_products_that_a_risk_keeps_stay_and_its_inputs_too():
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(inplace=True), nn.Linear(3, 1)).double()
+    x, y = torch.randn(N, 2).double(), torch.randn(N, 1).double()
+    before = x.clone()
+    risk = EmpiricalRisk(net, F.mse_loss, [(x, y)])
+    v = torch.randn_like(risk.theta)
+    product, kept = risk.hvp(risk.theta, v), risk._kept
+    dense_hessian(risk, 0.9 * risk.theta)
+    assert risk._kept is kept and kept
+    torch.testing.assert_close(risk.hvp(risk.theta, v), product)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu")])
+def test_a_callers_switches_change_nothing(mode):
+    one = zoo.case("tanh")
+    members = torch.stack([one.theta(), 2 * one.theta()])
+    expected = dense_hessian(one.risk(), members)
+    with mode():
+        risk = one.risk()
+        assert torch.equal(dense_hessian(risk, 1 * members), expected)
+        assert not LayerwiseRisk.of(risk).standing.doubted
+
+
 def test_the_same_value_with_another_gradient_is_not_misread():
     torch.manual_seed(0)
     net = Stopped(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
-    with pytest.warns(UserWarning, match="the loss does not use 0.weight, 0.bias"):
-        assert LayerwiseRisk.of(EmpiricalRisk(net, F.mse_loss, [(torch.randn(5, 2), torch.randn(5, 1))])) is None
+    assert LayerwiseRisk.of(EmpiricalRisk(net, F.mse_loss, [(torch.randn(5, 2), torch.randn(5, 1))])) is None
 
 
 def test_some_parameters_a_sequence_and_a_cnn_are_left_to_the_general_routine():

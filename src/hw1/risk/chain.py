@@ -5,18 +5,33 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 
+from hw1.models.mlp import Mlp
 from hw1.vectors import ParamSpace
+
+Part = TypeVar("Part", bound=nn.Module)
 
 ELEMENTWISE = (
     nn.CELU, nn.ELU, nn.GELU, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid, nn.Mish, nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU,
     nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Tanh,
     nn.AlphaDropout, nn.Dropout, nn.Identity,  # the identity in evaluation mode
 )  # fmt: skip
+AROUND = (
+    *ELEMENTWISE, nn.Flatten, nn.Unflatten, nn.LogSoftmax, nn.Softmax, nn.Softmin,
+    nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Softshrink, nn.Tanhshrink, nn.Threshold,
+)  # fmt: skip
+# What decides what a call of a module computes: by a class of its own, or on the instance, it may be anything.
+CALLED = {
+    "__call__", "_call_impl", "_wrapped_call_impl", "_slow_forward", "forward", "__iter__", "__getattr__",
+    "__getattribute__", "_modules", "_parameters", "weight", "bias", "train", "eval", "training",
+}  # fmt: skip
+ON_INSTANCES = CALLED - {"_modules", "_parameters", "training"}  # those three are where nn.Module has them
+HOOKS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
 
 
 class Piece(NamedTuple):
@@ -95,17 +110,20 @@ class Chain:
 
     @classmethod
     def of(cls, module: nn.Module, space: ParamSpace) -> Chain | None:
-        """The chain that the module's parts say, if its parameters are those of `space`; None if they say none.
+        """The chain that the module is, if its parameters are those of `space`; None if it may be something else.
 
-        A module with a forward of its own may compute something else with these parts.
+        Every part is exactly what it says: of a known class (or of a subclass of nn.Sequential or nn.Linear that leaves
+        alone how it is called), in evaluation mode, without hooks, parametrizations or a forward of its own.
         """
-        if not isinstance(module, nn.Linear | nn.Sequential):
+        if not all(_plain(part) for part in module.modules()) or hooked_everywhere():
+            return None
+        if not _acts_as(module, nn.Sequential) and not _acts_as(module, nn.Linear):
             return None
         parts = list(_parts(copy.deepcopy(module).double(), ""))
         for _, part in parts:
             if "inplace" in vars(part):
                 vars(part)["inplace"] = False  # the caller's inputs and what is kept for derivatives stay
-        linear = [(index, prefix, own) for index, (prefix, own) in enumerate(parts) if isinstance(own, nn.Linear)]
+        linear = [(index, prefix, own) for index, (prefix, own) in enumerate(parts) if _acts_as(own, nn.Linear)]
         layers: list[Layer] = []
         names: list[str] = []
         start = 0
@@ -115,12 +133,38 @@ class Chain:
                 return None
             phi = nn.Sequential(*between) if between else None
             bias = None if own.bias is None else start + own.weight.numel()
-            layers.append(Layer(own.in_features, own.out_features, start, bias, phi))
+            layers.append(Layer(own.weight.shape[1], own.weight.shape[0], start, bias, phi))
             names += [f"{prefix}weight"] if own.bias is None else [f"{prefix}weight", f"{prefix}bias"]
             start += own.weight.numel() + (0 if own.bias is None else own.bias.numel())
         if not layers or names != list(space.names) or ParamSpace.of(module) != space:
             return None  # frozen, shared or other parameters
-        return cls(_sequence(parts[: linear[0][0]]), tuple(layers), _sequence(parts[linear[-1][0] + 1 :]))
+        head, tail = parts[: linear[0][0]], parts[linear[-1][0] + 1 :]
+        if not all(type(part) in AROUND for _, part in (*head, *tail)):
+            return None
+        return cls(_sequence(head), tuple(layers), _sequence(tail))
+
+
+def hooked_everywhere() -> bool:
+    """Whether torch calls hooks on every module of the process."""
+    return any(getattr(torch_module, f"_global_{name}", None) for name in HOOKS)
+
+
+def _acts_as(part: nn.Module, base: type[Part]) -> TypeGuard[Part]:
+    """Whether a call of `part` is one of `base`: of the class itself, or a subclass that does not say otherwise."""
+    order = type(part).__mro__
+    if base not in order:
+        return False
+    # Mlp's forward is nn.Sequential's, with types.
+    return not any(
+        CALLED & vars(kind).keys() - ({"forward"} if kind is Mlp else set()) for kind in order[: order.index(base)]
+    )
+
+
+def _plain(part: nn.Module) -> bool:
+    """Whether nothing about this instance changes what its class computes in evaluation mode."""
+    if part.training or any(getattr(part, f"_{name}", None) for name in HOOKS) or ON_INSTANCES & vars(part).keys():
+        return False
+    return all(type(parameter) is nn.Parameter for parameter in part.parameters(recurse=False))
 
 
 def _sequence(parts: list[tuple[str, nn.Module]]) -> nn.Sequential:
@@ -129,8 +173,9 @@ def _sequence(parts: list[tuple[str, nn.Module]]) -> nn.Sequential:
 
 def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
     """The modules that follow one another, with the prefix of their parameters' names."""
-    if isinstance(module, nn.Sequential):
+    if _acts_as(module, nn.Sequential):
         for name, part in module._modules.items():
+            assert part is not None  # nn.Sequential calls every one of them
             yield from _parts(part, f"{prefix}{name}.")
     else:
         yield prefix, module

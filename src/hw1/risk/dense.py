@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
+from hw1.risk.agreement import UNTAKEN, differing
 from hw1.risk.empirical import EmpiricalRisk
 from hw1.risk.layerwise import LayerwiseRisk
 
@@ -12,9 +15,11 @@ from hw1.risk.layerwise import LayerwiseRisk
 def dense_hessian(risk: EmpiricalRisk, theta: Tensor, *, columns: int = 64) -> Tensor:
     """H = d2 R / d theta2 at theta [P] or members [R, P]: [P, P] or [R, P, P] float64, symmetric to the bit.
 
-    Fully connected networks go layer by layer, members together (`hw1.risk.layerwise.LayerwiseRisk`). Any other module
-    whose layers have a second derivative: products with unit vectors on the kept graph of the gradient, `columns` of
-    them at a time, one member after another.
+    Fully connected networks go layer by layer, members together (`hw1.risk.layerwise.LayerwiseRisk`), where that is
+    what the risk itself says: its outputs are compared at every theta, its value, gradient and a product at the first
+    ones and ever fewer (`hw1.risk.agreement`). Any other module whose layers have a second derivative, and any theta at
+    which there is a difference: products with unit vectors on the kept graph of the gradient, `columns` of them at a
+    time, one member after another.
 
     Args:
         risk: R.
@@ -35,13 +40,23 @@ def dense_hessian(risk: EmpiricalRisk, theta: Tensor, *, columns: int = 64) -> T
         raise ValueError(
             f"theta: got shape {list(theta.shape)}, expected [{risk.space.size}] or [R, {risk.space.size}]"
         )
-    layerwise = LayerwiseRisk.of(risk)
-    if layerwise is not None:
-        return layerwise.hessian(theta)
-    hessians = theta.new_empty(*theta.shape, risk.space.size)
-    for member, hessian in zip(theta.view(-1, risk.space.size), hessians.view(-1, *hessians.shape[-2:]), strict=True):
-        hessian.copy_(_by_products(risk, member, columns))
-    return hessians
+    hessians, left = _layer_by_layer(risk, theta.view(-1, risk.space.size))
+    for number in left:
+        hessians[number] = _by_products(risk, theta.view(-1, risk.space.size)[number], columns)
+    return hessians.view(*theta.shape, risk.space.size)
+
+
+def _layer_by_layer(risk: EmpiricalRisk, members: Tensor) -> tuple[Tensor, Iterable[int]]:
+    """Hessians [R, P, P] at members [R, P], and the numbers of those that must be found otherwise."""
+    everything = range(len(members))
+    form = LayerwiseRisk.of(risk)
+    if form is not None:
+        try:
+            hessians = form.hessian(members)
+        except UNTAKEN:  # what the loss, say, does not take: the risk itself says so more clearly
+            return members.new_empty(*members.shape, risk.space.size), everything
+        return hessians, differing(risk, form, members, hessians)
+    return members.new_empty(*members.shape, risk.space.size), everything
 
 
 def _by_products(risk: EmpiricalRisk, theta: Tensor, columns: int) -> Tensor:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from hw1.risk.chain import Chain, Layer, Piece
+from hw1.risk.agreement import Standing
+from hw1.risk.chain import Chain, Layer, Piece, hooked_everywhere
 from hw1.risk.empirical import EmpiricalRisk
-from hw1.risk.examples import close
 from hw1.risk.guard import differentiable
 from hw1.risk.nested import cast
 
-CHECKS = 3  # random points at which what was recognised is compared with the module
 CHUNK = 2**21  # float64 numbers (16 MiB) that a chunk of members and examples takes; small networks go many at a time
 FEWEST = 64  # examples in a chunk all the same: shorter matrix products are slow
 TILE = 512
@@ -32,10 +30,11 @@ class LayerwiseRisk:
         H[(l; a, b), (m; o, i)] = sum_n h_b (dz_m/dz_l^T H_m)[a, o] h_i + sum_n h_b (dh_(m-1)/dz_l)[i, a] delta_o
 
     the second term for l < m alone; each is one matrix product over examples. Made by `LayerwiseRisk.of`; the examples
-    are held in memory.
+    are held in memory. Nothing is compared with the module here: `dense_hessian` and `batched` do that.
 
     Attributes:
         size: P.
+        standing: what comparisons with the risk itself have said so far.
 
     Example:
         >>> net = torch.nn.Linear(1, 1)  # loss (w x + b - y)^2 at x = 3
@@ -47,6 +46,7 @@ class LayerwiseRisk:
 
     def __init__(self, risk: EmpiricalRisk, chain: Chain) -> None:
         self.size = risk.space.size
+        self.standing = Standing()
         assert risk.loss is not None
         self._chain, self._loss = chain, risk.loss
         self._inputs, self._targets = risk.examples.whole()
@@ -55,10 +55,12 @@ class LayerwiseRisk:
     def of(cls, risk: EmpiricalRisk) -> LayerwiseRisk | None:
         """The same risk, where its module is a chain of nn.Linear and elementwise activations; None elsewhere.
 
-        What stands before the first nn.Linear or after the last may be anything without parameters. Every parameter
-        must be differentiated by, and none be shared. Parts do not say what a forward of its own or a hook computes:
-        value and gradient are compared with the module's at random points.
+        What stands before the first nn.Linear or after the last may be of a few other kinds without parameters. Every
+        parameter must be differentiated by, and none be shared; the loss must be a mean over examples that count alike.
+        Structure decides (see `Chain.of`), not values: a hook or a forward of its own may do anything elsewhere.
         """
+        if hooked_everywhere():
+            return None
         if risk not in _recognised:
             with differentiable(risk.theta.device):
                 _recognised[risk] = cls._recognise(risk)
@@ -66,8 +68,10 @@ class LayerwiseRisk:
 
     @classmethod
     def _recognise(cls, risk: EmpiricalRisk) -> LayerwiseRisk | None:
-        if risk.loss is None or risk.examples.counted:
-            return None  # what a batch weighs is not its number of examples
+        if risk.loss is None or risk.examples.counted or getattr(risk, "reduction", "mean") != "mean":
+            return None  # a batch weighs something else than its number of examples
+        if not all(isinstance(part, Tensor) for part in risk.examples.first):
+            return None
         chain = Chain.of(risk.module, risk.space)
         if chain is None:
             return None
@@ -75,25 +79,16 @@ class LayerwiseRisk:
         one = cast(risk.examples.first[0][:1], theta)
         if chain.head.to(theta.device)(one).shape != (1, chain.layers[0].fan_in):
             return None  # a layer for every position of a sequence, say
-        own, generator = cls(risk, chain), torch.Generator().manual_seed(0)
-        for _ in range(CHECKS):
-            parts = [
-                torch.randn(shape, generator=generator) / math.sqrt(max(1, shape[-1])) for shape in risk.space.shapes
-            ]
-            theta = torch.cat([part.flatten() for part in parts]).to(theta)
-            try:
-                value, gradient = risk(theta), risk.gradient(theta)
-            except RuntimeError:  # the loss does not take such outputs
-                return None
-            if not close(own(theta), value) or not close(own.gradient(theta), gradient):
-                return None
-        return own
+        two = torch.eye(2, chain.layers[-1].fan_out).to(theta)
+        if not torch.equal(chain.tail.to(theta.device)(two)[:1], chain.tail(two[:1])):
+            return None  # its examples are not in dimension 0, or influence each other
+        return cls(risk, chain)
 
     # --- values
 
     def __call__(self, thetas: Tensor) -> Tensor:
         """R(thetas): [R, P] -> [R]; here and below, [P] is one member, and its result has no R."""
-        members = self._members(thetas)
+        members = self.members(thetas)
         with differentiable(thetas.device), torch.no_grad():
             total = torch.zeros(len(members), dtype=torch.float64, device=thetas.device)
             for few, _, x, y in self._chunks(members, self._width):
@@ -103,7 +98,7 @@ class LayerwiseRisk:
 
     def outputs(self, thetas: Tensor) -> Tensor:
         """The network's outputs for all examples: [R, P] -> [R, N, ...]."""
-        members = self._members(thetas)
+        members = self.members(thetas)
         total = torch.empty(0)
         with differentiable(thetas.device), torch.no_grad():
             for few, some, x, _ in self._chunks(members, self._width):
@@ -115,7 +110,7 @@ class LayerwiseRisk:
 
     def gradient(self, thetas: Tensor) -> Tensor:
         """Gradient of R: [R, P] -> [R, P]."""
-        members = self._members(thetas)
+        members = self.members(thetas)
         with differentiable(thetas.device):
             total = torch.zeros_like(members)
             for few, _, x, y in self._chunks(members, self._width):
@@ -127,7 +122,7 @@ class LayerwiseRisk:
 
     def hessian(self, thetas: Tensor) -> Tensor:
         """Hessian of R: [R, P] -> [R, P, P], symmetric to the bit."""
-        members = self._members(thetas)
+        members = self.members(thetas)
         with differentiable(thetas.device), torch.no_grad():
             total = torch.zeros(*members.shape, self.size, dtype=torch.float64, device=thetas.device)
             for few, _, x, y in self._chunks(members, self._pair):
@@ -138,26 +133,42 @@ class LayerwiseRisk:
 
     # --- members and examples
 
-    def _members(self, theta: Tensor) -> Tensor:
-        """Theta [..., P] as members [R, P] in float64, checked."""
+    def members(self, theta: Tensor) -> Tensor:
+        """Theta [..., P] as members [R, P] in float64.
+
+        Raises:
+            ValueError: another shape, or values that are not finite.
+        """
         if theta.shape[-1:] != (self.size,):
             raise ValueError(f"theta: got shape {list(theta.shape)}, expected [{self.size}] or [R, {self.size}]")
         if bad := int((~theta.isfinite()).sum()):
             raise ValueError(f"theta: got {bad} of {theta.numel()} values that are not finite, expected none of them")
         return theta.detach().double().reshape(-1, self.size)
 
-    def _chunks(self, members: Tensor, each: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-        """Members, examples, and the latter's x [in, n] and targets, where a pair takes `each` numbers."""
+    def chunks(self, members: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Members, and inputs [n, ...] and targets [n, ...] as the module gets them, for a forward pass."""
+        for few, some in self._slices(members, self._width):
+            yield few, cast(self._inputs[some], members), cast(self._targets[some], members)
+
+    def _slices(self, members: Tensor, each: int) -> Iterator[tuple[slice, slice]]:
+        """Members and examples, where a pair takes `each` numbers."""
         examples = min(len(self._targets), max(FEWEST, CHUNK // each))
         count = max(1, CHUNK // (each * examples))
-        self._chain.head.to(members.device)
-        self._chain.tail.to(members.device)
         for first in range(0, len(self._targets), examples):
-            some = slice(first, first + examples)
-            x = self._chain.head(cast(self._inputs[some], members)).T.contiguous()
-            y = cast(self._targets[some], members)
             for member in range(0, len(members), count):
-                yield slice(member, member + count), some, x, y
+                yield slice(member, member + count), slice(first, first + examples)
+
+    def _chunks(self, members: Tensor, each: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+        """Members, examples, and the latter's x [in, n] and targets, where a pair takes `each` numbers."""
+        for few, some in self._slices(members, each):
+            if few.start == 0:  # other examples
+                x, y = self._head(cast(self._inputs[some], members)), cast(self._targets[some], members)
+            yield few, some, x, y
+
+    def _head(self, inputs: Tensor) -> Tensor:
+        """What the first layer gets: [n, ...] -> [in, n]."""
+        x: Tensor = self._chain.head.to(inputs.device)(inputs)
+        return x.T.contiguous()
 
     @property
     def _width(self) -> int:
@@ -172,12 +183,16 @@ class LayerwiseRisk:
 
     # --- derivatives
 
+    def outputs_of(self, members: Tensor, inputs: Tensor) -> Tensor:
+        """Outputs [r, n, ...] of members [r, P] for inputs [n, ...]."""
+        return self._outputs(members, self._head(inputs))
+
     def _outputs(self, members: Tensor, x: Tensor) -> Tensor:
         """Outputs [r, n, ...] of members [r, P] for x [in, n]."""
         h = x.expand(len(members), *x.shape)
         for layer in self._chain.layers:
             h = layer.activate(layer.affine(members, h))
-        outputs: Tensor = self._chain.tail(h.mT.flatten(0, 1))
+        outputs: Tensor = self._chain.tail.to(x.device)(h.mT.flatten(0, 1))
         return outputs.reshape(len(members), x.shape[1], *outputs.shape[1:])
 
     def _share(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -191,7 +206,7 @@ class LayerwiseRisk:
         with torch.enable_grad():
             cut = z.mT.flatten(0, 1).requires_grad_()  # [r n, C]
             delta, rows = torch.zeros_like(cut), [torch.zeros_like(cut)] * classes
-            share = self._share(self._chain.tail(cut), y)
+            share = self._share(self._chain.tail.to(cut.device)(cut), y)
             if share.requires_grad:
                 (delta,) = torch.autograd.grad(share, cut, create_graph=True)
             if delta.requires_grad:

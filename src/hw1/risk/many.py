@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, hessian, vmap
 
+from hw1.risk.agreement import stands
 from hw1.risk.dense import dense_hessian
 from hw1.risk.empirical import EmpiricalRisk
 from hw1.risk.layerwise import LayerwiseRisk
@@ -42,6 +43,39 @@ class OneByOne:
     def hessian(self, thetas: Tensor) -> Tensor:
         """Hessians: [R, P] -> [R, P, P]."""
         return torch.stack([dense_hessian(self._risk, theta) for theta in thetas.double()])
+
+
+class LayerByLayer:
+    """The risk of a fully connected network, members together, or one after another where that would differ.
+
+    Values and gradients are compared with the risk's at the 1st, 2nd, 4th, ... theta, Hessians as `dense_hessian` says.
+
+    Args:
+        risk: R.
+        form: its layer-by-layer form.
+    """
+
+    def __init__(self, risk: EmpiricalRisk, form: LayerwiseRisk) -> None:
+        self._risk, self._form, self._alone = risk, form, OneByOne(risk)
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return self._form.size
+
+    def __call__(self, thetas: Tensor) -> Tensor:
+        """Losses: [R, P] -> [R]."""
+        thetas = self._form.members(thetas)
+        return (self._form if stands(self._risk, self._form, thetas) else self._alone)(thetas)
+
+    def gradient(self, thetas: Tensor) -> Tensor:
+        """Gradients: [R, P] -> [R, P]."""
+        thetas = self._form.members(thetas)
+        return (self._form if stands(self._risk, self._form, thetas) else self._alone).gradient(thetas)
+
+    def hessian(self, thetas: Tensor) -> Tensor:
+        """Hessians: [R, P] -> [R, P, P]."""
+        return dense_hessian(self._risk, self._form.members(thetas))
 
 
 class FunctionRisk:
@@ -89,4 +123,5 @@ def batched(risk: EmpiricalRisk) -> BatchedRisk:
     Args:
         risk: R.
     """
-    return LayerwiseRisk.of(risk) or OneByOne(risk)
+    form = LayerwiseRisk.of(risk)
+    return OneByOne(risk) if form is None else LayerByLayer(risk, form)
