@@ -1,0 +1,377 @@
+"""Any module, any loss, any batches: the right number, or one line that says what is wrong and what to do.
+
+Every combination is compared, in float64 and at two thetas, with double backward on the one total loss over all
+examples in one piece; or it must be refused by a line "key: got X, expected Y: remedy". Neither an error of torch nor a
+wrong number passes, and the caller's things are as before. A seeded sample runs by default, all of it under `slow`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import random
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import strange_batches
+import strange_losses
+import strange_modules
+import torch
+from strange_batches import FORMS, Form
+from strange_losses import LOSSES, SEQUENCES, StrangeLoss
+from strange_modules import MODULES, SEQUENCE_MODULES, Refused, Stranger, Warned
+from torch import Tensor, nn
+from untouched import untouched
+
+import zoo
+from hw1.curvature import EmpiricalRisk, GaussNewton, Hessian, extreme_eigenpairs, hutchinson_trace
+
+torch.set_num_threads(1)
+
+SAMPLE = 48
+# key: got X, expected Y: remedy, on one line
+MESSAGE = re.compile(r"(?P<key>[\w., ]+): got (?P<got>.+?), expected (?P<expected>.+?): (?P<remedy>.+)")
+
+
+# --- the table: (module, loss, form of batches)
+
+ANY = MODULES | SEQUENCE_MODULES
+CALM_MODULES = [name for name, one in MODULES.items() if not isinstance(one.expect, Refused)]
+CALM_LOSSES = [name for name, one in LOSSES.items() if one.expect is None]
+CALM_FORMS = [name for name, one in FORMS.items() if one.expect is None]
+
+
+def fits(module: str, form: str) -> bool:
+    """Whether these inputs can come in this form."""
+    kind, only = ANY[module].inputs, FORMS[form].only
+    if only is None:
+        return True
+    single = kind not in ("two", "named", "masked", "graph")
+    return single and not (only in ("floats", "rounded") and kind == "tokens")
+
+
+def combinations() -> list[tuple[str, str, str]]:
+    """All modules, losses and forms, each with several of the others, and no two that are refused."""
+    table: dict[tuple[str, str, str], None] = {}
+
+    def add(module: str, loss: str, form: str) -> None:
+        if fits(module, form):
+            table[module, loss, form] = None
+
+    for number, module in enumerate(MODULES):
+        refused = isinstance(ANY[module].expect, Refused)
+        for turn in range(1 if refused else 2):
+            loss = CALM_LOSSES[(5 * number + 17 * turn) % len(CALM_LOSSES)]
+            form = CALM_FORMS[(3 * number + 7 * turn) % len(CALM_FORMS)]
+            add(module, *(("squares", "list") if refused else (loss, form)))
+    plain = ("mlp_tanh", "residual", "mlp_gelu", "gru", "conv2d", "embedding")
+    for number, loss in enumerate(LOSSES):
+        calm = LOSSES[loss].expect is None
+        add("mlp_tanh", loss, "list" if not calm else CALM_FORMS[(7 * number) % len(CALM_FORMS)])
+        if not calm:
+            add("residual", loss, "singles")
+            add("mlp_softplus", loss, "one")
+    for number, form in enumerate(FORMS):
+        for module, loss in (("mlp_tanh", "cross_entropy"), (plain[1 + number % 5], "squares_sum")):
+            add(module, loss, form)
+    for module in SEQUENCE_MODULES:
+        for loss in SEQUENCES:
+            for form in ("list", "loader", "dict"):
+                table[module, loss, form] = None
+    return list(table)
+
+
+def losses_of(module: str) -> dict[str, StrangeLoss]:
+    return SEQUENCES if module in SEQUENCE_MODULES else LOSSES
+
+
+TABLE = combinations()
+_sampled = set(random.Random(0).sample(range(len(TABLE)), SAMPLE))
+
+
+def test_the_table_is_as_large_as_it_says():
+    modules, losses, forms = (set(column) for column in zip(*TABLE, strict=True))
+    assert len(modules) >= 40 and len(losses) >= 15 and len(forms) >= 12 and len(TABLE) >= 120
+    right = [one for one in TABLE if not expected_of(one)]
+    assert len({module for module, _, _ in right}) >= 40 and len(right) >= 120
+
+
+def expected_of(combination: tuple[str, str, str]) -> list[Refused]:
+    """What may be refused of a combination."""
+    module, loss, form = combination
+    one = losses_of(module)[loss]
+    said: list[Any] = [ANY[module].expect, FORMS[form].expect]
+    # With count said, and batches of any structure, a loss that depends on the batch alone cannot be told.
+    counts_itself = FORMS[form].unpack is not None and one.count is not None
+    if one.expect is not None and not counts_itself:
+        said.append(one.expect)
+    return [part for part in said if isinstance(part, Refused)]
+
+
+# --- the oracle, which shares no code with hw1
+
+
+@dataclasses.dataclass
+class Oracle:
+    """The one total loss over all examples as a function of theta [P], in float64."""
+
+    net: nn.Module
+    call: Callable[[nn.Module, Any], Tensor]  # (module, inputs) -> outputs
+    loss: Callable[[Tensor, Tensor], Tensor]
+    x: Any
+    y: Tensor
+
+    def __post_init__(self) -> None:
+        named = [(name, p) for name, p in self.net.named_parameters() if p.requires_grad]
+        self.names = [name for name, _ in named]
+        self.shapes = [p.shape for _, p in named]
+        self.own = torch.cat([p.detach().reshape(-1) for _, p in named])
+
+    def outputs(self, theta: Tensor) -> Tensor:
+        parts = theta.split([shape.numel() for shape in self.shapes])
+        named = {n: part.view(shape) for n, part, shape in zip(self.names, parts, self.shapes, strict=True)}
+        around = Around(self.net, self.call)
+        inputs = strange_batches.walk(self.x, torch.clone)  # some forwards change them
+        return torch.func.functional_call(around, {f"net.{n}": p for n, p in named.items()}, (inputs,))
+
+    def of_outputs(self, outputs: Tensor) -> Tensor:
+        return self.loss(outputs * 1, self.y.clone())
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        return self.of_outputs(self.outputs(theta))
+
+    def hessian(self, theta: Tensor) -> Tensor:
+        return zoo.hessian(self, theta)
+
+    def gauss_newton(self, theta: Tensor) -> Tensor:
+        """J^T L'' J of all examples at once."""
+        jacobian = torch.autograd.functional.jacobian(self.outputs, theta)  # [*outputs, P]
+        outputs = self.outputs(theta).detach()
+        curved = torch.autograd.functional.hessian(self.of_outputs, outputs)
+        jacobian = jacobian.reshape(outputs.numel(), -1)
+        return jacobian.T @ curved.reshape(outputs.numel(), -1) @ jacobian
+
+
+class Around(nn.Module):
+    """call(net, inputs), as a module that functional_call can put theta into."""
+
+    def __init__(self, net: nn.Module, call: Callable[[nn.Module, Any], Tensor]) -> None:
+        super().__init__()
+        self.net, self.call = net, call
+
+    def forward(self, x: Any) -> Tensor:
+        return self.call(self.net, x)
+
+
+def spread(net: Any, x: Any) -> Any:
+    """What a user writes by hand: tuples as arguments, mappings as keywords where forward takes them."""
+    takes = list(inspect.signature(net.forward).parameters.values())
+    if isinstance(x, tuple) and (len(x) == 1 or len(takes) >= len(x)):
+        return net(*x)
+    if isinstance(x, dict) and {one.name for one in takes} >= set(x):
+        return net(**x)
+    return net(x)
+
+
+# --- one combination
+
+
+@dataclasses.dataclass
+class Combination:
+    """What a caller hands over, and the oracle of it."""
+
+    module: Any
+    loss: Any
+    batches: Any
+    options: dict[str, Any]
+    oracle: Callable[[], Oracle]
+    stranger: Stranger
+    form: Form
+    kind: StrangeLoss
+
+    @classmethod
+    def of(cls, name: str, loss: str, form: str) -> Combination:
+        stranger, one, shape = ANY[name], losses_of(name)[loss], FORMS[form]
+        net = strange_modules.make(name)
+        x = strange_modules.inputs(stranger.inputs)
+        if shape.only == "rounded":  # the same number in float16
+            x = x.half().float()
+        y = strange_losses.targets(
+            one.targets, (strange_modules.N, 3, 3) if name in SEQUENCE_MODULES else (strange_modules.N, 3)
+        )
+        kept = shape.kept or strange_modules.N
+        batches = shape.make(x, y)
+        called = one.make()
+        options: dict[str, Any] = {}
+        user = called
+
+        if name.startswith("output_"):  # what a module gives is looked at by the loss
+            look = stranger.outputs
+
+            def user(outputs: Any, targets: Tensor) -> Tensor:
+                return called(look(outputs), targets)
+
+            if one.count is not None:
+                options["count"] = lambda batch: one.count(batch[1])
+            if one.reduction == "sum":
+                options["reduction"] = "sum"
+        if shape.unpack is not None:
+            unpack = shape.unpack
+
+            def batch_loss(module: nn.Module, batch: Any) -> Tensor:
+                inputs, targets = unpack(batch)
+                return called(stranger.outputs(spread(module, inputs)), targets)
+
+            options["batch_loss"] = batch_loss
+            if one.count is not None:
+                options["count"] = lambda batch: one.count(unpack(batch)[1])
+
+        def oracle() -> Oracle:
+            a, b = strange_batches.rows(x, 0, kept), y[:kept]
+            precise = lambda t: t.double().clone() if t.is_floating_point() else t  # noqa: E731
+            total = one.make()
+            total = total.double() if isinstance(total, nn.Module) else total
+            if isinstance(getattr(total, "keywords", {}).get("weight"), Tensor):
+                total.keywords["weight"] = total.keywords["weight"].double()
+            made = strange_modules.oracle_module(name)
+            return Oracle(
+                made,
+                lambda net, x: stranger.outputs(spread(net, x)),
+                total,
+                strange_batches.walk(a, precise),
+                precise(b),
+            )
+
+        return cls(net, user, batches, options, oracle, stranger, shape, one)
+
+    def risk(self, **more: Any) -> EmpiricalRisk:
+        loss = None if "batch_loss" in self.options else self.loss
+        return EmpiricalRisk(self.module, loss, self.batches, **self.options, **more)
+
+
+def assert_close(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+    """Within that much of the largest magnitude; of nothing but rounding, within rounding."""
+    assert found.shape == expected.shape, f"{what}: {list(found.shape)} for {list(expected.shape)}"
+    scale = max(expected.abs().max().item(), 1e-3)
+    error = (found.double() - expected).abs().max().item()
+    assert error <= tolerance * scale, f"{what}: {error:.3g} off, of {scale:.3g}"
+
+
+def assert_says(error: BaseException, refused: list[Refused], stage: str) -> None:
+    """A ValueError of one line "key: got X, expected Y: remedy" that says what was expected of it at this stage."""
+    message = str(error)
+    assert type(error) is ValueError, f"{stage}: {type(error).__name__}: {message}"
+    assert "\n" not in message, f"{stage}: more than a line: {message}"
+    found = MESSAGE.fullmatch(message)
+    assert found, f"{stage}: not 'key: got X, expected Y: remedy': {message}"
+    fitting = [
+        one for one in refused
+        if re.fullmatch(one.at, stage) and re.fullmatch(one.key, found["key"]) and re.search(one.says, message)
+    ]  # fmt: skip
+    assert fitting, f"{stage}: not what is wrong: {message}"
+
+
+def refused_at(stage: str, refused: list[Refused], run: Callable[[], Any]) -> tuple[bool, Any]:
+    """(whether it was refused, as expected; what it gave). Only a ValueError that was expected passes."""
+    try:
+        result = run()
+    except Exception as error:
+        assert refused, f"{stage}: right was expected: {type(error).__name__}: {error}"
+        assert_says(error, refused, stage)
+        return True, None
+    return False, result
+
+
+def check(combination: tuple[str, str, str], **options: Any) -> str:
+    """Compare one combination with its oracle. What became of it: "right", or "refused at" a stage."""
+    refused = expected_of(combination)
+    one = Combination.of(*combination)
+    warned = isinstance(one.stranger.expect, Warned)
+    with warnings.catch_warnings(record=True) as said, untouched(one.module, one.batches):
+        warnings.simplefilter("always")
+        outcome = compare(one, refused, options)
+    complaints = [str(w.message) for w in said if issubclass(w.category, UserWarning)]
+    if warned and outcome == "right":
+        assert any(re.search(one.stranger.expect.says, text) for text in complaints), complaints
+    must = [part for part in refused if not part.or_right]
+    assert outcome != "right" or not must, f"right, and to be refused: {must}"
+    return outcome
+
+
+def compare(one: Combination, refused: list[Refused], options: dict[str, Any]) -> str:
+    stopped, risk = refused_at("construction", refused, lambda: one.risk(**options))
+    if stopped:
+        return "refused at construction"
+    oracle, tolerance = one.oracle(), max(one.stranger.tolerance, one.kind.tolerance)
+    assert risk.space.size == len(oracle.own), f"theta: {risk.space.size} for {len(oracle.own)}"
+    assert risk.reduction == one.kind.reduction
+    g = torch.Generator().manual_seed(3)
+    own = risk.theta.double()
+    assert_close(own, oracle.own, 1e-12, "theta")
+    moved = own + 0.1 * torch.randn(len(own), dtype=torch.float64, generator=g)
+    block = torch.randn(len(own), 3, dtype=torch.float64, generator=g)
+    thetas = {"own": own, "moved": moved}
+    for name, theta in thetas.items():
+        assert_close(risk(theta), oracle(theta).detach(), tolerance, f"value at the {name} theta")
+    for name, theta in thetas.items():
+        stopped, found = refused_at("gradient", refused, lambda theta=theta: risk.gradient(theta))
+        if stopped:
+            return "refused at gradient"
+        assert_close(found, zoo.gradient(oracle, theta), tolerance, f"gradient at the {name} theta")
+    for name, theta in thetas.items():
+        stopped, found = refused_at("product", refused, lambda theta=theta: risk.hvp(theta, block))
+        if stopped:
+            return "refused at product"
+        expected = zoo.product(oracle, theta, block)
+        assert_close(found, expected, tolerance, f"block at the {name} theta")
+        assert_close(risk.hvp(theta, block[:, 0]), expected[:, 0], tolerance, f"product at the {name} theta")
+    if one.form.unpack is None:
+        expected = oracle.gauss_newton(moved)
+        assert_close(risk.gauss_newton_vp(moved, block), expected @ block, tolerance, "Gauss-Newton block")
+        found = GaussNewton(risk, moved).matvec(block[:, 0])
+        assert_close(found, expected @ block[:, 0], tolerance, "Gauss-Newton")
+    else:
+        with pytest.raises(ValueError, match=r"^gauss_newton_vp: got a risk with batch_loss, expected loss\("):
+            risk.gauss_newton_vp(moved, block)
+    spectrum(risk, moved, oracle.hessian(moved), tolerance)
+    if one.stranger.own_dtype and risk.theta.dtype == torch.float32:
+        single = risk.theta
+        coarse = max(2e-3, tolerance)
+        assert_close(risk(single), oracle(own).detach(), coarse, "value in float32")
+        assert_close(risk.gradient(single), zoo.gradient(oracle, own), coarse, "gradient in float32")
+        found = risk.hvp(single, block[:, 0].float())
+        assert_close(found, zoo.product(oracle, own, block[:, 0]), 5 * coarse, "product in float32")
+    return "right"
+
+
+def spectrum(risk: EmpiricalRisk, theta: Tensor, matrix: Tensor, tolerance: float) -> None:
+    """All of the matrix in one block, its top pair and its trace."""
+    operator = Hessian(risk, theta)
+    assert_close(operator.matvec(torch.eye(len(theta), dtype=torch.float64)), matrix, tolerance, "all of the Hessian")
+    if matrix.abs().max() < 1e-12:
+        return
+    values, vectors = torch.linalg.eigh(matrix)
+    largest = values.abs().max()
+    pairs = extreme_eigenpairs(operator, 1, tol=1e-7, generator=torch.Generator().manual_seed(0))
+    loose = max(1e-7, tolerance)
+    assert abs(pairs.values[0] - values[-1]) <= loose * largest, f"top value {pairs.values[0]} for {values[-1]}"
+    if len(values) > 1 and values[-1] - values[-2] > 1e-2 * largest:
+        alignment = (pairs.vectors[:, 0] @ vectors[:, -1]).abs()
+        assert abs(alignment - 1) < max(1e-6, 100 * tolerance), f"top vector {alignment}"
+    estimate = hutchinson_trace(operator, probes=24, generator=torch.Generator().manual_seed(4))
+    error = abs(estimate.value - matrix.trace().item())
+    assert error <= 4.5 * estimate.standard_error + tolerance * largest, f"trace {estimate} for {matrix.trace()}"
+
+
+@pytest.mark.parametrize(
+    "combination",
+    [
+        pytest.param(one, id="-".join(one), marks=() if number in _sampled else pytest.mark.slow)
+        for number, one in enumerate(TABLE)
+    ],
+)
+def test_right_or_refused(combination):
+    check(combination)
