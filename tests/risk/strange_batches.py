@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from strange_modules import Refused, Warned
+from strange_modules import Refused, Warned, at_once
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -178,39 +178,39 @@ FORMS: dict[str, Form] = {
     # --- what is noticed
     "numpy": Form(
         lambda x, y: [(walk(a, lambda t: t.numpy()), b.numpy()) for a, b in split(x, y)],
-        expect=Refused("construction", "batches", r"torch\.from_numpy"),
+        expect=at_once("batches", r"torch\.from_numpy"),
     ),
     "numpy_inputs": Form(
         lambda x, y: [(walk(a, lambda t: t.numpy()), b) for a, b in split(x, y)],
-        expect=Refused("construction", "batches", r"torch\.from_numpy"),
+        expect=at_once("batches", r"torch\.from_numpy"),
     ),
     "numbers": Form(
         lambda x, y: [(a, b.tolist()) for a, b in split(x, y)],
-        expect=Refused("construction", "batches", r"expected"),
+        expect=at_once("batches", r"expected"),
     ),
-    "generator": Form(lambda x, y: (pair for pair in split(x, y)), expect=Refused("construction", "batches", r"list\(")),
-    "iterator": Form(lambda x, y: iter(split(x, y)), expect=Refused("construction", "batches", r"list\(")),
-    "nothing": Form(lambda x, y: [], expect=Refused("construction", "batches", r"no examples")),
-    "none": Form(lambda x, y: None, expect=Refused("construction", "batches", r"got None")),
-    "a_number": Form(lambda x, y: 7, expect=Refused("construction", "batches", r"got int|got 7")),
-    "one_pair": Form(lambda x, y: (x, y), expect=Refused("construction", "batches", r"\[\(|list|pair|inputs, targets")),
-    "dataset": Form(lambda x, y: Examples(x, y), expect=Refused("construction", "batches", r"DataLoader|batch|expected")),
-    "nan": Form(floats(poisoned), expect=Refused("construction", "batches|loss", r"finite")),
+    "generator": Form(lambda x, y: (pair for pair in split(x, y)), expect=at_once("batches", r"list\(")),
+    "iterator": Form(lambda x, y: iter(split(x, y)), expect=at_once("batches", r"list\(")),
+    "nothing": Form(lambda x, y: [], expect=at_once("batches", r"no examples")),
+    "none": Form(lambda x, y: None, expect=at_once("batches", r"got None")),
+    "a_number": Form(lambda x, y: 7, expect=at_once("batches", r"got int|got 7")),
+    "one_pair": Form(lambda x, y: (x, y), expect=at_once("batches", r"\[\(|list|pair|inputs, targets")),
+    "dataset": Form(lambda x, y: Examples(x, y), expect=at_once("batches", r"DataLoader|batch|expected")),
+    "nan": Form(floats(poisoned), expect=at_once("batches|loss", r"finite")),
     "nan_loader": Form(
         lambda x, y: DataLoader(Examples(walk(x, poisoned), y), batch_size=4), only="floats",
-        expect=Refused("construction", "batches|loss", r"not finite|finite"),
+        expect=at_once("batches|loss", r"not finite|finite"),
     ),
-    "empty_batch": Form(empty_last, expect=Refused("construction", "batches", r"> 0|empty|0 inputs", or_right=True)),
+    "empty_batch": Form(empty_last, expect=at_once("batches", r"> 0|empty|0 inputs", or_right=True)),
     "unequal": Form(
         lambda x, y: [(a, b[:-1]) for a, b in split(x, y)],
-        expect=Refused("construction", "batches", r"as many|inputs and"),
+        expect=at_once("batches", r"as many|inputs and"),
     ),
-    "augmented": Form(flaky, only="floats", expect=Refused("construction", "batches", r"other examples|augment")),
+    "augmented": Form(flaky, only="floats", expect=at_once("batches", r"other examples|augment")),
     "shuffled_drop_last": Form(
-        lambda x, y: shuffling(x, y, drop_last=True), expect=Refused("construction", "batches", r"drop_last"),
+        lambda x, y: shuffling(x, y, drop_last=True), expect=at_once("batches", r"drop_last"),
     ),
-    "dict_without_batch_loss": Form(dictionaries(dict), expect=Refused("construction", "batches", r"batch_loss")),
+    "dict_without_batch_loss": Form(dictionaries(dict), expect=at_once("batches", r"batch_loss")),
     "triple_without_batch_loss": Form(
-        lambda x, y: [(a, b, b) for a, b in split(x, y)], expect=Refused("construction", "batches", r"batch_loss")
+        lambda x, y: [(a, b, b) for a, b in split(x, y)], expect=at_once("batches", r"batch_loss")
     ),
 }  # fmt: skip

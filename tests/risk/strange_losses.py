@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from strange_modules import Refused
+from strange_modules import Refused, at_once, by_gradient, by_product
 from torch import Tensor, nn
 
 WEIGHTS = torch.tensor([1.0, 5.0, 0.1])
@@ -158,7 +158,9 @@ LOSSES: dict[str, StrangeLoss] = {
     "gaussian": StrangeLoss(
         lambda: lambda o, y: F.gaussian_nll_loss(o[..., 0], y, F.softplus(o[..., 1])), "numbers"
     ),
-    "kl_batchmean": StrangeLoss(lambda: lambda o, y: F.kl_div(o.log_softmax(-1), y, reduction="batchmean"), "probabilities"),
+    "kl_batchmean": StrangeLoss(
+        lambda: lambda o, y: F.kl_div(o.log_softmax(-1), y, reduction="batchmean"), "probabilities"
+    ),
     "kl_mean": StrangeLoss(
         lambda: lambda o, y: F.kl_div(o.log_softmax(-1), y, reduction="mean", log_target=True), "log_probabilities"
     ),
@@ -177,65 +179,65 @@ LOSSES: dict[str, StrangeLoss] = {
     "scalar_of_double": StrangeLoss(lambda: lambda o, y: (o - y).square().mean().reshape(()), "values"),
     # --- what is noticed
     "multi_margin": StrangeLoss(
-        lambda: nn.MultiMarginLoss(p=2), "classes", expect=Refused("product", "module|hvp|loss", r"HessianByDifferences")
+        lambda: nn.MultiMarginLoss(p=2), "classes", expect=by_product(r"HessianByDifferences")
     ),
     "multi_label_margin": StrangeLoss(
-        nn.MultiLabelMarginLoss, "labels", expect=Refused("product", "module|hvp|loss", r"HessianByDifferences")
+        nn.MultiLabelMarginLoss, "labels", expect=by_product(r"HessianByDifferences")
     ),
     "no_reduction": StrangeLoss(
-        lambda: nn.CrossEntropyLoss(reduction="none"), "classes", expect=Refused("construction", "loss", r"shape \[.*reduction|mean"),
+        lambda: nn.CrossEntropyLoss(reduction="none"), "classes", expect=at_once("loss", r"shape \[.*reduction|mean"),
     ),
     "closed_weights": StrangeLoss(
-        lambda: closes_over_weights, "ordered", count=weight_of, expect=Refused("construction", "loss", r"count="),
+        lambda: closes_over_weights, "ordered", count=weight_of, expect=at_once("loss", r"count="),
     ),
     "contrastive": StrangeLoss(
-        lambda: contrastive, "values", expect=Refused("construction", "loss", NOT_A_MEAN)
+        lambda: contrastive, "values", expect=at_once("loss", NOT_A_MEAN)
     ),
     "root_mean_square": StrangeLoss(
-        lambda: lambda o, y: (o - y).square().mean().sqrt(), "values", expect=Refused("construction", "loss", NOT_A_MEAN)
+        lambda: lambda o, y: (o - y).square().mean().sqrt(), "values", expect=at_once("loss", NOT_A_MEAN)
     ),
     "correlation": StrangeLoss(
         lambda: lambda o, y: 1 - torch.corrcoef(torch.stack([o[..., 0].flatten(), y.flatten()]))[0, 1], "numbers",
-        expect=Refused("construction", "loss", r"mean|finite"),
+        expect=at_once("loss", r"mean|finite"),
     ),
     "worst_example": StrangeLoss(
         lambda: lambda o, y: (o - y).square().flatten(1).mean(1).max(), "values",
-        expect=Refused("construction", "loss", NOT_A_MEAN),
+        expect=at_once("loss", NOT_A_MEAN),
     ),
     "dice": StrangeLoss(
         lambda: lambda o, y: 1 - 2 * (o.sigmoid() * y).sum() / (o.sigmoid().sum() + y.sum() + 1), "bits",
-        expect=Refused("construction", "loss", NOT_A_MEAN),
+        expect=at_once("loss", NOT_A_MEAN),
     ),
-    "noisy": StrangeLoss(Noisy, "values", expect=Refused("construction", "loss|module", r"deterministic")),
+    "noisy": StrangeLoss(Noisy, "values", expect=at_once("loss|module", r"deterministic")),
     "a_float": StrangeLoss(
-        lambda: lambda o, y: (o - y).square().mean().item(), "values", expect=Refused("construction", "loss", r"got float")
+        lambda: lambda o, y: (o - y).square().mean().item(), "values", expect=at_once("loss", r"got float")
     ),
-    "nothing": StrangeLoss(lambda: lambda o, y: None, "values", expect=Refused("construction", "loss", r"got None|NoneType")),
+    "nothing": StrangeLoss(lambda: lambda o, y: None, "values", expect=at_once("loss", r"got None|NoneType")),
     "a_vector": StrangeLoss(
-        lambda: lambda o, y: (o - y).square().flatten(1).mean(1), "values", expect=Refused("construction", "loss", r"got shape \[")
+        lambda: lambda o, y: (o - y).square().flatten(1).mean(1), "values", expect=at_once("loss", r"got shape \[")
     ),
     "broadcast": StrangeLoss(
-        lambda: F.mse_loss, "numbers", expect=Refused("construction", "batches|loss", r"shape|size|target")
+        lambda: F.mse_loss, "numbers", expect=at_once("batches|loss", r"shape|size|target")
     ),
     "in_place_on_outputs": StrangeLoss(
-        lambda: in_place_on_outputs, "values", expect=Refused("construction", "loss|batches", r"in ?place|change", or_right=True)
+        lambda: in_place_on_outputs, "values", expect=at_once("loss|batches", r"in ?place|change", or_right=True)
     ),
     "in_place_on_targets": StrangeLoss(
-        lambda: in_place_on_targets, "values", expect=Refused("construction", "loss|batches", r"in ?place|change", or_right=True)
+        lambda: in_place_on_targets, "values", expect=at_once("loss|batches", r"in ?place|change", or_right=True)
     ),
     "detached": StrangeLoss(
         lambda: lambda o, y: F.mse_loss(o.detach(), y), "values",
-        expect=Refused("gradient", "module|loss|gradient", r"detach|graph|gradient|derivative"),
+        expect=by_gradient(r"detach|graph|gradient|derivative"),
     ),
     "accuracy": StrangeLoss(  # constant almost everywhere, and no gradient: right as zero, or refused
         lambda: lambda o, y: (o.argmax(-1) != y).float().mean(), "classes",
-        expect=Refused("gradient", "module|loss|gradient", r"detach|graph|gradient|derivative", or_right=True),
+        expect=by_gradient(r"detach|graph|gradient|derivative", or_right=True),
         tolerance=1e-6,
     ),
     "not_finite": StrangeLoss(
-        lambda: lambda o, y: (o - y).square().mean() / 0, "values", expect=Refused("construction", "loss", r"finite"),
+        lambda: lambda o, y: (o - y).square().mean() / 0, "values", expect=at_once("loss", r"finite"),
     ),
-    "not_callable": StrangeLoss(lambda: "mse", "values", expect=Refused("construction", "loss", r"expected")),
+    "not_callable": StrangeLoss(lambda: "mse", "values", expect=at_once("loss", r"expected")),
 }  # fmt: skip
 
 # Of outputs [B, T, 3].
@@ -247,9 +249,9 @@ SEQUENCES: dict[str, StrangeLoss] = {
     "tokens_transposed": StrangeLoss(lambda: lambda o, y: F.cross_entropy(o.transpose(1, 2), y), "classes"),
     "tokens_counted": StrangeLoss(
         lambda: lambda o, y: F.cross_entropy(o.flatten(0, 1), y.flatten()), "ignored", count=counted,
-        expect=Refused("construction", "loss", r"count="),
+        expect=at_once("loss", r"count="),
     ),
     "squares": StrangeLoss(lambda: F.mse_loss, "values"),
     "binary": StrangeLoss(lambda: F.binary_cross_entropy_with_logits, "bits"),
-    "ctc": StrangeLoss(lambda: ctc, "classes", expect=Refused("product", "module|hvp|loss", r"HessianByDifferences")),
+    "ctc": StrangeLoss(lambda: ctc, "classes", expect=by_product(r"HessianByDifferences")),
 }  # fmt: skip

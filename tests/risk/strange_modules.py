@@ -1,8 +1,8 @@
 """Modules as people bring them, by name: what each takes, and what becomes of a risk of it.
 
-A `Stranger` is made anew at every call, always the same, in float32 unless it says otherwise. Its outputs are [B, 3], or
-[B, 3, 3] for sequences, so that every loss of `strange_losses` fits. Where torch cannot differentiate a module rightly,
-`twin` makes one of the same parameters from operations that it can.
+A `Stranger` is made anew at every call, always the same, in float32 unless it says otherwise. Its outputs are [B, 3],
+or [B, 3, 3] for sequences, so that every loss of `strange_losses` fits. Where torch cannot differentiate a module
+rightly, `twin` makes one of the same parameters from operations that it can.
 """
 
 from __future__ import annotations
@@ -32,6 +32,21 @@ class Refused:
     key: str  # a regular expression
     says: str  # in the whole message, a regular expression
     or_right: bool = False  # whether the right number is as good
+
+
+def at_once(key: str, says: str, or_right: bool = False) -> Refused:
+    """Refused at construction."""
+    return Refused("construction", key, says, or_right)
+
+
+def by_gradient(says: str, or_right: bool = False) -> Refused:
+    """Refused at the first gradient, values being right."""
+    return Refused("gradient", "module|loss|batch_loss|gradient", says, or_right)
+
+
+def by_product(says: str, or_right: bool = False) -> Refused:
+    """Refused at the first product, values and gradients being right."""
+    return Refused("product", "module|loss|batch_loss|hvp", says, or_right)
 
 
 @dataclass(frozen=True)
@@ -692,6 +707,20 @@ def in_single(self: Any, x: Tensor) -> Tensor:
     return self.two(torch.tanh((hidden.float() * scale).type_as(hidden)))
 
 
+def in_single_twin(self: Any, x: Tensor) -> Tensor:
+    hidden = self.one(x)
+    return self.two(torch.tanh(hidden * hidden.square().mean(-1, keepdim=True).add(1e-5).rsqrt()))
+
+
+def fourier(self: Any, x: Tensor) -> Tensor:
+    return self.lin(torch.view_as_real(torch.fft.rfft(torch.tanh(x * self.s))).flatten(1))
+
+
+def weight_standardised(self: Any, x: Tensor) -> Tensor:
+    weight = (self.w - self.w.mean(1, keepdim=True)) / self.w.std(1, keepdim=True)
+    return self.head(torch.tanh(F.linear(x, weight)))
+
+
 def single_constants(self: Any, x: Tensor) -> Tensor:
     return torch.tanh(self.lin(x)) @ torch.full((3, 3), 0.3, dtype=torch.float32) + self.lin(x)
 
@@ -821,8 +850,7 @@ MODULES: dict[str, Stranger] = {
     "group_norm": Stranger(norm(lambda: nn.GroupNorm(2, 4)), "images"),
     "local_response_norm": Stranger(norm(lambda: nn.LocalResponseNorm(2)), "images"),
     "weight_standardised": Stranger(
-        made(lambda self, x: self.head(torch.tanh(F.linear(x, (self.w - self.w.mean(1, True)) / self.w.std(1, keepdim=True)))),
-             w=vector(4, 4), head=lin())
+        made(weight_standardised, w=vector(4, 4), head=lin())
     ),
     "embedding": Stranger(lambda: Words(nn.Embedding(5, 3)), "tokens"),
     "embedding_padding": Stranger(lambda: Words(nn.Embedding(7, 3, padding_idx=6)), "tokens"),  # which does not occur
@@ -868,14 +896,14 @@ MODULES: dict[str, Stranger] = {
     ),
     "old_weight_norm": Stranger(
         parametrised(old_weight_norm), twin=old_weight_norm_twin,
-        expect=Refused("construction", "module", r"parametrizations|copy", or_right=True),
+        expect=at_once("module", r"parametrizations|copy", or_right=True),
     ),
     "old_spectral_norm": Stranger(
         lambda: parametrised(nn.utils.spectral_norm)().eval(),
-        expect=Refused("construction", "module", r"parametrizations|copy", or_right=True),
+        expect=at_once("module", r"parametrizations|copy", or_right=True),
     ),
-    "pruned": Stranger(parametrised(pruned), expect=Refused("construction", "module", r"prune|copy", or_right=True)),
-    "remembers": Stranger(remembered, expect=Refused("construction", "module", r"copy|graph|stored", or_right=True)),
+    "pruned": Stranger(parametrised(pruned), expect=at_once("module", r"prune|copy", or_right=True)),
+    "remembers": Stranger(remembered, expect=at_once("module", r"copy|graph|stored", or_right=True)),
     "lora": Stranger(lambda: Lora(merged=False)),
     "lora_merged": Stranger(lambda: Lora(merged=True), expect=Warned(r"does not use.*(up|down)")),
     "frozen": Stranger(frozen),
@@ -903,8 +931,7 @@ MODULES: dict[str, Stranger] = {
         made(lambda self, x: F.grid_sample(x, torch.tanh(self.g).expand(len(x), -1, -1, -1), align_corners=True)
              .flatten(1) @ self.w, g=vector(1, 2, 2, 2), w=vector(8, 3)), "images",
     ),
-    "fourier": Stranger(made(lambda self, x: self.lin(torch.view_as_real(torch.fft.rfft(torch.tanh(x * self.s))).flatten(1)),
-                             s=vector(4), lin=lin(6, 3))),
+    "fourier": Stranger(made(fourier, s=vector(4), lin=lin(6, 3))),
     "einsum": Stranger(made(lambda self, x: torch.einsum("bi,ijk,bj->bk", x, self.w, x).tanh(), w=vector(4, 4, 3))),
     "radial": Stranger(
         made(lambda self, x: self.head((-(x[:, None] - self.c).square().sum(-1)).exp()), c=vector(5, 4), head=lin(5, 3))
@@ -923,122 +950,120 @@ MODULES: dict[str, Stranger] = {
     "training_dropout": Stranger(lambda: pure(lambda: nn.Dropout(0.5))().train()),
     "float32_inside": Stranger(
         made(in_single, one=lin(4, 5), two=lin(5, 3)), tolerance=2e-3,
-        twin=made(lambda self, x: self.two(torch.tanh(
-            self.one(x) * self.one(x).square().mean(-1, keepdim=True).add(1e-5).rsqrt())), one=lin(4, 5), two=lin(5, 3)),
-        expect=Refused("construction", "module|theta|precision", r"float32", or_right=True),
+        twin=made(in_single_twin, one=lin(4, 5), two=lin(5, 3)),
+        expect=at_once("module|theta|precision", r"float32", or_right=True),
     ),
     "float32_constants": Stranger(
         made(single_constants, lin=lin()), tolerance=2e-3,
-        twin=made(lambda self, x: torch.tanh(self.lin(x)) * 0 + self.lin(x) + torch.tanh(self.lin(x)).sum(1, True) * 0.3,
-                  lin=lin()),
-        expect=Refused("construction", "module|theta|precision", r"float32", or_right=True),
+        twin=made(lambda self, x: self.lin(x) + torch.tanh(self.lin(x)).sum(1, keepdim=True) * 0.3, lin=lin()),
+        expect=at_once("module|theta|precision", r"float32", or_right=True),
     ),
     # --- what is noticed
     "no_statistics": Stranger(
         lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3)),
-        expect=Refused("construction", "module", r"track_running_stats"),
+        expect=at_once("module", r"track_running_stats"),
     ),
-    "batch_mean": Stranger(made(batch_mean, lin=lin()), expect=Refused("construction", "module", r"independent|batch")),
+    "batch_mean": Stranger(made(batch_mean, lin=lin()), expect=at_once("module", r"independent|batch")),
     "time_first": Stranger(
         lambda: Recurrent(nn.LSTM, batch_first=False), "sequences",
-        expect=Refused("construction", "module", r"batch_first"),
+        expect=at_once("module", r"batch_first"),
     ),
     "max_norm": Stranger(
         lambda: Words(nn.Embedding(5, 3, max_norm=0.5)), "tokens",
-        expect=Refused("construction", "module", r"max_norm|changes"),
+        expect=at_once("module", r"max_norm|changes"),
     ),
     "embedding_bag": Stranger(
         lambda: Words(nn.EmbeddingBag(5, 3, mode="sum"), flat=True), "tokens",
-        expect=Refused("product", "module|hvp|loss", NO_SECOND),
+        expect=by_product(NO_SECOND),
     ),
     "embedding_bag_mean": Stranger(
         lambda: Words(nn.EmbeddingBag(5, 3, mode="mean"), flat=True), "tokens",
-        expect=Refused("product", "module|hvp|loss", NO_SECOND),
+        expect=by_product(NO_SECOND),
     ),
-    "hardsigmoid": Stranger(pure(nn.Hardsigmoid), expect=Refused("product", "module|hvp|loss", NO_SECOND)),
+    "hardsigmoid": Stranger(pure(nn.Hardsigmoid), expect=by_product(NO_SECOND)),
     "once_differentiable": Stranger(
-        between(OnceDifferentiable.apply), twin=between(torch.tanh), expect=Refused("product", "module|hvp|loss", r"OnceDifferentiable|second")
+        between(OnceDifferentiable.apply), twin=between(torch.tanh), expect=by_product(r"OnceDifferentiable|second")
     ),
     "saved_detached": Stranger(
-        between(SavedDetached.apply), twin=between(torch.tanh), expect=Refused("product", "module|hvp|loss", NOT_DERIVATIVE)
+        between(SavedDetached.apply), twin=between(torch.tanh), expect=by_product(NOT_DERIVATIVE)
     ),
     # torch gives no gradient to the padding's row, which forward reads like any other.
     "embedding_padding_read": Stranger(
         lambda: Words(nn.Embedding(5, 3, padding_idx=0)), "tokens", twin=lambda: Words(unpadded()),
-        expect=Refused("gradient", "module|loss|gradient", r"padding_idx", or_right=True),
+        expect=by_gradient(r"padding_idx", or_right=True),
     ),
     # Its Householder map reads the signs of a diagonal as integers: forward jumps where backward does not.
     "orthogonal": Stranger(
         parametrised(nn.utils.parametrizations.orthogonal),
-        expect=Refused("gradient", "module|loss|gradient", NOT_DERIVATIVE),
+        expect=by_gradient(NOT_DERIVATIVE),
     ),
-    "reversed": Stranger(between(Reversed.apply), expect=Refused("gradient", "module|loss|gradient", NOT_DERIVATIVE)),
+    "reversed": Stranger(between(Reversed.apply), expect=by_gradient(NOT_DERIVATIVE)),
     "straight_through": Stranger(
-        between(StraightThrough.apply), expect=Refused("gradient", "module|loss|gradient", NOT_DERIVATIVE)
+        between(StraightThrough.apply), expect=by_gradient(NOT_DERIVATIVE)
     ),
     "stop_gradient": Stranger(
-        made(half_cut, one=lin(4, 5), two=lin(5, 3)), expect=Refused("gradient", "module|loss|gradient", NOT_DERIVATIVE)
+        made(half_cut, one=lin(4, 5), two=lin(5, 3)), expect=by_gradient(NOT_DERIVATIVE)
     ),
     "no_gradient": Stranger(
         made(no_gradient, one=lin(4, 5), two=lin(5, 3)),
-        expect=Refused("gradient", "module|loss|gradient", NOT_DERIVATIVE),
+        expect=by_gradient(NOT_DERIVATIVE),
     ),
     "backward_hook": Stranger(
-        full_backward_hook, twin=pure(nn.Tanh), expect=Refused("gradient", "module|loss|gradient", NOT_DERIVATIVE, or_right=True)
+        full_backward_hook, twin=pure(nn.Tanh), expect=by_gradient(NOT_DERIVATIVE, or_right=True)
     ),
     "checkpointed_reentrant": Stranger(
         made(lambda self, x: self.b(checkpoint(lambda h: torch.tanh(self.a(h)), x, use_reentrant=True)), a=lin(4, 5),
              b=lin(5, 3)),
         twin=made(lambda self, x: self.b(torch.tanh(self.a(x))), a=lin(4, 5), b=lin(5, 3)),
-        expect=Refused("gradient", "module|loss|gradient", r"use_reentrant"),
+        expect=by_gradient(r"use_reentrant"),
     ),
     "energy_needs_grad": Stranger(
-        lambda: Energy(switches=False), expect=Refused("construction", "module|batches", r"enable_grad", or_right=True)
+        lambda: Energy(switches=False), expect=at_once("module|batches", r"enable_grad", or_right=True)
     ),
     "relu_on_the_input": Stranger(
         plain_sequential(lambda: nn.ReLU(inplace=True), lin()),
-        expect=Refused("construction", "module|batches", r"in ?place|changes", or_right=True),
+        expect=at_once("module|batches", r"in ?place|changes", or_right=True),
     ),
     "changes_its_inputs": Stranger(
-        made(in_place, lin=lin()), expect=Refused("construction", "module|batches", r"in ?place|change", or_right=True)
+        made(in_place, lin=lin()), expect=at_once("module|batches", r"in ?place|change", or_right=True)
     ),
     "random": Stranger(
         made(lambda self, x: self.lin(x + 0.1 * torch.randn_like(x)), lin=lin()),
-        expect=Refused("construction", "module", r"deterministic"),
+        expect=at_once("module", r"deterministic"),
     ),
     "random_in_place": Stranger(
         made(lambda self, x: self.lin(F.dropout(x, 0.5, training=True)), lin=lin()),
-        expect=Refused("construction", "module", r"deterministic"),
+        expect=at_once("module", r"deterministic"),
     ),
     "counter": Stranger(
-        made(counter, lin=lin(), calls=lambda: 0), expect=Refused("construction", "module", r"deterministic|same")
+        made(counter, lin=lin(), calls=lambda: 0), expect=at_once("module", r"deterministic|same")
     ),
-    "alias": Stranger(Alias, expect=Refused("construction", "module", OTHER_WEIGHTS)),
-    "cached_clone": Stranger(CachedClone, expect=Refused("construction", "module", r"lin\.weight")),
-    "cached_buffer": Stranger(CachedBuffer, expect=Refused("construction", "module", r"lin\.weight")),
-    "cached_at_first": Stranger(Cached, expect=Refused("construction", "module", r"lin\.weight")),
+    "alias": Stranger(Alias, expect=at_once("module", OTHER_WEIGHTS)),
+    "cached_clone": Stranger(CachedClone, expect=at_once("module", r"lin\.weight")),
+    "cached_buffer": Stranger(CachedBuffer, expect=at_once("module", r"lin\.weight")),
+    "cached_at_first": Stranger(Cached, expect=at_once("module", r"lin\.weight")),
     "breaks_the_graph": Stranger(
-        made(numpy_breaks, lin=lin()), expect=Refused("gradient", "module|loss|gradient", r"detach|graph|gradient|derivative")
+        made(numpy_breaks, lin=lin()), expect=by_gradient(r"detach|graph|gradient|derivative")
     ),
-    "graph": Stranger(made(graph, lin=lin()), "graph", expect=Refused("construction", "batches|module", r"batch_loss")),
-    "masked_class": Stranger(made(masked_class, lin=lin()), expect=Refused("construction", "loss|module", r"finite")),
-    "complex": Stranger(complex_layer, expect=Refused("construction", "module", r"complex|floating point")),
-    "compiled": Stranger(compiled, expect=Refused("construction", "module", r"_orig_mod")),
-    "data_parallel": Stranger(replicas, expect=Refused("construction", "module", r"\.module")),
-    "scripted": Stranger(scripted, expect=Refused("construction", "module", r"jit|script")),
-    "traced": Stranger(traced, expect=Refused("construction", "module", r"jit|script|trace")),
-    "meta": Stranger(meta, expect=Refused("construction", "module", r"meta")),
-    "lazy": Stranger(lambda: nn.LazyLinear(3), expect=Refused("construction", "module", r"[Ll]azy|initiali[sz]ed")),
-    "sparse": Stranger(sparse, expect=Refused("construction", "module", r"sparse")),
-    "quantised": Stranger(quantised, expect=Refused("construction", "module", r"quanti[sz]ed|no parameters")),
-    "not_a_number": Stranger(not_a_number, expect=Refused("construction", "module", r"not finite")),
+    "graph": Stranger(made(graph, lin=lin()), "graph", expect=at_once("batches|module", r"batch_loss")),
+    "masked_class": Stranger(made(masked_class, lin=lin()), expect=at_once("loss|module", r"finite")),
+    "complex": Stranger(complex_layer, expect=at_once("module", r"complex|floating point")),
+    "compiled": Stranger(compiled, expect=at_once("module", r"_orig_mod")),
+    "data_parallel": Stranger(replicas, expect=at_once("module", r"\.module")),
+    "scripted": Stranger(scripted, expect=at_once("module", r"jit|script")),
+    "traced": Stranger(traced, expect=at_once("module", r"jit|script|trace")),
+    "meta": Stranger(meta, expect=at_once("module", r"meta")),
+    "lazy": Stranger(lambda: nn.LazyLinear(3), expect=at_once("module", r"[Ll]azy|initiali[sz]ed")),
+    "sparse": Stranger(sparse, expect=at_once("module", r"sparse")),
+    "quantised": Stranger(quantised, expect=at_once("module", r"quanti[sz]ed|no parameters")),
+    "not_a_number": Stranger(not_a_number, expect=at_once("module", r"not finite")),
     "no_parameters": Stranger(
-        lambda: nn.Sequential(nn.Flatten(), nn.Tanh()), expect=Refused("construction", "module", r"no parameters")
+        lambda: nn.Sequential(nn.Flatten(), nn.Tanh()), expect=at_once("module", r"no parameters")
     ),
     "all_frozen": Stranger(
-        lambda: lin()().requires_grad_(False), expect=Refused("construction", "module|space", r"requires_grad|space|trainable")
+        lambda: lin()().requires_grad_(False), expect=at_once("module|space", r"requires_grad|space|trainable")
     ),
-    "not_a_module": Stranger(lambda: 3, expect=Refused("construction", "module", r"nn\.Module")),
+    "not_a_module": Stranger(lambda: 3, expect=at_once("module", r"nn\.Module")),
 }  # fmt: skip
 
 
