@@ -17,6 +17,21 @@ SIZES = (5, 4, 2)  # ragged: 11 examples
 Pair = collections.namedtuple("Pair", ["inputs", "targets"])
 
 
+@dataclass
+class Labelled:
+    """A user's own batch."""
+
+    inputs: Any
+    targets: Tensor
+
+
+class Bare:
+    """A user's own batch that is no structure that torch knows; as torch_geometric's."""
+
+    def __init__(self, inputs: Any, targets: Tensor) -> None:
+        self.inputs, self.targets = inputs, targets
+
+
 class MappingLike(collections.UserDict):
     """As HuggingFace's BatchEncoding and curvlinops' tests: no dict, and like one."""
 
@@ -37,7 +52,7 @@ def walk(tree: Any, change: Callable[[Tensor], Any]) -> Any:
     if isinstance(tree, Tensor):
         return change(tree)
     if isinstance(tree, dict):
-        return {name: walk(part, change) for name, part in tree.items()}
+        return type(tree)((name, walk(part, change)) for name, part in tree.items())
     return tuple(walk(part, change) for part in tree)
 
 
@@ -175,6 +190,11 @@ FORMS: dict[str, Form] = {
     "requires_grad": Form(floats(lambda t: t.clone().requires_grad_())),
     "inference": Form(in_inference),
     "masks": Form(lambda x, y: [(a, b, torch.ones(len(b), dtype=torch.bool)) for a, b in split(x, y)], lambda b: b[:2]),
+    "dataclass": Form(
+        lambda x, y: [Labelled(*pair) for pair in split(x, y)], lambda batch: (batch.inputs, batch.targets)
+    ),
+    "bare": Form(lambda x, y: [Bare(*pair) for pair in split(x, y)], lambda batch: (batch.inputs, batch.targets),
+                 expect=at_once("batches|count", r"Bare", or_right=True)),
     # --- what is noticed
     "numpy": Form(
         lambda x, y: [(walk(a, lambda t: t.numpy()), b.numpy()) for a, b in split(x, y)],
@@ -195,10 +215,14 @@ FORMS: dict[str, Form] = {
     "a_number": Form(lambda x, y: 7, expect=at_once("batches", r"got int|got 7")),
     "one_pair": Form(lambda x, y: (x, y), expect=at_once("batches", r"\[\(|list|pair|inputs, targets")),
     "dataset": Form(lambda x, y: Examples(x, y), expect=at_once("batches", r"DataLoader|batch|expected")),
-    "nan": Form(floats(poisoned), expect=at_once("batches|loss", r"finite")),
+    "nan": Form(floats(poisoned), expect=at_once("batches|loss", r"finite|NaN")),
+    "nan_at_the_end": Form(
+        lambda x, y: [*split(x, y)[:-1], (walk(rows(x, 9, 11), poisoned), y[9:])], only="floats",
+        expect=at_once("batches|loss", r"finite|NaN"),
+    ),
     "nan_loader": Form(
         lambda x, y: DataLoader(Examples(walk(x, poisoned), y), batch_size=4), only="floats",
-        expect=at_once("batches|loss", r"not finite|finite"),
+        expect=at_once("batches|loss", r"finite|NaN"),
     ),
     "empty_batch": Form(empty_last, expect=at_once("batches", r"> 0|empty|0 inputs", or_right=True)),
     "unequal": Form(

@@ -29,6 +29,8 @@ class StrangeLoss:
     derived: bool = False  # whether a risk finds that count by itself
     expect: Refused | None = None
     tolerance: float = 1e-9  # of the largest magnitude, in float64
+    holds: bool = False  # tensors in float32
+    exact: Callable[[], Any] | None = None  # makes the same without rounding
 
 
 def targets(kind: str, shape: torch.Size | tuple[int, ...]) -> Tensor:
@@ -53,7 +55,7 @@ def targets(kind: str, shape: torch.Size | tuple[int, ...]) -> Tensor:
 
 
 def weight_of(y: Tensor) -> Tensor:
-    return WEIGHTS[y].sum()
+    return WEIGHTS.double()[y].sum()
 
 
 def counted(y: Tensor) -> Tensor:
@@ -97,6 +99,49 @@ class Temperature(nn.Module):
         return F.cross_entropy(outputs * self.log_t.exp(), y)
 
 
+class Composed(nn.Module):
+    """A loss of changed outputs."""
+
+    def __init__(self, loss: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.loss, self.change = loss, change
+
+    def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return self.loss(self.change(outputs), y)
+
+
+class Teacher(nn.Module):
+    """Targets of another network: constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(7)
+            self.net = nn.Linear(3, 3)
+
+    def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return (outputs - torch.tanh(self.net(y))).square().mean()
+
+
+class OwnClass(nn.CrossEntropyLoss):
+    """Another formula under torch's name."""
+
+    def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return super().forward(2 * outputs, y)
+
+
+def derivative_by_outputs(outputs: Tensor, y: Tensor) -> Tensor:
+    """The squared slope of an energy of the outputs, as score matching takes it."""
+    with torch.enable_grad():
+        at = outputs if outputs.requires_grad else outputs.detach().requires_grad_()
+        (slope,) = torch.autograd.grad((at - y).cosh().sum(), at, create_graph=True)
+    return slope.square().mean()
+
+
+def raises(outputs: Tensor, y: Tensor) -> Tensor:
+    assert False, "no good"  # noqa: B011
+
+
 class Noisy(nn.Module):
     def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
         return (outputs - y).square().mean() * (1 + 0.1 * torch.rand(()))
@@ -116,10 +161,10 @@ LOSSES: dict[str, StrangeLoss] = {
     "smoothed": StrangeLoss(lambda: functools.partial(F.cross_entropy, label_smoothing=0.1), "classes"),
     "smoothed_object": StrangeLoss(lambda: nn.CrossEntropyLoss(label_smoothing=0.2), "classes"),
     "weighted_object": StrangeLoss(
-        lambda: nn.CrossEntropyLoss(weight=WEIGHTS.clone()), "ordered", count=weight_of, derived=True
-    ),
+        lambda: nn.CrossEntropyLoss(weight=WEIGHTS.clone()), "ordered", count=weight_of, derived=True, holds=True),
     "weighted_partial": StrangeLoss(
-        lambda: functools.partial(F.cross_entropy, weight=WEIGHTS.clone()), "ordered", count=weight_of, derived=True
+        lambda: functools.partial(F.cross_entropy, weight=WEIGHTS.clone()), "ordered", count=weight_of, derived=True,
+        holds=True,
     ),
     "ignored_object": StrangeLoss(nn.CrossEntropyLoss, "ignored", count=counted, derived=True),
     "ignored_function": StrangeLoss(lambda: F.cross_entropy, "ignored", count=counted, derived=True),
@@ -127,8 +172,7 @@ LOSSES: dict[str, StrangeLoss] = {
         lambda: nn.CrossEntropyLoss(ignore_index=0), "classes", count=lambda y: (y != 0).sum(), derived=True
     ),
     "weighted_sum": StrangeLoss(
-        lambda: nn.CrossEntropyLoss(weight=WEIGHTS.clone(), reduction="sum"), "ordered", reduction="sum"
-    ),
+        lambda: nn.CrossEntropyLoss(weight=WEIGHTS.clone(), reduction="sum"), "ordered", reduction="sum", holds=True),
     "probabilities": StrangeLoss(nn.CrossEntropyLoss, "probabilities"),
     "cross_entropy_sum": StrangeLoss(lambda: nn.CrossEntropyLoss(reduction="sum"), "classes", reduction="sum"),
     "cross_entropy_partial_sum": StrangeLoss(
@@ -136,10 +180,11 @@ LOSSES: dict[str, StrangeLoss] = {
     ),
     "nll": StrangeLoss(lambda: lambda o, y: F.nll_loss(o.log_softmax(-1), y), "classes"),
     "nll_weighted": StrangeLoss(
-        lambda: nn.NLLLoss(weight=WEIGHTS.clone()), "ordered", count=weight_of, derived=True
-    ),
+        lambda: nn.NLLLoss(weight=WEIGHTS.clone()), "ordered", count=weight_of, derived=True, holds=True),
     "binary": StrangeLoss(lambda: F.binary_cross_entropy_with_logits, "bits"),
-    "binary_weighted": StrangeLoss(lambda: nn.BCEWithLogitsLoss(pos_weight=torch.tensor([2.0, 0.5, 3.0])), "bits"),
+    "binary_weighted": StrangeLoss(
+        lambda: nn.BCEWithLogitsLoss(pos_weight=torch.tensor([2.0, 0.5, 3.0])), "bits", holds=True
+    ),
     "binary_sum": StrangeLoss(lambda: nn.BCEWithLogitsLoss(reduction="sum"), "bits", reduction="sum"),
     "binary_of_probabilities": StrangeLoss(lambda: lambda o, y: F.binary_cross_entropy(o.sigmoid(), y), "bits"),
     "squares": StrangeLoss(lambda: F.mse_loss, "values"),
@@ -175,9 +220,38 @@ LOSSES: dict[str, StrangeLoss] = {
     "quantile": StrangeLoss(
         lambda: lambda o, y: torch.maximum(0.9 * (y - o), -0.1 * (y - o)).mean(), "values"
     ),
-    "temperature": StrangeLoss(Temperature, "classes", tolerance=1e-6),  # its own parameter may stay in float32
+    "temperature": StrangeLoss(Temperature, "classes", tolerance=1e-6, holds=True),  # which may stay in float32
     "scalar_of_double": StrangeLoss(lambda: lambda o, y: (o - y).square().mean().reshape(()), "values"),
+    "kl_object": StrangeLoss(
+        lambda: Composed(nn.KLDivLoss(reduction="batchmean"), lambda o: o.log_softmax(-1)), "probabilities"
+    ),
+    "kl_object_alone": StrangeLoss(lambda: nn.KLDivLoss(reduction="batchmean"), "probabilities"),
+    "kl_partial": StrangeLoss(
+        lambda: functools.partial(F.kl_div, reduction="batchmean", log_target=True), "log_probabilities"
+    ),
+    "upcast": StrangeLoss(  # as language models do
+        lambda: lambda o, y: F.cross_entropy(o.float(), y), "classes", tolerance=1e-5, exact=lambda: F.cross_entropy
+    ),
+    "tiny": StrangeLoss(lambda: lambda o, y: 1e-9 * (o - y).square().mean(), "values"),
+    "huge": StrangeLoss(lambda: lambda o, y: 1e9 * (o - y).square().mean(), "values"),
+    "nominal_batch": StrangeLoss(lambda: lambda o, y: (o - y).square().sum() / 256, "values", reduction="sum"),
+    "with_a_constant": StrangeLoss(lambda: lambda o, y: (o - y).square().mean() + 3, "values"),
+    "negative": StrangeLoss(lambda: lambda o, y: -(o * y).tanh().mean(), "values"),
+    "teacher": StrangeLoss(lambda: Teacher(), "values", holds=True),
+    "own_class": StrangeLoss(lambda: OwnClass(), "classes"),
+    "in_slices": StrangeLoss(
+        lambda: lambda o, y: torch.stack([(a - b).square().mean() for a, b in zip(o, y, strict=True)]).mean(), "values"
+    ),
+    "derivative_by_outputs": StrangeLoss(lambda: derivative_by_outputs, "values"),
     # --- what is noticed
+    "an_integer": StrangeLoss(
+        lambda: lambda o, y: (o.argmax(-1) != y).sum(), "classes", reduction="sum",
+        expect=Refused("construction|gradient", "module|loss|gradient", r"int64|depends on none|gradient|derivative"),
+    ),
+    "of_shape_one": StrangeLoss(
+        lambda: lambda o, y: (o - y).square().mean().reshape(1), "values", expect=at_once("loss", r"shape \[1\]")
+    ),
+    "raises": StrangeLoss(lambda: raises, "values", expect=at_once("loss|batches", r"no good")),
     "multi_margin": StrangeLoss(
         lambda: nn.MultiMarginLoss(p=2), "classes", expect=by_product(r"HessianByDifferences")
     ),
@@ -231,7 +305,7 @@ LOSSES: dict[str, StrangeLoss] = {
     ),
     "accuracy": StrangeLoss(  # constant almost everywhere, and no gradient: right as zero, or refused
         lambda: lambda o, y: (o.argmax(-1) != y).float().mean(), "classes",
-        expect=by_gradient(r"detach|graph|gradient|derivative", or_right=True),
+        expect=Refused("construction|gradient", "module|loss|gradient", r"depends on none|gradient|derivative", True),
         tolerance=1e-6,
     ),
     "not_finite": StrangeLoss(

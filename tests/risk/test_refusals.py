@@ -46,6 +46,7 @@ CLASSES = (torch.arange(N) * 3) // N  # ordered: batches hold one class or two
 WEIGHTS = torch.tensor([1.0, 5.0, 0.1], dtype=torch.float64)
 BATCHES = in_batches(X, Y)
 LABELLED = in_batches(X, CLASSES)
+LAST_NAN = torch.where(torch.arange(N)[:, None] == 10, torch.nan, X)
 DICTS = [{"x": x, "y": y} for x, y in BATCHES]
 
 
@@ -164,7 +165,9 @@ REFUSED = {
     "a kind of targets without outputs": (
         refuse(NET, batches=DICTS, batch_loss=squares, kind="classes"), ("kind", r"classes", r"loss", r"."),
     ),
-    "an unknown reduction": (refuse(NET, F.mse_loss, BATCHES, reduction="max"), ("reduction", r"max", r"mean.*sum", r".")),
+    "an unknown reduction": (
+        refuse(NET, F.mse_loss, BATCHES, reduction="max"), ("reduction", r"max", r"mean.*sum", r"."),
+    ),
     "a reduction that is none": (
         refuse(NET, F.mse_loss, BATCHES, reduction="none"), ("reduction", r"none", r"mean.*sum", r"."),
     ),
@@ -267,7 +270,9 @@ REFUSED = {
         refuse(lambda p, x: x @ p["w"], F.mse_loss, BATCHES, parameters={"w": np.ones((4, 3))}),
         ("parameters", r"ndarray", r"tensor", r"."),
     ),
-    "a class of modules": (refuse(nn.Linear, F.mse_loss, BATCHES), ("module|parameters", r"", r"nn\.Module|parameters", r".")),
+    "a class of modules": (
+        refuse(nn.Linear, F.mse_loss, BATCHES), ("module|parameters", r"", r"nn\.Module|parameters", r"."),
+    ),
     "a class of losses": (refuse(NET, nn.MSELoss, BATCHES), ("loss", r"MSELoss|class", r"", r".")),
     "an optimizer": (
         refuse(torch.optim.SGD(NET.parameters(), 0.1), F.mse_loss, BATCHES), ("module", r"SGD", r"nn\.Module", r"."),
@@ -287,7 +292,7 @@ REFUSED = {
         ("loss|batches", r"inf|not finite", r"finite", r"."),
     ),
     "NaN in the last batch of a loader": (
-        refuse(NET, F.mse_loss, DataLoader(TensorDataset(torch.where(torch.arange(N)[:, None] == 10, torch.nan, X), Y), 4)),
+        refuse(NET, F.mse_loss, DataLoader(TensorDataset(LAST_NAN, Y), 4)),
         ("loss|batches", r"nan|not finite", r"finite", r"."),
     ),
 }  # fmt: skip

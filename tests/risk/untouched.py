@@ -63,6 +63,8 @@ def of_batches(batches: Any) -> Any:
         return state, of_batches([getattr(batches.dataset, name, None) for name in ("x", "y", "all")])
     if hasattr(batches, "batches"):
         return of_batches(batches.batches)
+    if hasattr(batches, "inputs") and hasattr(batches, "targets"):
+        return of_batches([batches.inputs, batches.targets])
     if hasattr(batches, "x") and hasattr(batches, "y"):
         return of_batches([batches.x, batches.y])
     return None  # a number, a name, or what is read once
