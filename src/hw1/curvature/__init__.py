@@ -3,6 +3,8 @@
 Knows neither Lightning nor Hydra: bring a module, a loss and batches.
 """
 
+from hw1.curvature.adapter import Wrapped, as_operator
+from hw1.curvature.algebra import Algebra, Combination
 from hw1.curvature.critical import (
     CriticalPoint,
     CriticalPoints,
@@ -11,6 +13,7 @@ from hw1.curvature.critical import (
     find_critical_point,
     find_critical_points,
 )
+from hw1.curvature.differences import HessianByDifferences, ProductByDifferences
 from hw1.curvature.estimate import Estimate
 from hw1.curvature.exact import spectrum
 from hw1.curvature.lanczos import Density, Eigenpairs, extreme_eigenpairs, spectral_density
@@ -34,7 +37,9 @@ from hw1.risk.protocol import BatchedRisk
 __all__ = [
     "CRITICAL",
     "LADDER",
+    "Algebra",
     "BatchedRisk",
+    "Combination",
     "CriticalPoint",
     "CriticalPoints",
     "Dense",
@@ -46,10 +51,14 @@ __all__ = [
     "FunctionRisk",
     "GaussNewton",
     "Hessian",
+    "HessianByDifferences",
     "Method",
     "OneByOne",
     "Operator",
+    "ProductByDifferences",
     "Ratio",
+    "Wrapped",
+    "as_operator",
     "batched",
     "constant_predictor",
     "dense_hessian",

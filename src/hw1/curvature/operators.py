@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hw1.curvature.algebra import Algebra, check_vector
 from hw1.risk.empirical import EmpiricalRisk
 from hw1.vectors import ParamSpace
 
@@ -57,7 +58,7 @@ class _OfRisk:
         return self.theta.device
 
 
-class Hessian(_OfRisk):
+class Hessian(_OfRisk, Algebra):
     """H = d2 R / d theta2 at theta [P], of the mean loss over all examples.
 
     Args:
@@ -83,7 +84,7 @@ class Hessian(_OfRisk):
         return Hessian(*self.risk.restricted(self.theta, *names))
 
 
-class GaussNewton(_OfRisk):
+class GaussNewton(_OfRisk, Algebra):
     """G = 1/N sum_n J_n^T L''_n J_n at theta [P] (Schraudolph 2002), the generalised Gauss-Newton matrix.
 
     It leaves out the network's own curvature and has no negative eigenvalue for a convex loss: never the Hessian.
@@ -105,7 +106,7 @@ class GaussNewton(_OfRisk):
         return GaussNewton(*self.risk.restricted(self.theta, *names))
 
 
-class Dense:
+class Dense(Algebra):
     """A symmetric matrix [P, P] as an operator.
 
     Args:
@@ -146,7 +147,12 @@ class Dense:
 
     def matvec(self, v: Tensor) -> Tensor:
         """The product: [P] -> [P], or [P, k] -> [P, k]."""
+        check_vector(self, v)
         return self.matrix @ v
+
+    def diagonal(self) -> Tensor:
+        """The diagonal, [P]."""
+        return self.matrix.diagonal().clone()
 
     def block(self, *names: str) -> Dense:
         """The diagonal block of some parameters (names or prefixes)."""
