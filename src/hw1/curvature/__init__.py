@@ -13,9 +13,11 @@ from hw1.curvature.critical import (
     find_critical_point,
     find_critical_points,
 )
+from hw1.curvature.diagonal import Diagonal, exact_diagonal, hutchinson_diagonal, xdiag
 from hw1.curvature.differences import HessianByDifferences, ProductByDifferences
 from hw1.curvature.estimate import Estimate
 from hw1.curvature.exact import spectrum
+from hw1.curvature.fisher import EmpiricalFisher, McFisher
 from hw1.curvature.lanczos import Density, Eigenpairs, extreme_eigenpairs, spectral_density
 from hw1.curvature.minimal_ratio import (
     CRITICAL,
@@ -31,6 +33,8 @@ from hw1.curvature.operators import Dense, GaussNewton, Hessian, Operator
 from hw1.curvature.trace import hutchinson_trace, hutchpp_trace
 from hw1.risk.dense import dense_hessian
 from hw1.risk.empirical import EmpiricalRisk
+from hw1.risk.first_order import GradientNoise, gradient_noise, per_example_gradients
+from hw1.risk.jacobian import Jacobian
 from hw1.risk.many import FunctionRisk, OneByOne, batched
 from hw1.risk.protocol import BatchedRisk
 
@@ -44,14 +48,19 @@ __all__ = [
     "CriticalPoints",
     "Dense",
     "Density",
+    "Diagonal",
     "Eigenpairs",
+    "EmpiricalFisher",
     "EmpiricalRisk",
     "Estimate",
     "EstimatedRatio",
     "FunctionRisk",
     "GaussNewton",
+    "GradientNoise",
     "Hessian",
     "HessianByDifferences",
+    "Jacobian",
+    "McFisher",
     "Method",
     "OneByOne",
     "Operator",
@@ -62,15 +71,20 @@ __all__ = [
     "batched",
     "constant_predictor",
     "dense_hessian",
+    "exact_diagonal",
     "extreme_eigenpairs",
     "find_critical_point",
     "find_critical_points",
+    "gradient_noise",
+    "hutchinson_diagonal",
     "hutchinson_trace",
     "hutchpp_trace",
     "ladder",
     "minimal_ratio",
+    "per_example_gradients",
     "quadrature_ratio",
     "sampled_ratio",
     "spectral_density",
     "spectrum",
+    "xdiag",
 ]
