@@ -3,8 +3,18 @@
 Knows neither Lightning nor Hydra: bring a module, a loss and batches.
 """
 
-from hw1.curvature.adapter import Wrapped, as_operator
-from hw1.curvature.algebra import Algebra, Combination
+from hw1.curvature.adapter import (
+    Wrapped,
+    as_operator,
+)
+from hw1.curvature.algebra import (
+    Algebra,
+    Combination,
+)
+from hw1.curvature.checkpoint import (
+    Checkpoint,
+    Progress,
+)
 from hw1.curvature.critical import (
     CriticalPoint,
     CriticalPoints,
@@ -13,12 +23,37 @@ from hw1.curvature.critical import (
     find_critical_point,
     find_critical_points,
 )
-from hw1.curvature.diagonal import Diagonal, exact_diagonal, hutchinson_diagonal, xdiag
-from hw1.curvature.differences import HessianByDifferences, ProductByDifferences
-from hw1.curvature.estimate import Estimate
-from hw1.curvature.exact import spectrum
-from hw1.curvature.fisher import EmpiricalFisher, McFisher
-from hw1.curvature.lanczos import Density, Eigenpairs, extreme_eigenpairs, spectral_density
+from hw1.curvature.density import (
+    Density,
+    LogDensity,
+)
+from hw1.curvature.diagonal import (
+    Diagonal,
+    exact_diagonal,
+    hutchinson_diagonal,
+    xdiag,
+)
+from hw1.curvature.differences import (
+    HessianByDifferences,
+    ProductByDifferences,
+)
+from hw1.curvature.estimate import (
+    Estimate,
+    Share,
+)
+from hw1.curvature.exact import (
+    spectrum,
+)
+from hw1.curvature.fisher import (
+    EmpiricalFisher,
+    McFisher,
+)
+from hw1.curvature.lanczos import (
+    Density,
+    Eigenpairs,
+    extreme_eigenpairs,
+    spectral_density,
+)
 from hw1.curvature.minimal_ratio import (
     CRITICAL,
     LADDER,
@@ -29,20 +64,48 @@ from hw1.curvature.minimal_ratio import (
     quadrature_ratio,
     sampled_ratio,
 )
-from hw1.curvature.operators import Dense, GaussNewton, Hessian, Operator
-from hw1.curvature.trace import hutchinson_trace, hutchpp_trace
-from hw1.risk.dense import dense_hessian
-from hw1.risk.empirical import EmpiricalRisk
-from hw1.risk.first_order import GradientNoise, gradient_noise, per_example_gradients
-from hw1.risk.jacobian import Jacobian
-from hw1.risk.many import FunctionRisk, OneByOne, batched
-from hw1.risk.protocol import BatchedRisk
+from hw1.curvature.operators import (
+    Dense,
+    GaussNewton,
+    Hessian,
+    Operator,
+)
+from hw1.curvature.trace import (
+    hutchinson_trace,
+    hutchpp_trace,
+)
+from hw1.curvature.xtrace import (
+    xtrace,
+)
+from hw1.risk.dense import (
+    dense_hessian,
+)
+from hw1.risk.empirical import (
+    EmpiricalRisk,
+)
+from hw1.risk.first_order import (
+    GradientNoise,
+    gradient_noise,
+    per_example_gradients,
+)
+from hw1.risk.jacobian import (
+    Jacobian,
+)
+from hw1.risk.many import (
+    FunctionRisk,
+    OneByOne,
+    batched,
+)
+from hw1.risk.protocol import (
+    BatchedRisk,
+)
 
 __all__ = [
     "CRITICAL",
     "LADDER",
     "Algebra",
     "BatchedRisk",
+    "Checkpoint",
     "Combination",
     "CriticalPoint",
     "CriticalPoints",
@@ -60,12 +123,15 @@ __all__ = [
     "Hessian",
     "HessianByDifferences",
     "Jacobian",
+    "LogDensity",
     "McFisher",
     "Method",
     "OneByOne",
     "Operator",
     "ProductByDifferences",
+    "Progress",
     "Ratio",
+    "Share",
     "Wrapped",
     "as_operator",
     "batched",
@@ -87,4 +153,5 @@ __all__ = [
     "spectral_density",
     "spectrum",
     "xdiag",
+    "xtrace",
 ]

@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from hw1.curvature.estimate import Estimate, check_probes
+from hw1.curvature.checkpoint import Checkpoint, Keeper, Progress, State, digest
+from hw1.curvature.density import Density
+from hw1.curvature.estimate import check_probes
 from hw1.curvature.operators import Operator
 
 Which = Literal["largest", "smallest", "both"]
 BASIS_BYTES = 2**29  # the basis may take 512 MiB; more vectors mean fewer restarts
 SLICE = 2**20  # columns of the basis rotated at a time
 MIXED = 1.0  # length of the random vector that is added to a start vector of length 1
+HIDDEN = 0.05  # probability that a random start hid an eigenvalue at three times the tolerance, at most,
+APART = 0.03  # of max|lambda|, or at so much: a residual below it takes steps enough to see what is nearer
 
 
 @dataclass(frozen=True)
@@ -40,46 +46,6 @@ class Eigenpairs:
     products: int
 
 
-@dataclass(frozen=True)
-class Density:
-    """Spectral density by stochastic Lanczos quadrature: probe i's rule is sum_j weights[i, j] delta(nodes[i, j]).
-
-    Attributes:
-        nodes: Ritz values, [probes, steps], float64.
-        weights: their weights, [probes, steps]; each row sums to 1. A row that ended early is filled with weight 0.
-        size: P, the size of the operator.
-    """
-
-    nodes: Tensor
-    weights: Tensor
-    size: int
-
-    def evaluate(self, grid: Tensor, sigma: float) -> Tensor:
-        """The density on a grid [G], each node widened to a Gaussian of standard deviation sigma > 0; it sums to 1.
-
-        Raises:
-            ValueError: sigma is not positive.
-        """
-        if not sigma > 0:
-            raise ValueError(f"sigma: got {sigma}, expected a positive width, in the unit of the eigenvalues")
-        z = (grid.to(self.nodes)[:, None] - self.nodes.reshape(-1)) / sigma  # [G, probes * steps]
-        bumps = torch.exp(-0.5 * z.square()) / (sigma * math.sqrt(2 * math.pi))
-        return bumps @ self.weights.reshape(-1) / len(self.nodes)
-
-    def mass(self, lo: float, hi: float) -> Estimate:
-        """Share of the spectrum in the closed interval [lo, hi], with its standard error over probes.
-
-        The error does not cover the quadrature's own resolution: a node's weight falls on one side of a bound that
-        cuts through an unresolved cluster.
-        """
-        inside = (self.nodes >= lo) & (self.nodes <= hi)
-        return Estimate.of((self.weights * inside).sum(1))
-
-    def moment(self, n: int) -> Estimate:
-        """tr(A^n) / P, with its standard error over probes; exact quadrature up to n = 2 steps - 1."""
-        return Estimate.of((self.weights * self.nodes**n).sum(1))
-
-
 def extreme_eigenpairs(
     op: Operator,
     k: int,
@@ -90,12 +56,15 @@ def extreme_eigenpairs(
     start: Tensor | None = None,
     basis_size: int | None = None,
     max_products: int | None = None,
+    checkpoint: Checkpoint | Path | str | None = None,
+    progress: Callable[[Progress], object] | None = None,
 ) -> Eigenpairs:
     """The k eigenpairs at the ends of a symmetric operator's spectrum, to a given residual.
 
     Lanczos with full reorthogonalisation (twice: Parlett 1998, section 6.9) and thick restarts (Wu & Simon 2000). One
     start vector meets only one eigenvector of a repeated eigenvalue, so for k > 1 the search goes on from fresh random
-    directions until one of them adds nothing to the k.
+    directions until one of them adds nothing to the k. For k = 1 it goes on until an unseen eigenvalue beyond the
+    value, by three times the tolerance and 3% of max|lambda|, would take a start vector as unfit as one in twenty.
 
     Args:
         op: the operator.
@@ -109,15 +78,19 @@ def extreme_eigenpairs(
             kinds of spectra, a start near the eigenvector saved 20% (tol = 1e-4) to 45% (1e-2) of the products; one at
             the exact second eigenvector, the worst there is, hid the first in 2 to 5% of the searches.
         basis_size: vectors kept before a restart; unless said, as many as fit 512 MiB, between 2 k + 10 and 300.
-        max_products: give up after so many; unless said, 1,000 + 20 k.
+        max_products: give up after so many, at least k; unless said, 1,000 + 20 k.
+        checkpoint: a file, or a `Checkpoint`, from which the same call goes on where it was stopped, to the same bits;
+            it is written now and then, and when an exception or Ctrl-C ends the call. One product more, at the
+            beginning of each call, tells whether the operator is the same; it is not counted.
+        progress: called after each product; what it raises stops the search.
 
     Returns:
         The pairs, with measured residuals. If they stay above the tolerance (too few products, or rounding in float32),
         a warning says so.
 
     Raises:
-        ValueError: k is below 1 or above P, `which` is unknown, `start` is not a finite vector [P] other than zero, or
-            a product is not finite.
+        ValueError: k is below 1 or above P, `which` is unknown, `start` is not a finite vector [P] other than zero,
+            fewer than k products are allowed, a product is not finite, or the checkpoint is of something else.
 
     Example:
         >>> from hw1.curvature.operators import Dense
@@ -140,54 +113,29 @@ def extreme_eigenpairs(
         basis_size = max(2 * k + 10, min(300, BASIS_BYTES // bytes_each))
     basis_size = min(op.size, max(basis_size, 2 * k + 10))
     budget = 1000 + 20 * k if max_products is None else max_products
+    if budget < k:
+        raise ValueError(f"max_products: got {budget}, expected at least {k}, the number of pairs")
 
-    search = _Search(op, basis_size, generator, start)
-    before: Tensor | None = (
-        None  # the wanted values when the search last went on from a fresh direction, and since when
-    )
-    since = 0
-    # A random vector meets an outlier with 1/sqrt(P) of its length: so many steps make it stand out (Kuczynski &
-    # Wozniakowski 1992: the error falls with m / ln P).
-    least = math.ceil(math.log(op.size)) + 3
-    while search.products < budget:
-        search.step()
-        complete = search.count == op.size
-        if search.count < k or not (complete or search.worth_a_look()):
-            continue
-        values, vectors, residuals = search.ritz()
+    settings: dict[str, Any] = {"k": k, "which": which, "tol": tol, "basis_size": basis_size, "max_products": budget}
+    settings |= {"start": None if start is None else digest(start)}
+    keeper = Keeper(checkpoint, "eigenpairs", op, settings, generator)
+    search = _Search(op, basis_size, generator, start, keeper.load())
+    with keeper.leaving(search.state):
+        # A resumed search looks again at what it was stopped before it had looked at.
+        while (search.looked or not _settled(search, top, bottom, tol)) and search.products < budget:
+            search.step()
+            if progress is not None:
+                progress(Progress(search.products, budget + k, search.residual))
+            keeper.after_product(search.products, search.whole_state)
+        values, vectors, _ = search.ritz()
         wanted = _ends(len(values), top, bottom)
-        slack = tol * values.abs().max().item()
-        if complete:
-            break
-        # Residuals that a fresh direction leaves behind add up, in squares: a quarter leaves room for 15 of them.
-        if residuals[wanted].max().item() <= slack / (1 if k == 1 else 4):
-            if k == 1:
-                break
-            if before is None:
-                before, since = values[wanted], search.products
-                search.restart(vectors[:, wanted], before, fresh=True)
-                continue
-            if search.products - since >= least and _nothing_else(values, residuals, top, bottom, slack):
-                if (values[wanted] - before).abs().max().item() <= slack:
-                    break
-                before, since = values[wanted], search.products
-                search.restart(vectors[:, wanted], before, fresh=True)
-                continue
-        if search.count == basis_size:  # keep half again as many as wanted, at the same ends
-            more = [count + count // 2 + 3 if count else 0 for count in (top, bottom)]
-            keep = _ends(len(values), *more)
-            search.restart(vectors[:, keep], values[keep], fresh=False)
-    values, vectors, _ = search.ritz()
-    wanted = _ends(len(values), top, bottom)
-    if which == "smallest":
-        wanted = wanted.flip(0)
-    found = values[wanted]
-    search.restart(vectors[:, wanted], found, fresh=False)
-    basis = search.basis[: len(wanted)].clone()  # [k, P]; the other directions are not needed any more
-    search.basis = basis
-    residuals = torch.tensor(
-        [(op.matvec(v) - value * v).norm().item() for v, value in zip(basis, found.tolist(), strict=True)]
-    ).double()
+        if which == "smallest":
+            wanted = wanted.flip(0)
+        found = values[wanted]
+        basis = search.rotated(vectors[:, wanted])  # [k, P]
+        residuals = torch.tensor(
+            [(op.matvec(v) - value * v).norm().item() for v, value in zip(basis, found.tolist(), strict=True)]
+        ).double()
     scale = values.abs().max().item()
     if residuals.max().item() > tol * scale:
         warnings.warn(
@@ -197,6 +145,45 @@ def extreme_eigenpairs(
             stacklevel=2,
         )
     return Eigenpairs(found, basis.T, residuals, search.products + k)
+
+
+def _settled(search: _Search, top: int, bottom: int, tol: float) -> bool:
+    """Whether the wanted pairs are found; if not, restart where it is time."""
+    k = top + bottom
+    complete = search.count == search.op.size
+    if search.count < k or not (complete or search.worth_a_look()):
+        search.looked = True
+        return False
+    values, vectors, residuals = search.ritz()
+    if complete:
+        return True
+    wanted = _ends(len(values), top, bottom)
+    scale = values.abs().max().item()
+    slack = tol * scale
+    worst = residuals[wanted].max().item()
+    search.residual = worst / max(scale, 1e-300)
+    # A random vector meets an outlier with 1/sqrt(P) of its length: so many steps make it stand out (Kuczynski &
+    # Wozniakowski 1992: the error falls with m / ln P).
+    least = math.ceil(math.log(search.op.size)) + 3
+    if k == 1:
+        if worst <= slack and search.hidden(values, vectors, top == 1, max(3 * slack, APART * scale)) <= HIDDEN:
+            return True
+    # Residuals that a fresh direction leaves behind add up, in squares: a quarter leaves room for 15 of them.
+    elif worst <= slack / 4:
+        known = search.products - search.since >= least and _nothing_else(values, residuals, top, bottom, slack)
+        before = search.before
+        # What moves by no more than a residual still drifts, where eigenvalues are spread over many decades.
+        if before is not None and known and (values[wanted] - before).abs().max().item() <= slack / 10:
+            return True
+        if before is None or known:
+            search.confirm(vectors[:, wanted], values[wanted])
+            return False
+    if search.count == search.most:  # keep half again as many as wanted, at the same ends
+        more = [count + count // 2 + 3 if count else 0 for count in (top, bottom)]
+        keep = _ends(len(values), *more)
+        search.restart(vectors[:, keep], values[keep])
+    search.looked = True
+    return False
 
 
 def _ends(count: int, top: int, bottom: int) -> Tensor:
@@ -224,43 +211,87 @@ class _Search:
 
     The projected matrix is filled with the coefficients of the orthogonalisation itself, so that it stays right after a
     restart (Ritz vectors as basis) and after a fresh direction, where it is no longer tridiagonal.
+
+    It is stopped and resumed between steps. What a step has written when it is interrupted lies beyond the m.
     """
 
-    def __init__(self, op: Operator, basis_size: int, generator: torch.Generator, start: Tensor | None) -> None:
+    def __init__(
+        self,
+        op: Operator,
+        basis_size: int,
+        generator: torch.Generator,
+        start: Tensor | None,
+        resumed: State | None,
+    ) -> None:
         self.op = op
         self.generator = generator
+        self.most = basis_size
         self.basis = torch.empty(basis_size + 1, op.size, dtype=op.dtype, device=op.device)  # last: the next direction
         self.projected = torch.zeros(basis_size, basis_size, dtype=torch.float64)
+        self.before: Tensor | None = None  # the wanted values when the search last went on from a fresh direction,
+        self.since = 0  # and the products until then
         self.count = 0  # m, directions whose product is known
         self.beta = 0.0  # length of the part of the last product outside the basis
         self.products = 0
         self.scale = 0.0
+        self.residual = math.nan
+        self.looked = True  # whether the last step has been judged
+        self.whole = True  # whether basis, coefficients and numbers belong together
+        self.fitness = 1.0 if start is None else 1 / (1 + MIXED**2)  # how much of the start vector is random
+        if resumed is not None:
+            self._resume(*resumed)
+            return
         self._fresh_direction(0)
         if start is not None:
             vector = start.detach().to(self.basis)
             vector = vector / vector.norm() + MIXED * self.basis[0]
             self.basis[0] = vector / vector.norm()
+        self.random = generator.get_state()
+
+    def whole_state(self) -> State:
+        """What a checkpoint holds."""
+        m = self.count
+        tensors = {"basis": self.basis[: m + 1], "projected": self.projected[:m, :m], "generator": self.random}
+        if self.before is not None:
+            tensors["before"] = self.before
+        names = ("count", "beta", "products", "scale", "since", "residual", "looked")
+        return tensors, {name: getattr(self, name) for name in names}
+
+    def state(self) -> State | None:
+        """The same; None in the middle of a change."""
+        return self.whole_state() if self.whole else None
+
+    def _resume(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        for name, number in numbers.items():
+            setattr(self, name, number)
+        self.basis[: self.count + 1] = tensors["basis"]
+        self.projected[: self.count, : self.count] = tensors["projected"]
+        self.before = tensors.get("before")
+        self.random = self.generator.get_state()
 
     def step(self) -> None:
         """One product; the basis grows by one direction."""
         m = self.count
         product = self.op.matvec(self.basis[m])
-        self.products += 1
-        inside, self.beta = _orthogonalise(product, self.basis[: m + 1])
-        if not math.isfinite(self.beta):
+        inside, beta = _orthogonalise(product, self.basis[: m + 1])
+        if not math.isfinite(beta):
             raise ValueError("op: got a product that is not finite, expected finite ones: does the loss overflow?")
         self.projected[m, : m + 1] = self.projected[: m + 1, m] = inside.double().cpu()
-        self.scale = max(self.scale, self.beta, self.projected[m, : m + 1].norm().item())
-        self.count = m + 1
-        if self.beta > _breakdown(self.op) * self.scale:
-            self.basis[m + 1] = product / self.beta
+        scale = max(self.scale, beta, self.projected[m, : m + 1].norm().item())
+        if beta > _breakdown(self.op) * scale:
+            self.basis[m + 1] = product / beta
         else:  # an invariant subspace: what is outside is met only from a new direction
-            self.beta = 0.0
+            beta = 0.0
             self._fresh_direction(m + 1)
+        self.whole = False
+        self.count, self.beta, self.scale = m + 1, beta, scale
+        self.products += 1
+        self.random, self.looked = self.generator.get_state(), False
+        self.whole = True
 
     def worth_a_look(self) -> bool:
         """Whether to solve the small problem now: always while it is small, or before a restart."""
-        return self.count % max(1, self.count // 16) == 0 or self.count == len(self.projected)
+        return self.count % max(1, self.count // 16) == 0 or self.count == self.most
 
     def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
         """Ritz values [m] ascending, their coordinates in the basis [m, m], and residuals [m]."""
@@ -268,10 +299,49 @@ class _Search:
         values, vectors = torch.linalg.eigh(self.projected[:m, :m])
         return values, vectors, self.beta * vectors[-1].abs()
 
-    def restart(self, vectors: Tensor, values: Tensor, *, fresh: bool) -> None:
-        """Keep the Ritz vectors with these coordinates [m, r]; go on from the residual, or from a fresh direction."""
+    def hidden(self, values: Tensor, vectors: Tensor, top: bool, distance: float) -> float:
+        """Probability of a start vector in which an eigenvalue so far beyond the last Ritz value is not seen, at most.
+
+        Its share of the start vector is at most the weight of a node there, in the rule of one more node (`Density`).
+        A random vector's share of a direction is below w with probability sqrt(2 w P / pi). 0 after a restart, which
+        comes after more steps than it takes.
+        """
+        if self.products > self.count:
+            return 0.0
+        end = values[-1] + distance if top else values[0] - distance
+        last = self.beta * vectors[-1] / (values - end)
+        weight = (vectors[0] * last).sum().square() / (1 + last.square().sum())
+        return math.sqrt(2 * weight.item() / self.fitness * self.op.size / math.pi)
+
+    def rotated(self, vectors: Tensor) -> Tensor:
+        """The Ritz vectors with these coordinates [m, r], as rows [r, P]."""
         m, kept = vectors.shape
-        following = self.basis[m].clone()
+        found = torch.empty(kept, self.op.size, dtype=self.op.dtype, device=self.op.device)
+        rotation = vectors.T.to(self.basis)
+        for first in range(0, self.op.size, SLICE):
+            last = first + SLICE
+            found[:, first:last] = rotation @ self.basis[:m, first:last]
+        return found
+
+    def restart(self, vectors: Tensor, values: Tensor) -> None:
+        """Keep the Ritz vectors with these coordinates [m, r], and go on from the residual."""
+        following = self.basis[self.count].clone()
+        self.whole = False
+        self._keep(vectors, values)
+        self.basis[self.count] = following
+        self.whole = True
+
+    def confirm(self, vectors: Tensor, values: Tensor) -> None:
+        """Keep the wanted pairs, and go on from a fresh direction, to see whether it finds others."""
+        self.whole = False
+        self._keep(vectors, values)
+        self._fresh_direction(self.count)
+        self.before, self.since = values, self.products
+        self.random = self.generator.get_state()
+        self.whole = True
+
+    def _keep(self, vectors: Tensor, values: Tensor) -> None:
+        m, kept = vectors.shape
         rotation = vectors.T.to(self.basis)
         for first in range(0, self.op.size, SLICE):  # in place
             last = first + SLICE
@@ -279,10 +349,7 @@ class _Search:
         self.projected.zero_()
         self.projected[:kept, :kept] = torch.diag(values)
         self.count = kept
-        if fresh:
-            self._fresh_direction(kept)
-        else:
-            self.basis[kept] = following
+        self.looked = True
 
     def _fresh_direction(self, m: int) -> None:
         """A random unit vector orthogonal to the first m, as number m."""
@@ -319,7 +386,15 @@ def rademacher(op: Operator, count: int, generator: torch.Generator) -> Tensor:
     return (2 * signs - 1).to(op.device, op.dtype)
 
 
-def spectral_density(op: Operator, *, probes: int = 10, steps: int = 80, generator: torch.Generator) -> Density:
+def spectral_density(
+    op: Operator,
+    *,
+    probes: int = 10,
+    steps: int = 80,
+    generator: torch.Generator,
+    checkpoint: Checkpoint | Path | str | None = None,
+    progress: Callable[[Progress], object] | None = None,
+) -> Density:
     """Density of the eigenvalues by stochastic Lanczos quadrature (Ubaru, Chen & Saad 2017; Ghorbani et al. 2019).
 
     Each probe is a vector of random signs over sqrt(P); its Lanczos matrix's eigenvalues are the nodes, the squared
@@ -330,9 +405,12 @@ def spectral_density(op: Operator, *, probes: int = 10, steps: int = 80, generat
         probes: independent start vectors, at least 2; errors fall as 1/sqrt(probes).
         steps: Lanczos steps a probe (at most P are taken); 80 to 90 resolve the densities of Ghorbani et al. 2019.
         generator: for the probes.
+        checkpoint: as in `extreme_eigenpairs`.
+        progress: as there.
 
     Raises:
-        ValueError: fewer than 2 probes, fewer than 1 step, or a product that is not finite.
+        ValueError: fewer than 2 probes, fewer than 1 step, a product that is not finite, or a checkpoint of something
+            else.
 
     Example:
         >>> from hw1.curvature.operators import Dense
@@ -345,38 +423,96 @@ def spectral_density(op: Operator, *, probes: int = 10, steps: int = 80, generat
     if steps < 1:
         raise ValueError(f"steps: got {steps}, expected at least 1")
     steps = min(steps, op.size)
-    nodes, weights = torch.zeros(2, probes, steps, dtype=torch.float64)
-    basis = torch.empty(steps, op.size, dtype=op.dtype, device=op.device)
-    for probe in range(probes):
-        values, shares = _quadrature(op, rademacher(op, 1, generator)[:, 0], basis)
-        nodes[probe] = values[-1]  # filled up at the largest node, with weight 0
-        nodes[probe, : len(values)], weights[probe, : len(values)] = values, shares
-    return Density(nodes, weights, op.size)
+    keeper = Keeper(checkpoint, "density", op, {"probes": probes, "steps": steps}, generator)
+    rules = _Rules(op, probes, steps, generator, keeper.load())
+    with keeper.leaving(rules.state):
+        while rules.probe < probes:
+            rules.step()
+            if progress is not None:
+                progress(Progress(rules.products, probes * steps, math.nan))
+            keeper.after_product(rules.products, rules.whole_state)
+    return Density(rules.nodes, rules.weights, op.size, rules.residuals)
 
 
-def _quadrature(op: Operator, start: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes and weights [m] of one start vector [P]; m = len(basis), or less where its Krylov space ends."""
-    diagonal: list[float] = []
-    beside: list[float] = []
-    scale = 0.0
-    direction = start / start.norm()
-    for m in range(len(basis)):
-        basis[m] = direction
-        product = op.matvec(direction).clone()
-        coefficients, beta = _orthogonalise(product, basis[: m + 1])
+class _Rules:
+    """The quadrature rules of several probes, one after another; stopped and resumed between steps."""
+
+    def __init__(
+        self, op: Operator, probes: int, steps: int, generator: torch.Generator, resumed: State | None
+    ) -> None:
+        self.op = op
+        self.generator = generator
+        self.nodes, self.weights, self.residuals = torch.zeros(3, probes, steps, dtype=torch.float64)
+        self.basis = torch.empty(steps, op.size, dtype=op.dtype, device=op.device)
+        self.diagonal: list[float] = []  # of the present probe's Jacobi matrix,
+        self.beside: list[float] = []  # and what stands beside it, with the length of the last remainder
+        self.scale = 0.0
+        self.probe = 0
+        self.products = 0
+        self.whole = True
+        if resumed is None:
+            self._begin()
+        else:
+            self._resume(*resumed)
+
+    def whole_state(self) -> State:
+        """What a checkpoint holds."""
+        done = {name: getattr(self, name)[: self.probe] for name in ("nodes", "weights", "residuals")}
+        tensors = {"basis": self.basis[: len(self.diagonal)], "direction": self.direction, "generator": self.random}
+        names = ("diagonal", "beside", "scale", "probe", "products")
+        return done | tensors, {name: getattr(self, name) for name in names}
+
+    def state(self) -> State | None:
+        """The same; None in the middle of a change."""
+        return self.whole_state() if self.whole else None
+
+    def _resume(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        for name, number in numbers.items():
+            setattr(self, name, number)
+        for name in ("nodes", "weights", "residuals"):
+            getattr(self, name)[: self.probe] = tensors[name]
+        self.basis[: len(self.diagonal)] = tensors["basis"]
+        self.direction = tensors["direction"].to(self.basis)
+        self.random = self.generator.get_state()
+
+    def _begin(self) -> None:
+        start = rademacher(self.op, 1, self.generator)[:, 0]
+        self.direction = start / start.norm()
+        self.diagonal, self.beside, self.scale = [], [], 0.0
+        self.random = self.generator.get_state()
+
+    def step(self) -> None:
+        """One product."""
+        m = len(self.diagonal)
+        self.basis[m] = self.direction
+        product = self.op.matvec(self.direction).clone()
+        coefficients, beta = _orthogonalise(product, self.basis[: m + 1])
         if not math.isfinite(beta):
             raise ValueError("op: got a product that is not finite, expected finite ones: does the loss overflow?")
-        diagonal.append(coefficients[m].item())
-        scale = max(scale, beta, abs(diagonal[-1]))
-        if beta <= _breakdown(op) * scale:
-            break
-        beside.append(beta)
-        direction = product / beta
-    m = len(diagonal)
-    beside = beside[: m - 1]
-    matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    if beside:
-        off = torch.tensor(beside, dtype=torch.float64)
-        matrix += torch.diag(off, 1) + torch.diag(off, -1)
-    values, vectors = torch.linalg.eigh(matrix)
-    return values, vectors[0].square()
+        entry = coefficients[m].item()
+        scale = max(self.scale, beta, abs(entry))
+        ended = beta <= _breakdown(self.op) * scale or m + 1 == self.op.size
+        following = product / beta if beta > 0 else product
+        self.whole = False
+        self.direction, self.scale = following, scale
+        self.diagonal.append(entry)
+        self.beside.append(0.0 if ended else beta)
+        self.products += 1
+        if ended or m + 1 == len(self.basis):
+            self._rule()
+            self.probe += 1
+            if self.probe < len(self.nodes):
+                self._begin()
+        self.whole = True
+
+    def _rule(self) -> None:
+        """Nodes, weights and residuals of the probe that ends."""
+        m = len(self.diagonal)
+        matrix = torch.diag(torch.tensor(self.diagonal, dtype=torch.float64))
+        if m > 1:
+            off = torch.tensor(self.beside[:-1], dtype=torch.float64)
+            matrix += torch.diag(off, 1) + torch.diag(off, -1)
+        values, vectors = torch.linalg.eigh(matrix)
+        self.nodes[self.probe] = values[-1]  # filled up at the largest node, with weight 0
+        self.nodes[self.probe, :m], self.weights[self.probe, :m] = values, vectors[0].square()
+        self.residuals[self.probe, :m] = self.beside[-1] * vectors[-1] * vectors[0].sign()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hw1.curvature.estimate import Estimate
+from hw1.curvature.estimate import Share
 from hw1.curvature.lanczos import spectral_density
 from hw1.curvature.operators import GaussNewton, Operator
 
@@ -39,11 +39,11 @@ class Ratio:
 
 @dataclass(frozen=True)
 class EstimatedRatio:
-    """The same shares, estimated, each with its standard error."""
+    """The same shares, estimated, each with its standard error and the quadrature's resolution (`Density.mass`)."""
 
-    positive: Estimate
-    zero: Estimate
-    negative: Estimate
+    positive: Share
+    zero: Share
+    negative: Share
     tolerance: float
 
 
@@ -106,7 +106,8 @@ def quadrature_ratio(
     Args:
         op: the Hessian.
         probes: start vectors, at least 2.
-        steps: Lanczos steps a probe; they must resolve the eigenvalues near the tolerance.
+        steps: Lanczos steps a probe; how well they resolve the eigenvalues near the tolerance is each share's
+            `resolution`, which falls with more of them.
         generator: for the start vectors.
         tolerances: tau / max|lambda|, with max|lambda| the largest node.
 
@@ -125,16 +126,16 @@ def quadrature_ratio(
     largest = density.nodes.abs().max().item()
 
     def at(tau: float) -> EstimatedRatio:
-        masks = (density.nodes > tau, density.nodes.abs() <= tau, density.nodes < -tau)
-        positive, zero, negative = (Estimate.of((density.weights * mask).sum(1)) for mask in masks)
-        return EstimatedRatio(positive, zero, negative, tau)
+        above = math.nextafter(tau, math.inf)  # what lies at the tolerance is zero
+        shares = density.mass(above, math.inf), density.mass(-tau, tau), density.mass(-math.inf, -above)
+        return EstimatedRatio(*shares, tau)
 
     return tuple(at(step * largest) for step in tolerances)
 
 
 def sampled_ratio(
     risk: Callable[[Tensor], Tensor], theta: Tensor, radius: float, samples: int, generator: torch.Generator
-) -> Estimate:
+) -> Share:
     """Share of neighbours with a higher loss, among points drawn uniformly on the sphere around theta.
 
     Not the share of positive eigenvalues: diag(1, 1, -1) has 2/3 of those, and 1/sqrt 2 of its neighbours are higher.
@@ -149,8 +150,7 @@ def sampled_ratio(
         generator: for the directions.
 
     Returns:
-        The share, with the binomial standard error; it is taken at (successes + 1) / (samples + 2), so that it is not
-        zero where all samples agree.
+        The share, with the binomial standard error and interval.
 
     Raises:
         ValueError: the radius or the number of samples is not positive.
@@ -172,8 +172,7 @@ def sampled_ratio(
         directions = torch.randn(shape, dtype=torch.float64, generator=generator, device=generator.device)
         steps = directions * (radius / directions.norm(dim=1, keepdim=True))
         higher += int((risk(theta + steps.to(theta)) > center).sum())
-    likely = (higher + 1) / (samples + 2)
-    return Estimate(higher / samples, math.sqrt(likely * (1 - likely) / samples))
+    return Share(higher / samples, samples)
 
 
 def refuse_gauss_newton(op: Operator) -> None:

@@ -32,8 +32,8 @@ class MinimalRatio(Measure):
     budget; see `hw1.curvature.find_critical_points`; "not finite" where the member's weights or loss are not, and then
     all numbers are NaN), `positive`, `zero`, `negative` and their `tolerance`, and both at
     the ladder, `positive@<tol / max|lambda|>`; by quadrature (`estimator`) at tau / max|lambda| = 1e-1, 1e-2 and 1e-3,
-    the middle one without a suffix, each with its standard error (`positive_error`); `sampled`, the share of neighbours
-    with a higher loss, and `sampled_error`; `largest`, `smallest` (eigenvalues), `nonzero` (number outside the
+    the middle one without a suffix, each with its error (`positive_error`, the standard error and the quadrature's
+    resolution); `sampled`, the share of neighbours with a higher loss, and `sampled_error`; `largest`, `smallest` (eigenvalues), `nonzero` (number outside the
     tolerance), `max_weight`, `constant` (predictions that do not depend on the input).
 
     Args:
@@ -50,7 +50,7 @@ class MinimalRatio(Measure):
         ValueError: a value is out of range.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     columns: ClassVar[Mapping[str, Column]] = {
         "minimal_ratio/positive": Column("share of eigenvalues > tolerance"),
         "minimal_ratio/zero": Column("share of eigenvalues within ± tolerance"),

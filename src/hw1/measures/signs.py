@@ -128,10 +128,10 @@ def _by_quadrature(
         "tolerance": middle.tolerance,
     }
     for name in ("positive", "zero", "negative"):
-        row |= {name: getattr(middle, name).value, f"{name}_error": getattr(middle, name).standard_error}
+        row |= {name: getattr(middle, name).value, f"{name}_error": getattr(middle, name).error}
         for step, rung in zip(TOLERANCES, rungs, strict=True):
             share = getattr(rung, name)
-            row |= {f"{name}@{step:.0e}": share.value, f"{name}_error@{step:.0e}": share.standard_error}
+            row |= {f"{name}@{step:.0e}": share.value, f"{name}_error@{step:.0e}": share.error}
     return row
 
 
