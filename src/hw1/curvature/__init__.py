@@ -49,7 +49,6 @@ from hw1.curvature.fisher import (
     McFisher,
 )
 from hw1.curvature.lanczos import (
-    Density,
     Eigenpairs,
     extreme_eigenpairs,
     spectral_density,

@@ -17,7 +17,7 @@ from hw1.curvature.algebra import Algebra
 from hw1.kinds import loss_of
 from hw1.risk.empirical import EmpiricalRisk
 from hw1.risk.examples import close
-from hw1.risk.first_order import per_example_gradients, reduction_of, require_examples
+from hw1.risk.first_order import per_example_gradients, require_examples
 from hw1.risk.guard import twice_differentiable
 from hw1.risk.jacobian import Jacobian, Linearised
 
@@ -74,7 +74,7 @@ class EmpiricalFisher(_OfSlopes, Algebra):
         """F v: [P] -> [P], or [P, k] -> [P, k]."""
         loss = self.risk.loss
         assert loss is not None
-        mean = reduction_of(self.risk) == "mean"
+        mean = self.risk.reduction == "mean"
 
         def middle(_: int, chunk: Linearised, pushed: Tensor) -> Tensor:
             slopes = chunk.slopes(loss, chunk.targets) * (len(chunk.outputs) if mean else 1)  # s_n, [B, C...]
@@ -88,7 +88,7 @@ class EmpiricalFisher(_OfSlopes, Algebra):
         total = torch.zeros_like(self.theta)
         for rows in per_example_gradients(self.risk, self.theta):
             total += rows.square().sum(0)
-        return total / self.risk.size if reduction_of(self.risk) == "mean" else total
+        return total / self.risk.size if self.risk.reduction == "mean" else total
 
     def block(self, *names: str) -> EmpiricalFisher:
         """The diagonal block of some parameters (names or prefixes)."""
@@ -142,7 +142,7 @@ class McFisher(_OfSlopes, Algebra):
                 terms += self.targets[-1][0].numel()
         assert found is not None
         self.likelihood: Likelihood = found
-        self._scale = 1 / (samples * (terms if reduction_of(risk) == "mean" else 1))
+        self._scale = 1 / (samples * (terms if risk.reduction == "mean" else 1))
 
     def matvec(self, v: Tensor) -> Tensor:
         """F v: [P] -> [P], or [P, k] -> [P, k]."""
@@ -215,7 +215,7 @@ def _likelihood(risk: EmpiricalRisk, outputs: Tensor, generator: torch.Generator
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", message="Using a target size")  # broadcasting is no term a target
                 targets = model.draw(outputs, generator)
-                expected = model.loss(outputs, targets, reduction=reduction_of(risk))
+                expected = model.loss(outputs, targets, reduction=risk.reduction)
                 assert risk.loss is not None
                 value = risk.loss(outputs, targets)
         except (RuntimeError, ValueError, IndexError, TypeError, UserWarning):

@@ -103,14 +103,14 @@ def stands(risk: EmpiricalRisk, form: LayerwiseRisk, thetas: Tensor) -> bool:
 def _same_outputs(risk: EmpiricalRisk, form: LayerwiseRisk, members: Tensor) -> list[bool | None]:
     """Whether the form's outputs are the module's and their loss a mean; None where they are not finite."""
     same: list[bool | None] = [True] * len(members)
-    with twice_differentiable(members.device, risk.module), torch.no_grad():
+    with twice_differentiable(members.device, risk.module, risk.precision), torch.no_grad():
         for few, inputs, y in form.chunks(members):
             x = inputs.clone()  # a first layer may work in place
             theirs, parameters = form.outputs_of(members[few], inputs), risk.space.unflatten(members[few])
             if len(theirs) > 1:
-                ours = torch.vmap(risk._outputs, (0, None))(parameters, x)
+                ours = torch.vmap(risk._outputs_with, (0, None))(parameters, x)
             else:
-                ours = risk._outputs({name: tensor[0] for name, tensor in parameters.items()}, x)[None]
+                ours = risk._outputs_with({name: tensor[0] for name, tensor in parameters.items()}, x)[None]
             for number, (own, other) in enumerate(zip(ours, theirs, strict=True), few.start):
                 if not own.isfinite().all() and not other.isfinite().all():
                     same[number] = None

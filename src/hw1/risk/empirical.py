@@ -489,6 +489,16 @@ class EmpiricalRisk:
         plain = self.precision == "ieee" and not self._ways.float32
         return value if plain or not isinstance(value, Tensor) else value.to(like.dtype)
 
+    def _outputs_with(self, leaves: dict[str, Tensor], inputs: Any) -> Any:
+        """Outputs at these leaves, for a forward alone."""
+        with self._placed(leaves) as point:
+            return self._outputs(point, inputs)
+
+    def _loss_with(self, leaves: dict[str, Tensor], batch: Any) -> Tensor:
+        """The loss of a batch at these leaves, for a forward alone."""
+        with self._placed(leaves) as point:
+            return self._loss_of(point, batch)
+
     def _evaluate(self, network: nn.Module, batch: Any) -> tuple[Tensor | None, Tensor]:
         """Outputs, where there are some, and the mean loss of a batch, with the network's own parameters."""
         point = Point(dict(network.named_parameters()), network)

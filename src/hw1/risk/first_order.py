@@ -100,11 +100,6 @@ def gradient_noise(risk: EmpiricalRisk, theta: Tensor) -> GradientNoise:
 # --- what is asked of the risk
 
 
-def reduction_of(risk: EmpiricalRisk) -> str:
-    """Whether R is the "mean" of the examples' losses or their "sum"."""
-    return getattr(risk, "reduction", "mean")
-
-
 def require_pairs(risk: EmpiricalRisk, what: str) -> Callable[[Any, Any], Tensor]:
     """The loss (outputs, targets) -> [].
 
@@ -138,7 +133,7 @@ def require_order(risk: EmpiricalRisk, theta: Tensor) -> None:
     Raises:
         ValueError: two passes give other chunks.
     """
-    with twice_differentiable(theta.device, risk.module), torch.no_grad():
+    with twice_differentiable(theta.device, risk.module, risk.precision), torch.no_grad():
         one, two = ([_mark(batch) for batch, _ in risk.examples.chunks(theta)] for _ in range(2))
         same = len(one) == len(two) and all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     if not same:
@@ -164,13 +159,13 @@ def _rows(risk: EmpiricalRisk, theta: Tensor) -> Iterator[Tensor]:
     few = max(1, ROWS_NUMBERS // risk.space.size)
     by_vmap = True
     while True:
-        with twice_differentiable(theta.device, risk.module):
+        with twice_differentiable(theta.device, risk.module, risk.precision):
             step = next(chunks, None)
         if step is None:
             return
         for first in range(0, examples_in(step[0]), few):
             part = _examples(step[0], first, first + few)
-            with twice_differentiable(theta.device, risk.module):
+            with twice_differentiable(theta.device, risk.module, risk.precision):
                 rows = _by_vmap(risk, parameters, part) if by_vmap else None
                 by_vmap = rows is not None
                 if rows is None:
@@ -186,7 +181,7 @@ def _by_vmap(risk: EmpiricalRisk, parameters: dict[str, Tensor], batch: Any) -> 
     """[B, P] at once; None where vmap does not know a layer, or gets the first example wrong."""
 
     def loss_of(values: dict[str, Tensor], example: Any) -> Tensor:
-        return risk._loss_of(values, map_tensors(example, lambda tensor: tensor[None]))
+        return risk._loss_with(values, map_tensors(example, lambda tensor: tensor[None]))
 
     with warnings.catch_warnings(), contextlib.suppress(*UNKNOWN_TO_VMAP):
         warnings.filterwarnings("ignore", message="There is a performance drop")  # no batching rule: still right
@@ -202,11 +197,12 @@ def _one_by_one(risk: EmpiricalRisk, parameters: dict[str, Tensor], batch: Any) 
     """[B, P] by autograd, one example after another."""
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
     rows = []
-    for n in range(examples_in(batch)):
-        value = risk._loss_of(leaves, _examples(batch, n, n + 1))
-        own: tuple[Tensor | None, ...] = (None,) * len(leaves)
-        if value.requires_grad:
-            own = torch.autograd.grad(value, tuple(leaves.values()), allow_unused=True)
-        parts = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves.values(), own, strict=True)]
-        rows.append(torch.cat([part.detach().reshape(-1) for part in parts]))
+    with risk._placed(leaves) as point:
+        for n in range(examples_in(batch)):
+            value = risk._loss_of(point, _examples(batch, n, n + 1))
+            own: tuple[Tensor | None, ...] = (None,) * len(leaves)
+            if value.requires_grad:
+                own = torch.autograd.grad(value, tuple(leaves.values()), allow_unused=True)
+            parts = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves.values(), own, strict=True)]
+            rows.append(torch.cat([part.detach().reshape(-1) for part in parts]))
     return torch.stack(rows)

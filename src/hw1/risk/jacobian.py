@@ -41,7 +41,7 @@ class Linearised:
         self._space, self._names = risk.space, tuple(parameters)
         self._leaves = tuple(parameters.values())
         inputs, self.targets = batch
-        self._forward: Callable[[dict[str, Tensor]], Any] = lambda values: risk._outputs(values, inputs)
+        self._forward: Callable[[dict[str, Tensor]], Any] = lambda values: risk._outputs_with(values, inputs)
         with TwiceDifferentiable():
             outputs = self._forward(parameters)
         if not isinstance(outputs, Tensor):
@@ -137,13 +137,14 @@ class Jacobian:
         self.risk = risk
         self.theta = theta.detach().clone()  # the caller may train on
         require_order(risk, self.theta)
+        self._leaves = risk._parameters(self.theta)
         self._kept: list[Linearised] | None = None
 
     def matvec(self, v: Tensor) -> Tensor:
         """J v: [P] -> [N, C...], or [P, k] -> [N, C..., k]; examples in the order of the batches."""
         check_vectors(v, self.theta, self.risk.space.size)
         rows = v.detach().reshape(len(v), -1).T.contiguous()
-        with twice_differentiable(self.theta.device, self.risk.module):
+        with twice_differentiable(self.theta.device, self.risk.module, self.risk.precision):
             pushed = torch.cat([chunk.push(rows) for chunk in self.chunks()], 1)  # [k, N, C...]
         return pushed.movedim(0, -1) if v.ndim == 2 else pushed[0]
 
@@ -156,7 +157,7 @@ class Jacobian:
         first = 0
         total: Tensor | None = None
         block = False
-        with twice_differentiable(self.theta.device, self.risk.module):
+        with twice_differentiable(self.theta.device, self.risk.module, self.risk.precision):
             for chunk in self.chunks():
                 shape = chunk.outputs.shape
                 block = u.ndim == len(shape) + 1
@@ -180,24 +181,24 @@ class Jacobian:
         check_vectors(v, self.theta, self.risk.space.size)
         rows = v.detach().reshape(len(v), -1).T.contiguous()
         total = torch.zeros_like(rows)
-        with twice_differentiable(self.theta.device, self.risk.module):
+        with twice_differentiable(self.theta.device, self.risk.module, self.risk.precision):
             for number, chunk in enumerate(self.chunks()):
                 total += chunk.pull(middle(number, chunk, chunk.push(rows)))
         return total.T.reshape(v.shape)
 
     def chunks(self) -> Iterator[Linearised]:
         """The chunks, those kept or new ones; inside `twice_differentiable`."""
-        if self._kept is not None:
-            yield from self._kept
-            return
-        kept: list[Linearised] | None = [] if self.risk._keep_graph else None
-        parameters = self.risk._parameters(self.theta)
-        for batch, _ in self.risk.examples.chunks(self.theta):
-            chunk = Linearised(self.risk, parameters, batch)
-            if kept is not None:
-                kept.append(chunk)
-            yield chunk
-        self._kept = kept
+        with self.risk._placed(self._leaves):  # a backward that computes again reads theta then
+            if self._kept is not None:
+                yield from self._kept
+                return
+            kept: list[Linearised] | None = [] if self.risk._keep_graph else None
+            for batch, _ in self.risk.examples.chunks(self.theta):
+                chunk = Linearised(self.risk, self._leaves, batch)
+                if kept is not None:
+                    kept.append(chunk)
+                yield chunk
+            self._kept = kept
 
 
 def _each(

@@ -68,7 +68,7 @@ class LayerwiseRisk:
 
     @classmethod
     def _recognise(cls, risk: EmpiricalRisk) -> LayerwiseRisk | None:
-        if risk.loss is None or risk.examples.counted or getattr(risk, "reduction", "mean") != "mean":
+        if risk.loss is None or risk.examples.counted or risk.reduction != "mean":
             return None  # a batch weighs something else than its number of examples
         if not all(isinstance(part, Tensor) for part in risk.examples.first):
             return None
