@@ -66,7 +66,9 @@ class ParamSpace:
 
         for name in names:
             if not any(means(name, own) for own in self.names):
-                raise ValueError(f"names: got {name!r}, expected a name or a prefix of {', '.join(self.names)}")
+                raise ValueError(
+                    f"names: got {name!r}, expected a name or a prefix of {', '.join(self.names)}: look at space.names"
+                )
         return self.only([own for own in self.names if any(means(name, own) for name in names)])
 
     def only(self, names: Iterable[str]) -> ParamSpace:

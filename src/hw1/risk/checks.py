@@ -101,6 +101,11 @@ def check_theta(theta: Tensor, size: int) -> None:
     Raises:
         ValueError: another dtype or shape, or values that are not finite.
     """
+    if not isinstance(theta, Tensor):
+        raise ValueError(
+            f"theta: got a {type(theta).__name__}, expected a tensor [{size}]: begin with risk.theta, or "
+            "risk.space.flatten(...) of named tensors"
+        )
     if theta.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"theta: got {theta.dtype}, expected float32 or float64: convert it with theta.double()")
     if theta.shape != (size,):
@@ -118,6 +123,8 @@ def check_vectors(v: Tensor, theta: Tensor, size: int) -> None:
     Raises:
         ValueError: another shape, dtype or device.
     """
+    if not isinstance(v, Tensor):
+        raise ValueError(f"v: got a {type(v).__name__}, expected a tensor [{size}] or [{size}, k]: use torch.as_tensor")
     if v.ndim not in (1, 2) or len(v) != size:
         raise ValueError(
             f"v: got shape {list(v.shape)}, expected [{size}] or [{size}, k]: flatten named tensors with "

@@ -22,11 +22,16 @@ def stated_reduction(loss: Callable[..., Tensor] | None) -> str | None:
     """What the loss's `reduction` says, where it has one: of a torch loss object, or a partial's keyword."""
     while isinstance(loss, functools.partial):
         if "reduction" in loss.keywords:
-            return str(loss.keywords["reduction"])
+            return _plain(loss.keywords["reduction"])
         loss = loss.func
     if isinstance(loss, nn.modules.loss._Loss):
-        return str(loss.reduction)
+        return _plain(loss.reduction)
     return None
+
+
+def _plain(reduction: object) -> str:
+    """KLDivLoss's mean over examples is called otherwise."""
+    return "mean" if reduction == "batchmean" else str(reduction)
 
 
 def derived_count(loss: Callable[..., Tensor] | None) -> Count | None:

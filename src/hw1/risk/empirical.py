@@ -180,11 +180,9 @@ class EmpiricalRisk:
                 f"loss, batch_loss: got {got}, expected loss(outputs, targets) or batch_loss(module, batch): give one"
             )
         for name, function in (("loss", loss), ("batch_loss", batch_loss)):
-            if function is not None and not callable(function):
-                raise ValueError(
-                    f"{name}: got a {type(function).__name__}, expected a function or module: give "
-                    "torch.nn.functional.cross_entropy, say"
-                )
+            if function is not None and (isinstance(function, type) or not callable(function)):
+                got = f"the class {function.__name__}" if isinstance(function, type) else f"a {type(function).__name__}"
+                raise ValueError(f"{name}: got {got}, expected a function or loss object: give nn.MSELoss(), say")
         if batch_loss is not None and kind is not None:
             raise ValueError(f"kind: got {kind!r} beside batch_loss, expected loss: accuracy is taken from outputs")
         if parameters is not None:
@@ -475,8 +473,7 @@ class EmpiricalRisk:
             outputs, targets = cast((outputs, targets), like.float())
         if self._ways.clones:
             outputs, targets = map_tensors((outputs, targets), torch.clone)
-        value = self._losses[key](outputs, targets)
-        return value.to(like.dtype) if self._ways.loss_float32 and isinstance(value, Tensor) else value
+        return self._as_theta(self._losses[key](outputs, targets), like)
 
     def _loss_of(self, point: Point, batch: Any) -> Tensor:
         """The mean (or summed) loss of a batch, []."""
@@ -485,9 +482,12 @@ class EmpiricalRisk:
             return self._loss_at(self._outputs(point, batch[0]), batch[1], like)
         assert self._batch_loss is not None
         with forward_in(self.precision, like.device):
-            value = self._batch_loss(point.network, self._given(batch, like))
-        plain = self.precision == "ieee" and not self._ways.float32
-        return value if plain or not isinstance(value, Tensor) else value.to(like.dtype)
+            return self._as_theta(self._batch_loss(point.network, self._given(batch, like)), like)
+
+    @staticmethod
+    def _as_theta(value: Tensor, like: Tensor) -> Tensor:
+        """A loss in theta's dtype, where it is computed in another one."""
+        return value.to(like.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
     def _outputs_with(self, leaves: dict[str, Tensor], inputs: Any) -> Any:
         """Outputs at these leaves, for a forward alone."""
@@ -566,7 +566,7 @@ class EmpiricalRisk:
                 self._add(total, gradients)
                 used.update(name for name, g in zip(self.space.names, gradients, strict=True) if g is not None)
         self._say_unused(used)
-        return total
+        return self._finite("gradient", total)
 
     def _chunk_gradient(self, point: Point, batch: Any, weight: float, create_graph: bool) -> tuple[Tensor | None, ...]:
         value = self._loss_of(point, batch) * self.examples.share(weight)
@@ -630,7 +630,7 @@ class EmpiricalRisk:
             result = torch.zeros_like(rows)
             for product in self._products(kind, theta):
                 self._add_product(result, product, parts)
-        return result.T.reshape(v.shape)
+        return self._finite("product", result).T.reshape(v.shape)
 
     def _add_product(self, result: Tensor, product: Product, parts: Sequence[Tensor]) -> None:
         """Add the product with each of the k vectors, parts [k, *shape], to result [k, P]."""
@@ -656,6 +656,20 @@ class EmpiricalRisk:
         for own, tensor in zip(self.space.unflatten(total).values(), tensors, strict=True):
             if tensor is not None:
                 own += tensor
+
+    def _finite(self, what: str, result: Tensor) -> Tensor:
+        """The result [..., P], where all of it is finite.
+
+        Raises:
+            ValueError: it is not; the message names the parameter.
+        """
+        if result.isfinite().all():
+            return result
+        name = next(name for name, part in self.space.unflatten(result).items() if not part.isfinite().all())
+        raise ValueError(
+            f"{what}: got values in {name} that are not finite, expected finite ones at this theta: does the loss "
+            "overflow, or take a root, a norm or a logarithm at 0?"
+        )
 
     def _say_float32(self, theta: Tensor) -> None:
         """One warning in the life of the risk where float64 is asked of what computes in float32."""
@@ -693,7 +707,9 @@ def _space_of(module: nn.Module, space: Space | None) -> ParamSpace:
     if isinstance(space, str):
         return everything.subset(space)
     if not isinstance(space, ParamSpace):
-        return everything.subset(*space)
+        space = everything.subset(*space)
+    if not space.names:
+        raise ValueError("space: got no parameters, expected at least one: leave it out for the trainable ones")
     if unknown := [name for name in space.names if name not in everything.names]:
         raise ValueError(f"space: got {', '.join(unknown)}, expected names among {', '.join(everything.names)}")
     everything.only(space.names).require_same(space)

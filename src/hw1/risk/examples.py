@@ -45,7 +45,7 @@ class Examples:
         pairs: as given.
         counted: whether batches weigh something else than the number of their examples.
         reduction: of the loss; of a "sum", all parts weigh the same.
-        gaps: whether there is a NaN among them.
+        gaps: whether there is a number among them that is not finite.
         together: whether all examples come as one batch that is never cut: then R is its loss, whatever that is.
 
     Raises:
@@ -63,7 +63,9 @@ class Examples:
         derived: Count | None = None,
     ) -> None:
         if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
-            raise ValueError(f"chunk_size: got {chunk_size}, expected a positive number of examples")
+            raise ValueError(f"chunk_size: got {chunk_size}, expected a positive integer: give examples at a time")
+        if count is not None and not callable(count):
+            raise ValueError(f"count: got a {type(count).__name__}, expected a function: give count=lambda batch: ...")
         if batches is None:
             raise ValueError(
                 "batches: got None, expected a list or DataLoader of batches: give [(inputs, targets)], say"
@@ -141,10 +143,20 @@ class Examples:
         Raises:
             ValueError: the user's `count` says what is no finite number of at least 0.
         """
-        value = self._own(batch)
-        weight = float(value.item() if isinstance(value, Tensor) else value)
+        if not self.said:
+            return float(self._own(batch))
+        try:
+            value = self._own(batch)
+            weight = float(value.item() if isinstance(value, Tensor) else value)
+        except Exception as error:
+            raise ValueError(
+                f"count: got {type(error).__name__} for a batch ({error}), expected count(batch) -> a number: say what "
+                "a batch weighs"
+            ) from error
         if not 0 <= weight < math.inf:
-            raise ValueError(f"count: got {weight:g} for a batch, expected a finite number of at least 0")
+            raise ValueError(
+                f"count: got {weight:g} for a batch, expected a finite number of at least 0: say what a batch weighs"
+            )
         return weight
 
     def draw(self, size: int, generator: torch.Generator) -> Examples:
@@ -160,7 +172,7 @@ class Examples:
             raise ValueError("draw: got batches that cannot be cut into examples, expected tensors [B, ...] throughout")
         total = sum(length for length in lengths if length is not None)
         if not 1 <= size <= total:
-            raise ValueError(f"size: got {size}, expected 1 to {total}, the number of examples")
+            raise ValueError(f"size: got {size}, expected 1 to {total}: there are so many examples")
         drawn = torch.randperm(total, generator=generator, device=generator.device)[:size].cpu()
         return self.of([joined(list(self._picked(drawn)))])
 
@@ -221,7 +233,7 @@ class Examples:
         with reading(self._batches):
             for batch in self._batches:
                 refuse_arrays(batch)
-                gaps = gaps or any(bool(tensor.isnan().any()) for tensor in tensors_of(batch))
+                gaps = gaps or not all(bool(tensor.isfinite().all()) for tensor in tensors_of(batch))
                 if self.pairs:
                     _check_pair(batch)
                 if number == 0:

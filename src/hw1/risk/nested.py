@@ -40,32 +40,47 @@ def map_tensors(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
         >>> map_tensors({"x": torch.ones(2), "names": ["a", "b"]}, lambda tensor: 2 * tensor)
         {'x': tensor([2., 2.]), 'names': ['a', 'b']}
     """
-    if isinstance(batch, Tensor):
+    return _map(batch, lambda part: change(part) if isinstance(part, Tensor) else part)
+
+
+def _map(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """The same structure with every tensor and every list of texts changed."""
+    if isinstance(batch, Tensor) or _is_texts(batch):
         return change(batch)
     if isinstance(batch, Mapping):
         same = copy.copy(batch)  # keeps its class, and what else it holds
-        parts = {name: map_tensors(batch[name], change) for name in batch}
+        parts = {name: _map(batch[name], change) for name in batch}
         if not hasattr(same, "__setitem__"):
             return parts
         for name, part in parts.items():
             same[name] = part
         return same
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(map_tensors(part, change) for part in batch))
+        return type(batch)(*(_map(part, change) for part in batch))
     if isinstance(batch, tuple | list):
-        return type(batch)(map_tensors(part, change) for part in batch)
+        return type(batch)(_map(part, change) for part in batch)
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         other = copy.copy(batch)
         for field in dataclasses.fields(batch):  # a frozen one too; its own checks were made when it was
-            object.__setattr__(other, field.name, map_tensors(getattr(batch, field.name), change))
+            object.__setattr__(other, field.name, _map(getattr(batch, field.name), change))
         return other
     return batch
 
 
-def with_tensors(batch: Any, tensors: Sequence[Tensor]) -> Any:
-    """The same structure with these tensors in place of its own, in the order of `tensors_of`."""
-    following = iter(tensors)
-    return map_tensors(batch, lambda _: next(following))
+def _columns(batch: Any) -> list[Any]:
+    """What `_map` changes, in its order."""
+    found: list[Any] = []
+
+    def keep(part: Any) -> Any:
+        found.append(part)
+        return part
+
+    _map(batch, keep)
+    return found
+
+
+def _is_texts(batch: Any) -> bool:
+    return type(batch) in (list, tuple) and bool(batch) and all(isinstance(part, str) for part in batch)
 
 
 def examples_in(batch: Any) -> int:
@@ -78,7 +93,7 @@ def examples_in(batch: Any) -> int:
         if tensor.ndim:
             return len(tensor)
     raise ValueError(
-        f"batches: got a {type(batch).__name__} without tensors [B, ...], expected tensors in dicts, tuples or lists; "
+        f"batches: got a {type(batch).__name__} without tensors [B, ...], expected tensors in dicts, tuples or lists: "
         "say with count=f(batch) how much another batch weighs"
     )
 
@@ -96,34 +111,51 @@ def rows_of(batch: Any, rows: Tensor | slice) -> Any:
     """Some examples of a batch that has a common length; scalars stay.
 
     Args:
-        batch: tensors [B, ...] in any structure.
+        batch: tensors [B, ...], and lists of B texts, in any structure.
         rows: which, indices on the CPU or a slice.
     """
+    length = common_length(batch)
 
-    def take(tensor: Tensor) -> Tensor:
-        if not tensor.ndim:
-            return tensor
-        return tensor[rows if isinstance(rows, slice) else rows.to(tensor.device)]
+    def take(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            if not part.ndim:
+                return part
+            return part[rows if isinstance(rows, slice) else rows.to(part.device)]
+        if len(part) != length:
+            return part
+        return type(part)(part[rows] if isinstance(rows, slice) else [part[row] for row in rows.tolist()])
 
-    return map_tensors(batch, take)
+    return _map(batch, take)
 
 
 def joined(parts: Sequence[Any]) -> Any:
     """Batches of one structure, one after another, as one batch."""
-    columns = zip(*(tensors_of(part) for part in parts), strict=True)
-    return with_tensors(parts[0], [torch.cat(column) if column[0].ndim else column[0] for column in columns])
+    lengths = [common_length(part) for part in parts]
+    columns = zip(*(_columns(part) for part in parts), strict=True)
+    following = iter(list(columns))
+
+    def join(part: Any) -> Any:
+        column = next(following)
+        if isinstance(part, Tensor):
+            return torch.cat(column) if part.ndim else part
+        if len(part) != lengths[0]:
+            return part
+        return type(part)(text for own in column for text in own)
+
+    return _map(parts[0], join)
 
 
 def signature(batch: Any) -> tuple[object, ...]:
     """What batches must have in common to be joined: the shape of an example, dtype and device of every tensor.
 
-    And the value of every scalar and of whatever is no tensor, since it belongs to the whole batch.
+    And the value of every scalar and of whatever is neither tensor nor text, since it belongs to the whole batch.
     """
     return tuple(
         (tuple(leaf.shape[1:]) if leaf.ndim else leaf.item(), leaf.dtype, leaf.device)
         if isinstance(leaf, Tensor)
         else repr(leaf)
         for leaf in leaves_of(batch)
+        if not isinstance(leaf, str)
     )
 
 
@@ -158,10 +190,10 @@ def refuse_arrays(batch: Any) -> None:
 
 
 def _holds_list_of(batch: Any, length: int) -> bool:
-    """Whether there is a list of `length` things that are no tensors: texts, one an example, which cannot be cut."""
+    """Whether there is a list of `length` things that are neither tensors nor texts: they cannot be cut."""
     if isinstance(batch, Mapping):
         return any(_holds_list_of(batch[name], length) for name in batch)
-    if not isinstance(batch, tuple | list):
+    if not isinstance(batch, tuple | list) or _is_texts(batch):
         return False
     if len(batch) == length and not any(isinstance(leaf, Tensor) for leaf in leaves_of(batch)):
         return True

@@ -42,7 +42,9 @@ class Function(nn.Module):
         self._f = f
         for name, tensor in parameters.items():
             if not isinstance(tensor, Tensor):
-                raise ValueError(f"parameters: got {type(tensor).__name__} for {name}, expected a tensor")
+                raise ValueError(
+                    f"parameters: got {type(tensor).__name__} for {name}, expected a tensor: convert it with torch.as_tensor(...)"
+                )
             floating = tensor.is_floating_point() or tensor.is_complex()
             asks = floating and (tensor.requires_grad or not any(t.requires_grad for t in parameters.values()))
             # Not by register_parameter: names may hold dots, as those of a module's named_parameters do.
@@ -75,7 +77,7 @@ class Network:
         """The copy in theta's dtype, on its device."""
         key = (theta.dtype, theta.device)
         if key not in self._cast:
-            network = copy.deepcopy(self.module).to(dtype=theta.dtype, device=theta.device)
+            network = own_copy(self.module).to(dtype=theta.dtype, device=theta.device)
             self._cast[key] = network
             self._places[key] = list(_places(network, self._names))
             self._own[key] = list(network.named_parameters())
@@ -104,9 +106,15 @@ class Network:
         """The network as a function of other names, with these values for whatever is not among them."""
         network = copy.copy(self)
         first = next(iter(values.values()))
-        network.module = copy.deepcopy(self.like(first))
+        network.module = own_copy(self.like(first))
         put(network.module, values)
         network._names, network._cast, network._places, network._own = names, {}, {}, {}
+        return network
+
+    def anew(self) -> Network:
+        """The same network, in copies that have not been evaluated yet."""
+        network = copy.copy(self)
+        network._cast, network._places, network._own = {}, {}, {}
         return network
 
     def stale(self, parameters: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
