@@ -43,7 +43,7 @@ class Function(nn.Module):
         for name, tensor in parameters.items():
             if not isinstance(tensor, Tensor):
                 raise ValueError(
-                    f"parameters: got {type(tensor).__name__} for {name}, expected a tensor: convert it with torch.as_tensor(...)"
+                    f"parameters: got {type(tensor).__name__} for {name}, expected a tensor: use torch.as_tensor"
                 )
             floating = tensor.is_floating_point() or tensor.is_complex()
             asks = floating and (tensor.requires_grad or not any(t.requires_grad for t in parameters.values()))
