@@ -141,13 +141,13 @@ REFUSED = {
         refuse(NET, lambda o, y: F.cross_entropy(o, y, ignore_index=1), LABELLED), ("loss", r"\d", r"mean", r"count="),
     ),
     "the caller's module in a penalty": (
-        refuse(NET, penalised, BATCHES), ("loss", r"0\.weight", r"", r"batch_loss"),
+        refuse(NET, penalised, BATCHES), ("loss", r"0\.weight", r"batch_loss", r"."),
     ),
     "the caller's weight by .data": (
-        refuse(NET, penalised_by_data, BATCHES), ("loss", r"0\.weight", r"", r"batch_loss"),
+        refuse(NET, penalised_by_data, BATCHES), ("loss", r"0\.weight", r"batch_loss", r"."),
     ),
     "the caller's weights in a vector": (
-        refuse(NET, flattened, BATCHES), ("loss", r"0\.weight", r"", r"batch_loss"),
+        refuse(NET, flattened, BATCHES), ("loss", r"0\.weight", r"batch_loss", r"."),
     ),
     "the caller's module in batch_loss": (
         refuse(NET, batches=DICTS, batch_loss=calls_the_callers), ("batch_loss", r"0\.weight", r"module", r"module"),
@@ -172,7 +172,7 @@ REFUSED = {
         refuse(NET, F.mse_loss, BATCHES, reduction="none"), ("reduction", r"none", r"mean.*sum", r"."),
     ),
     "a mean called a sum": (
-        refuse(NET, F.mse_loss, BATCHES, reduction="sum"), ("loss|reduction", r"", r"sum", r"mean"),
+        refuse(NET, F.mse_loss, BATCHES, reduction="sum"), ("loss|reduction", r"", r"sum", r"mean|reduction"),
     ),
     "a sum called a mean": (
         refuse(NET, lambda o, y: (o - y).square().sum(), BATCHES, reduction="mean"),
@@ -218,7 +218,7 @@ REFUSED = {
     ),
     "batch_loss of another shape": (
         refuse(NET, batches=DICTS, batch_loss=lambda m, b: (m(b["x"]) - b["y"]).square()),
-        ("batch_loss", r"shape \[5, 3\]", r"shape \[\]", r"."),
+        ("batch_loss", r"shape \[\d, 3\]", r"shape \[\]", r"."),
     ),
     "batch_loss gives a dict": (
         refuse(NET, batches=DICTS, batch_loss=lambda m, b: {"loss": squares(m, b)}),
@@ -271,7 +271,7 @@ REFUSED = {
         ("parameters", r"ndarray", r"tensor", r"."),
     ),
     "a class of modules": (
-        refuse(nn.Linear, F.mse_loss, BATCHES), ("module|parameters", r"", r"nn\.Module|parameters", r"."),
+        refuse(nn.Linear, F.mse_loss, BATCHES), ("module|parameters", r"type|Linear", r"", r"."),
     ),
     "a class of losses": (refuse(NET, nn.MSELoss, BATCHES), ("loss", r"MSELoss|class", r"", r".")),
     "an optimizer": (
@@ -336,7 +336,6 @@ LATER = {
     ),
     "a vector of another dtype": (lambda: RISK.hvp(THETA, THETA.float()), ("v", r"float32", r"float64", r"\.to\(")),
     "no vector": (lambda: RISK.hvp(THETA, None), ("v", r"None", r"tensor|\[43\]", r".")),
-    "a vector with NaN": (lambda: RISK.hvp(THETA, THETA * torch.nan), ("v", r"finite|43 of 43", r"", r".")),
     "a complex theta": (lambda: RISK(torch.complex(THETA, THETA)), ("theta", r"complex", r"float", r".")),
     "too many examples": (
         lambda: RISK.draw(12, torch.Generator()), ("size", r"12", r"1 to 11", r"."),
