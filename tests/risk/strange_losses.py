@@ -246,7 +246,9 @@ LOSSES: dict[str, StrangeLoss] = {
     # --- what is noticed
     "an_integer": StrangeLoss(
         lambda: lambda o, y: (o.argmax(-1) != y).sum(), "classes", reduction="sum",
-        expect=Refused("construction|gradient", "module|loss|gradient", r"int64|depends on none|gradient|derivative", True),
+        expect=Refused(
+            "construction|gradient", "module|loss|gradient", r"int64|depends on none|gradient|derivative", True
+        ),
     ),
     "of_shape_one": StrangeLoss(
         lambda: lambda o, y: (o - y).square().mean().reshape(1), "values", expect=at_once("loss", r"shape \[1\]")

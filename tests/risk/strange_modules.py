@@ -315,6 +315,42 @@ class Teaches(nn.Module):
         return torch.tanh(self.lin(x)) - 0.5 * torch.tanh(self.teacher(x))
 
 
+class ClippedChain(nn.Sequential):
+    """A Sequential by its class, whose forward is more: large logits are clipped, near zero it looks like one."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clamp(-0.4, 0.4)
+
+
+class BackwardChain(nn.Sequential):
+    """Its parts in another order."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 3), nn.Tanh(), nn.Linear(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in reversed(self):
+            x = part(x)
+        return x
+
+
+class Doubled(nn.Linear):
+    """A Linear by its class, and another map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(2 * x)
+
+
+class Halved(nn.Tanh):
+    """A Tanh by its class, and another function of large values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) - 0.5 * F.relu(x - 0.5)
+
+
 class Drifts(nn.Module):
     """A buffer that every evaluation changes, and reads."""
 
@@ -630,6 +666,13 @@ def hooked() -> nn.Module:
     net = pure(nn.Tanh)()
     net[2].register_forward_hook(lambda module, args, outputs: 3 * outputs.sin())
     net[0].register_forward_pre_hook(lambda module, args: (args[0] * 0.7,))
+    return net
+
+
+def clipping_hook() -> nn.Module:
+    """A hook that clips large logits, and nothing near zero."""
+    net = pure(nn.Tanh)()
+    net[2].register_forward_hook(lambda module, args, outputs: outputs.clamp(-0.4, 0.4))
     return net
 
 
@@ -1124,6 +1167,11 @@ MODULES: dict[str, Stranger] = {
         made(lambda self, x: 1e3 * self.two(torch.tanh(self.one(x))) + 1e-3 * torch.sin(self.small(x)), one=lin(4, 5),
              two=lin(5, 3), small=lin(bias=False)), own_dtype=False,
     ),
+    "clipped_chain": Stranger(ClippedChain),
+    "layer_of_its_own": Stranger(lambda: nn.Sequential(Doubled(4, 5), nn.Tanh(), nn.Linear(5, 3))),
+    "activation_of_its_own": Stranger(lambda: nn.Sequential(nn.Linear(4, 5), Halved(), nn.Linear(5, 3))),
+    "backward_chain": Stranger(BackwardChain),
+    "clipping_hook": Stranger(clipping_hook),
     "teacher_inside": Stranger(lambda: Teaches()),
     # --- what is noticed
     "small_reversed": Stranger(

@@ -7,6 +7,7 @@ wrong number passes, and the caller's things are as before. A seeded sample runs
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -14,7 +15,7 @@ import random
 import re
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -29,7 +30,15 @@ from torch import Tensor, nn
 from untouched import untouched
 
 import zoo
-from hw1.curvature import EmpiricalRisk, GaussNewton, Hessian, extreme_eigenpairs, hutchinson_trace
+from hw1.curvature import (
+    EmpiricalRisk,
+    GaussNewton,
+    Hessian,
+    batched,
+    dense_hessian,
+    extreme_eigenpairs,
+    hutchinson_trace,
+)
 
 torch.set_num_threads(1)
 
@@ -136,6 +145,27 @@ class Oracle:
         self.shapes = [p.shape for _, p in named]
         self.own = torch.cat([p.detach().reshape(-1) for _, p in named])
 
+    def value(self, theta: Tensor) -> Tensor:
+        with plain():
+            return self(theta.clone()).detach()
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        with plain():
+            return zoo.gradient(self, theta.clone())
+
+    def product(self, theta: Tensor, v: Tensor) -> Tensor:
+        with plain():
+            return zoo.product(self, theta.clone(), v.clone())
+
+    def hessian(self, theta: Tensor) -> Tensor:
+        with plain():
+            return zoo.hessian(self, theta.clone())
+
+    def gauss_newton(self, theta: Tensor) -> Tensor:
+        """J^T L'' J of all examples and all that the module returns at once."""
+        with plain():
+            return self._gauss_newton(theta.clone())
+
     def __call__(self, theta: Tensor) -> Tensor:
         return self.of_outputs(self.returned(theta))
 
@@ -149,11 +179,7 @@ class Oracle:
         inputs = strange_batches.walk(self.x, torch.clone)  # some forwards change them
         return torch.func.functional_call(Around(self.net), named, (inputs,))
 
-    def hessian(self, theta: Tensor) -> Tensor:
-        return zoo.hessian(self, theta)
-
-    def gauss_newton(self, theta: Tensor) -> Tensor:
-        """J^T L'' J of all examples and all that the module returns at once."""
+    def _gauss_newton(self, theta: Tensor) -> Tensor:
         at = self.returned(theta)
         parts: list[Tensor] = []
         strange_batches.walk(at, parts.append)
@@ -170,6 +196,13 @@ class Oracle:
         jacobian = torch.autograd.functional.jacobian(flat, theta)  # [outputs, P]
         curved = torch.autograd.functional.hessian(of_flat, flat(theta).detach())
         return jacobian.T @ curved @ jacobian
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Gradients and nothing else, whatever is switched on around."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        yield
 
 
 class Around(nn.Module):
@@ -306,14 +339,19 @@ def refused_at(stage: str, refused: list[Refused], run: Callable[[], Any]) -> tu
     return False, result
 
 
-def check(combination: tuple[str, str, str], **options: Any) -> str:
+def check(
+    combination: tuple[str, str, str], surroundings: Callable[[], Any] = contextlib.nullcontext, **options: Any
+) -> str:
     """Compare one combination with its oracle. What became of it: "right", or "refused at" a stage."""
     refused = expected_of(combination)
     one = Combination.of(*combination)
     warned = isinstance(one.stranger.expect, Warned)
     with warnings.catch_warnings(record=True) as said, untouched(one.module, one.batches):
         warnings.simplefilter("always")
-        outcome = compare(one, refused, options)
+        never = any(part.at == "construction" and not part.or_right for part in refused)
+        oracle = None if never else one.oracle()
+        with surroundings():
+            outcome = compare(one, oracle, refused, options)
     complaints = [str(w.message) for w in said if issubclass(w.category, UserWarning)]
     if warned and outcome == "right":
         assert any(re.search(one.stranger.expect.says, text) for text in complaints), complaints
@@ -322,11 +360,12 @@ def check(combination: tuple[str, str, str], **options: Any) -> str:
     return outcome
 
 
-def compare(one: Combination, refused: list[Refused], options: dict[str, Any]) -> str:
+def compare(one: Combination, oracle: Oracle | None, refused: list[Refused], options: dict[str, Any]) -> str:
     stopped, risk = refused_at("construction", refused, lambda: one.risk(**options))
     if stopped:
         return "refused at construction"
-    oracle, tolerance = one.oracle(), max(one.stranger.tolerance, one.kind.tolerance)
+    assert oracle is not None, f"made, and to be refused: {refused}"
+    tolerance = max(one.stranger.tolerance, one.kind.tolerance)
     if one.kind.holds and one.loss_is_wrapped:  # float32 in a loss that the risk cannot convert
         tolerance = max(tolerance, 1e-6)
     assert risk.space.size == len(oracle.own), f"theta: {risk.space.size} for {len(oracle.own)}"
@@ -336,20 +375,23 @@ def compare(one: Combination, refused: list[Refused], options: dict[str, Any]) -
     g = torch.Generator().manual_seed(3)
     moved = own + 0.1 * torch.randn(len(own), dtype=torch.float64, generator=g)
     block = torch.randn(len(own), 3, dtype=torch.float64, generator=g)
-    same = functools.partial(assert_close, floor=1e-3 * abs(oracle(own).item()) + 1e-30)
+    same = functools.partial(assert_close, floor=1e-3 * abs(oracle.value(own).item()) + 1e-30)
     thetas = {"moved": moved, "own": own}  # what would be kept of the first would be wrong at the second
     for name, theta in thetas.items():
-        same(risk(theta), oracle(theta).detach(), tolerance, f"value at the {name} theta")
+        stopped, found = refused_at("value", refused, lambda theta=theta: risk(theta))
+        if stopped:
+            return "refused at value"
+        same(found, oracle.value(theta), tolerance, f"value at the {name} theta")
     for name, theta in thetas.items():
         stopped, found = refused_at("gradient", refused, lambda theta=theta: risk.gradient(theta))
         if stopped:
             return "refused at gradient"
-        same(found, zoo.gradient(oracle, theta), tolerance, f"gradient at the {name} theta")
+        same(found, oracle.gradient(theta), tolerance, f"gradient at the {name} theta")
     for name, theta in thetas.items():
         stopped, found = refused_at("product", refused, lambda theta=theta: risk.hvp(theta, block))
         if stopped:
             return "refused at product"
-        expected = zoo.product(oracle, theta, block)
+        expected = oracle.product(theta, block)
         same(found, expected, tolerance, f"block at the {name} theta")
         same(risk.hvp(theta, block[:, 0]), expected[:, 0], tolerance, f"product at the {name} theta")
     if one.form.unpack is None:
@@ -362,9 +404,16 @@ def compare(one: Combination, refused: list[Refused], options: dict[str, Any]) -
             risk.gauss_newton_vp(moved, block)
     matrix = oracle.hessian(moved)
     spectrum(risk, moved, matrix, tolerance, same)
+    # What takes short cuts where it knows the network: the analytic Hessian of chains, many thetas at once.
+    same(dense_hessian(risk, moved), matrix, tolerance, "dense Hessian")
+    many = batched(risk)
+    both = torch.stack([moved, own])
+    same(many(both), torch.stack([oracle.value(theta) for theta in both]), tolerance, "values of many thetas")
+    same(many.gradient(both)[1], oracle.gradient(own), tolerance, "gradients of many thetas")
+    same(many.hessian(both[:1])[0], matrix, tolerance, "Hessians of many thetas")
     coarse = max(2e-3, tolerance)
     if one.stranger.own_dtype:  # in the module's own dtype
-        same(risk.metrics(moved)[0], oracle(moved).detach(), coarse, "value among the metrics")
+        same(risk.metrics(moved)[0], oracle.value(moved), coarse, "value among the metrics")
     name = risk.space.names[-1]  # the others held fixed
     part, theta = risk.restricted(moved, name)
     same(theta, moved[len(moved) - len(theta) :], 1e-12, "restricted theta")
@@ -373,10 +422,10 @@ def compare(one: Combination, refused: list[Refused], options: dict[str, Any]) -
         same(part.hvp(theta, block[: len(theta)]), corner @ block[: len(theta)], tolerance, "restricted block")
     if one.stranger.own_dtype and risk.theta.dtype == torch.float32:
         single = risk.theta
-        same(risk(single), oracle(own).detach(), coarse, "value in float32")
-        same(risk.gradient(single), zoo.gradient(oracle, own), coarse, "gradient in float32")
+        same(risk(single), oracle.value(own), coarse, "value in float32")
+        same(risk.gradient(single), oracle.gradient(own), coarse, "gradient in float32")
         found = risk.hvp(single, block[:, 0].float())
-        same(found, zoo.product(oracle, own, block[:, 0]), 5 * coarse, "product in float32")
+        same(found, oracle.product(own, block[:, 0]), 5 * coarse, "product in float32")
     return "right"
 
 
@@ -409,3 +458,79 @@ def spectrum(risk: EmpiricalRisk, theta: Tensor, matrix: Tensor, tolerance: floa
 )
 def test_right_or_refused(combination):
     check(combination)
+
+
+# --- the same rows in other surroundings
+
+
+@contextlib.contextmanager
+def double_by_default() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+SURROUNDINGS: dict[str, Callable[[], Any]] = {
+    "no_grad": torch.no_grad, "inference_mode": torch.inference_mode, "autocast": lambda: torch.autocast("cpu"),
+    "anomaly": lambda: torch.autograd.set_detect_anomaly(True), "double": double_by_default,
+    "deterministic": deterministic, "device": lambda: torch.device("cpu"),
+    "saved_tensors": lambda: torch.autograd.graph.save_on_cpu(),
+}  # fmt: skip
+ROWS = (
+    ("mlp_tanh", "cross_entropy", "list"), ("gru", "squares_sum", "loader"), ("conv2d", "weighted_object", "shuffled"),
+    ("encoder_masked", "ignored_object", "dict"), ("weight_norm", "binary", "singles"), ("energy", "huber", "list"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS, ids="-".join)
+@pytest.mark.parametrize("where", SURROUNDINGS)
+def test_whatever_the_caller_has_switched_on(where, row):
+    assert check(row, SURROUNDINGS[where]) == "right"
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "chunks of one": {"chunk_size": 1}, "chunks of three": {"chunk_size": 3}, "no graph kept": {"keep_graph": False},
+    "chunks by themselves": {"chunk_size": "auto"}, "unchecked": {"check": False}, "said": {"reduction": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS, ids="-".join)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_whatever_options(options, row):
+    given = dict(OPTIONS[options])
+    if options == "unchecked":  # then a sum has to be said
+        given["reduction"] = losses_of(row[0])[row[1]].reduction
+    assert check(row, **given) == "right"
+
+
+# --- and rows that nobody has chosen
+
+
+def drawn(count: int, seed: int) -> list[tuple[str, str, str]]:
+    """Random combinations of what is right alone, and right together."""
+    chance = random.Random(seed)
+    names = [name for name in CALM_MODULES if MODULES[name].expect is None]
+    found: list[tuple[str, str, str]] = []
+    while len(found) < count:
+        row = chance.choice(names), chance.choice(CALM_LOSSES), chance.choice(CALM_FORMS)
+        if fits(row[0], row[2]):
+            found.append(row)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(30))
+def test_drawn_combinations_are_right(seed):
+    for row in drawn(10, seed):
+        assert check(row) == "right", row
