@@ -240,6 +240,7 @@ def test_their_estimators_take_our_operators(curvlinops, make):
             assert len(grid) == 100
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch.func's own use of it
 @pytest.mark.parametrize("kind", ["HessianLinearOperator", "GGNLinearOperator"])
 def test_our_estimators_take_their_operators(curvlinops, kind):
     own = {"HessianLinearOperator": hessian, "GGNLinearOperator": gauss_newton}[kind]("tanh")

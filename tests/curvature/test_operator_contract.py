@@ -4,7 +4,17 @@ import pytest
 import torch
 
 import zoo
-from hw1.curvature import Dense, GaussNewton, Hessian, extreme_eigenpairs, hutchinson_trace, spectral_density
+from hw1.curvature import (
+    Dense,
+    EmpiricalFisher,
+    GaussNewton,
+    Hessian,
+    McFisher,
+    as_operator,
+    extreme_eigenpairs,
+    hutchinson_trace,
+    spectral_density,
+)
 
 torch.set_num_threads(1)
 
@@ -31,6 +41,15 @@ def gauss_newton(name, dtype=torch.float64):
     return GaussNewton(risk, risk.theta.to(dtype))
 
 
+def fisher(name, kind=EmpiricalFisher, **options):
+    risk = zoo.case(name).risk(chunk_size=7)
+    return kind(risk, risk.theta.double(), **options)
+
+
+def mc_fisher(name):
+    return fisher(name, McFisher, samples=2, generator=torch.Generator().manual_seed(0))
+
+
 def dense():
     one = zoo.case("tanh")
     matrix = one.hessian()
@@ -50,6 +69,12 @@ OPERATORS = {
         f"gauss-newton of {name}": (lambda name=name: gauss_newton(name))
         for name in ("relu", "tanh", "cnn_batch_norm", "rnn", "tied", "attention", "tokens")
     },
+    **{f"empirical fisher of {name}": (lambda name=name: fisher(name)) for name in ("relu", "rnn", "tokens")},
+    **{f"fisher of {name}": (lambda name=name: mc_fisher(name)) for name in ("relu", "cnn_batch_norm", "tokens")},
+    "block of a fisher": lambda: mc_fisher("tanh").block("3", "5.bias"),
+    "sum": lambda: 2 * hessian("tanh") - gauss_newton("tanh").damped(0.3),
+    "block of a sum": lambda: (hessian("tanh") + dense()).damped(0.1).block("5"),
+    "another library's": lambda: as_operator(dense().to_scipy()),
     "hessian, kept in float32": lambda: hessian("tanh", torch.float32),
     "hessian of a batch loss": of_batch_loss,
     "block of a hessian": lambda: hessian("tanh").block("3", "5.bias"),

@@ -69,6 +69,10 @@ from hw1.curvature.operators import (
     Hessian,
     Operator,
 )
+from hw1.curvature.solve import (
+    Solution,
+    solve,
+)
 from hw1.curvature.trace import (
     hutchinson_trace,
     hutchpp_trace,
@@ -131,6 +135,7 @@ __all__ = [
     "Progress",
     "Ratio",
     "Share",
+    "Solution",
     "Wrapped",
     "as_operator",
     "batched",
@@ -149,6 +154,7 @@ __all__ = [
     "per_example_gradients",
     "quadrature_ratio",
     "sampled_ratio",
+    "solve",
     "spectral_density",
     "spectrum",
     "xdiag",

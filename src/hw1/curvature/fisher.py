@@ -99,7 +99,7 @@ class McFisher(_OfSlopes, Algebra):
     """F = 1/N sum_n E_y[g_n(y) g_n(y)^T] at theta [P], over targets y that the model itself draws: a few of each.
 
     Targets are drawn from the likelihood whose negative logarithm the loss is, once, so that it is one matrix. Over
-    draws its mean is the Fisher matrix, which for these losses is the Gauss-Newton matrix (Martens 2020, section 9.2;
+    draws its mean is the Fisher matrix, which for these losses is the Gauss-Newton matrix (Martens 2020;
     Kunstner, Balles & Hennig 2019): softmax for cross-entropy of classes and tokens, Bernoulli for binary
     cross-entropy with logits, a Gaussian of variance 1/2 in each number for squared error. Each token and each number
     has a term of its own, as in Gauss-Newton, without products between them.
