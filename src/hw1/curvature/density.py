@@ -122,6 +122,7 @@ class Density:
         return Estimate(samples.value, error)
 
     def _share(self, value: float, lower: float, upper: float) -> Share:
+        value = min(max(value, 0.0), 1.0) if math.isfinite(value) else value  # rounding
         return Share(value, len(self.nodes) * self.size / 2, max(upper - value, value - lower))
 
     def _bounds(self, lo: float, hi: float) -> tuple[float, float]:
