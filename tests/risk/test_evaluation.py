@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import zoo
 from hw1.curvature import EmpiricalRisk
-from hw1.landscape import WholeSet
+from hw1.landscape import WholeSet, evaluate, segment
 from hw1.models import Cnn
 
 torch.set_num_threads(1)
@@ -70,6 +70,77 @@ def test_some_parameters_alone_and_restricted():
     other = moved.clone()
     other[whole.space.positions(block.space)] = own + 1
     torch.testing.assert_close(block.metrics(own + 1), whole.metrics(other), rtol=1e-5, atol=1e-6)
+
+
+class Renamed(nn.Module):
+    """A network whose state has other names than its parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+class StateOfItsOwn(Renamed):
+    def state_dict(self, *args, **options):
+        return {f"model.{name}": value for name, value in super().state_dict(*args, **options).items()}
+
+    def load_state_dict(self, state, strict=True, assign=False):
+        own = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+        return super().load_state_dict(own, strict=False)
+
+
+class LoadsNothing(Renamed):
+    def _load_from_state_dict(self, *args):
+        pass
+
+
+def with_hooks():
+    net = Renamed()
+
+    def add_prefix(module, state, prefix, metadata):
+        for name in list(state):
+            state[f"model.{name}"] = state.pop(name)
+
+    def drop_prefix(state, prefix, *rest):
+        for name in list(state):
+            if name.startswith("model."):
+                state[name.removeprefix("model.")] = state.pop(name)
+            else:
+                del state[name]
+
+    net._register_state_dict_hook(add_prefix)
+    net.net._register_load_state_dict_pre_hook(drop_prefix)
+    return net
+
+
+def tied():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2), nn.Linear(2, 3))
+    net[2].weight = net[0].weight
+    return net
+
+
+def normed():
+    return nn.utils.parametrizations.weight_norm(nn.Linear(2, 3))
+
+
+@pytest.mark.parametrize("make", [StateOfItsOwn, LoadsNothing, with_hooks, tied, normed])
+def test_a_segment_between_networks_whatever_their_state_is_called(make):
+    torch.manual_seed(0)
+    one, two = make().double(), make().double()
+    x, y = torch.randn(20, 2).double(), torch.randint(0, 3, (20,))
+    risk = EmpiricalRisk(one, F.cross_entropy, [(x, y)], kind="classes")
+    whole = WholeSet(one, F.cross_entropy, x, y)
+    function = zoo.in_one_piece(one, F.cross_entropy, x, y)
+    points = list(segment(one, two, [0, 0.5, 1]))
+    expected = [function(theta).item() for theta in points]
+    assert expected[0] == pytest.approx(F.cross_entropy(one(x), y).item(), rel=1e-12)
+    assert expected[2] == pytest.approx(F.cross_entropy(two(x), y).item(), rel=1e-12)
+    assert len({round(value, 6) for value in expected}) == 3
+    for metrics in (risk.metrics, whole):
+        assert evaluate(metrics, points)[:, 0].tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_memory_format_survives_and_is_computed_in():
