@@ -247,7 +247,9 @@ def test_the_kind_of_task_is_its_source_s(attributes, kind, loss):
 def test_an_unknown_kind_is_refused():
     examples = toy()
     examples.kind = "images"
-    with pytest.raises(ValueError, match=r"^kind: got 'images', expected one of classes, values, tokens$"):
+    with pytest.raises(
+        ValueError, match=r"^kind: got 'images', expected one of classes, values, tokens, binary, counts$"
+    ):
         module(examples)
 
 

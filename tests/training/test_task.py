@@ -129,6 +129,26 @@ def test_a_user_s_own_loss_of_sequences(tmp_path):
     assert trainer.callback_metrics["test/loss"].item() == pytest.approx(loss, abs=1e-6)
 
 
+@pytest.mark.parametrize(("kind", "values"), [("binary", {"loss", "accuracy"}), ("counts", {"loss"})])
+def test_one_output_an_example(kind, values, tmp_path):
+    torch.manual_seed(0)
+    x, y = torch.randn(41, 4), torch.randint(0, 2 if kind == "binary" else 5, (41,))
+    examples = SimpleNamespace(
+        name="ones", source="made", in_shape=(4,), out_features=1, kind=kind, prepare=lambda: None,
+        identity=lambda: kind, load=lambda: TrainTest(x, y, x, y),
+    )  # fmt: skip
+    net = Mlp((4,), 1, hidden=[5])
+    trainer = tiny_fit(net, examples, tmp_path)
+    logged = {name.removeprefix("test/"): v.item() for name, v in trainer.callback_metrics.items() if "test" in name}
+    assert set(logged) == values
+    with torch.no_grad():
+        z = net.double().eval()(x.double())[:, 0]
+    nats = F.softplus(torch.where(y > 0, -z, z)) if kind == "binary" else z.exp() - y * z
+    assert logged["loss"] == pytest.approx(nats.mean().item(), abs=1e-6)
+    if kind == "binary":
+        assert logged["accuracy"] == pytest.approx(((z > 0) == (y > 0)).double().mean().item(), abs=1e-6)
+
+
 def test_members_on_sequences(tmp_path):
     nets = side_by_side([Sequences() for _ in range(3)])
     trainer = tiny_fit(nets, sequences(), tmp_path)

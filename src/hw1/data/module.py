@@ -37,7 +37,7 @@ class DataModule(lightning.LightningDataModule):
         order_seeds: seeds of the order of training batches, one a member; set them before training begins. With several
             of them every batch has a leading dimension: [R, B, ...], or [1, B, ...] where all members share it.
         eval_names: names of the sets that `val_dataloader` and `test_dataloader` evaluate, in their order.
-        kind: "classes", "values" or "tokens": of `examples`, as the following.
+        kind: "classes", "values", "tokens", "binary" or "counts": of `examples`, as the following.
         loss: (outputs [B, ...], targets [B, ...], reduction="mean") -> mean loss [].
         in_shape, out_features, name, source: known before any example is read.
 

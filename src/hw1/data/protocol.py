@@ -17,7 +17,7 @@ class TrainTest:
 
     Attributes:
         train_x: [N, ...] float32; images are [N, C, H, W] in [0, 1].
-        train_y: [N] int64 classes, [N, out_features] float32 values, or [N, T] int64 tokens.
+        train_y: [N] int64 classes or counts, [N, out_features] float32 values, [N, T] int64 tokens, or [N] of 0 and 1.
         test_x: [M, ...], like `train_x`.
         test_y: [M, ...], like `train_y`.
     """
@@ -40,7 +40,7 @@ class ExampleSource(Protocol):
     A source without `kind` has classes if its `loss` is torch's cross_entropy, else values.
 
     Attributes:
-        kind: of task: "classes", "values" or "tokens", see `hw1.kinds`.
+        kind: of task: "classes", "values", "tokens", "binary" or "counts", see `hw1.kinds.loss_of`.
         name: of the data set, for people.
         source: which variant is read ("full", "bundled", "archive", "folder", ...).
         in_shape: shape of one input, without the batch.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hw1.kinds import Kind, hits
+from hw1.kinds import Kind, has_accuracy, hits
 from hw1.risk.batchnorm import has_batch_norm, recompute_statistics
 from hw1.risk.examples import Examples
 from hw1.risk.guard import differentiable, own_copy, random_state_kept
@@ -20,11 +20,12 @@ from hw1.vectors import ParamSpace
 
 
 class Metrics:
-    """theta [P] -> the mean loss over all examples and, for classes and tokens, the accuracy: `columns`, float64.
+    """theta [P] -> the mean loss over all examples and, where they are hit or missed, the accuracy: `columns`, float64.
 
     Theta is copied into a copy of the module, which keeps the memory format that it computes fastest in, and its
     dtype. Where it has batch-norm and `statistics_inputs` are given, its statistics are recomputed on them at every
-    theta, since no trained statistics belong to it. Theta need not be finite: then the loss is not either.
+    theta, since no trained statistics belong to it. Theta need not be finite: then the loss is not either. Accuracy is
+    the share of all targets that are hit, whatever the loss weighs; negative ones, which no class is, are left out.
 
     Args:
         module: the network.
@@ -71,16 +72,31 @@ class Metrics:
             if self._statistics:
                 recompute_statistics(self._module, self._statistics)
             total = torch.zeros(len(self.columns), dtype=torch.float64)
+            sizes = torch.zeros_like(total)
             for batch, weight in self._examples.chunks(self._like):
                 outputs, loss = self._evaluate(self._module, batch)
-                values = [loss.double() * (self._examples.size / weight if adds_up else 1.0)]
+                values, weights = [loss.double() * (self._examples.size / weight if adds_up else 1.0)], [weight]
                 if self._kind is not None and outputs is not None:
                     hit = hits(self._kind, outputs, batch[1])
-                    values += [] if hit is None else [hit.double().mean()]
-                total += torch.stack(values).cpu() * weight
-        return total / self._examples.size
+                    if hit is not None:
+                        share, examples = _counted(hit, batch[1])
+                        values.append(share)
+                        weights.append(examples)
+                total += torch.stack(values).cpu() * torch.tensor(weights, dtype=torch.float64)
+                sizes += torch.tensor(weights, dtype=torch.float64)
+        sizes[0] = self._examples.size
+        return total / sizes
+
+
+def _counted(hit: Tensor, targets: Tensor) -> tuple[Tensor, float]:
+    """The share of targets that are hit, and how many examples they make up. Negative ones, no classes, are ignored."""
+    ignored = targets < 0
+    if not ignored.any():
+        return hit.double().mean(), len(hit)
+    counted = hit[~ignored]
+    return counted.double().mean().nan_to_num(0.0), len(hit) * counted.numel() / hit.numel()
 
 
 def columns_of(kind: Kind | None) -> tuple[str, ...]:
     """What `Metrics` gives for this kind of targets."""
-    return ("loss",) if kind in (None, "values") else ("loss", "accuracy")
+    return ("loss", "accuracy") if has_accuracy(kind) else ("loss",)

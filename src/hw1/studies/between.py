@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hw1.kinds import has_accuracy
 from hw1.metrics import SPLITS
 from hw1.runs import Run
 from hw1.workers import WorkerLostError, spread
@@ -70,7 +71,7 @@ def values_of(part: Part) -> pd.DataFrame:
         table = pd.DataFrame({"alpha": part.alphas, "split": part.split})
         finite = next((net for net in (one, two) if _is_finite(net)), None)
         if finite is None:  # nothing lies between two that diverged
-            return table.assign(loss=math.nan, **({} if data.kind == "values" else {"accuracy": math.nan}))
+            return table.assign(loss=math.nan, **({"accuracy": math.nan} if has_accuracy(data.kind) else {}))
         risk = _risk(finite, data, part.split)
         values = evaluate(risk.metrics, segment(one, two, part.alphas))  # [K, 2]; [K, 1] without classes
         return table.assign(**dict(zip(risk.columns, values.T.tolist(), strict=True)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from hw1.data import DataModule
-from hw1.kinds import Kind, Loss, hits
+from hw1.kinds import Kind, Loss, has_accuracy, hits
 from hw1.models import Members
 from hw1.models.cnn import differentiated_once
 from hw1.risk.second_derivatives import TwiceDifferentiable
@@ -169,7 +169,7 @@ class Task(lightning.LightningModule):
     def _start_evaluation(self) -> None:
         data: DataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without saying so
         self._kind, self._names = data.kind, data.eval_names
-        self._values = ("loss",) if self._kind == "values" else ("loss", "accuracy")
+        self._values = ("loss", "accuracy") if has_accuracy(self._kind) else ("loss",)
         precise = torch.float32 if self.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         self._metrics = [WholeSetMeans(self.members, len(self._values), precise).to(self.device) for _ in self._names]
 
@@ -179,7 +179,7 @@ class Task(lightning.LightningModule):
         values = [member_losses(self.net, self.loss, outputs, y)]
         several = isinstance(self.net, Members)
         examples = y.shape[1] if several else len(y)  # y is [R or 1, B, ...], or [B, ...]
-        if self._kind != "values":
+        if has_accuracy(self._kind):
             if several:
                 outputs, y = outputs.flatten(0, 1), y.expand(self.members, *y.shape[1:]).flatten(0, 1)
             right = hits(self._kind, outputs, y)  # [B, ...], or [R * B, ...]
