@@ -147,12 +147,172 @@ def test_bad_input_of_sensitivity_is_refused():
         sensitivity(net, F.cross_entropy, x, y[1:])
     with pytest.raises(ValueError, match=r"^inputs: got torch\.int64, expected floating point: sensitivity is a deriv"):
         sensitivity(net, F.cross_entropy, y, y)
-    with pytest.raises(ValueError, match=r"^loss: got shape \[23\], expected \[\]: the mean over examples$"):
+    with pytest.raises(ValueError, match=r"^loss: got shape \[2\], expected \[\]: the mean over examples$"):
         sensitivity(net, nn.CrossEntropyLoss(reduction="none"), x, y)
     with pytest.raises(
-        ValueError, match=r"^module: got outputs \[23, 1, 8, 3\], expected logits \[B, C\] for classes$"
+        ValueError, match=r"^module: got outputs \[23, 3, 8, 3\], expected logits \[B, C\] for classes$"
+    ):
+        sensitivity(
+            nn.Conv2d(1, 3, (1, 6)).double(), F.cross_entropy, x, y[:, None, None].repeat(1, 8, 3), kind="classes"
+        )
+    with pytest.raises(
+        ValueError, match=r"^inputs and targets: got inputs .* shapes and dtypes that the module and the"
     ):
         sensitivity(nn.Linear(8, 3).double(), F.cross_entropy, x, y)
+
+
+# --- what a loss, or a network, must be
+
+
+def weighted(weight=(1.0, 5.0, 2.0)):
+    return nn.CrossEntropyLoss(weight=torch.tensor(weight).double())
+
+
+ODD_LOSSES = {
+    "sum": nn.CrossEntropyLoss(reduction="sum"),
+    "weights": weighted(),
+    "weights in float32": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 2.0])),
+    "ignored": nn.CrossEntropyLoss(ignore_index=1),
+    "root": lambda outputs, y: F.cross_entropy(outputs, y).sqrt(),
+    "largest": lambda outputs, y: F.cross_entropy(outputs, y, reduction="none").max(),
+    "over the batch": lambda outputs, y: F.cross_entropy(outputs - outputs.mean(0), y),
+}
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, N])
+@pytest.mark.parametrize("order", ["as they come", "by class"])
+@pytest.mark.parametrize("name", ODD_LOSSES)
+def test_a_loss_that_is_no_mean_over_examples_is_refused(name, order, batch_size):
+    net, (x, y) = NETS["mlp"](), examples()
+    net = net if name == "weights in float32" else net.double()
+    if order == "by class":
+        x, y = x[y.argsort()], y.sort().values
+    with pytest.raises(
+        ValueError, match=r"^loss: got .*, expected the mean over examples: use reduction='mean', and no"
+    ):
+        sensitivity(net, ODD_LOSSES[name], x, y, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("number", [0, 11, N - 1])
+def test_a_single_ignored_target_is_enough(number):
+    net, (x, y) = NETS["mlp"](), examples()  # float32
+    y[number] = -100
+    with pytest.raises(ValueError, match=r"^loss: got .*, expected the mean over examples"):
+        sensitivity(net, F.cross_entropy, x, y)
+
+
+def test_class_weights_are_seen_where_all_losses_are_alike():
+    net, (x, y) = NETS["mlp"]().double(), examples()
+    nn.init.zeros_(net[-1].weight), nn.init.zeros_(net[-1].bias)
+    with pytest.raises(ValueError, match=r"^loss: got another gradient for an example in 23 than in a part of them"):
+        sensitivity(net, weighted(), x, y)
+
+
+MEANS = {
+    "smoothed": nn.CrossEntropyLoss(label_smoothing=0.1),
+    "alike weights": weighted((2.0, 2.0, 2.0)),
+    "nobody ignored": nn.CrossEntropyLoss(ignore_index=7),
+    "margin": nn.MultiMarginLoss(),
+    "constant added": lambda outputs, y: F.cross_entropy(outputs, y) + 1,
+    "own mean": lambda outputs, y: -outputs.log_softmax(1).gather(1, y[:, None]).mean(),
+}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, N])
+@pytest.mark.parametrize("name", MEANS)
+def test_whatever_is_a_mean_is_taken(name, batch_size):
+    net, (x, y) = NETS["mlp"]().double(), examples(count=9)
+    found = sensitivity(net, MEANS[name], x, y, batch_size=batch_size)
+    alone = [sensitivity(net, MEANS[name], x[i : i + 1], y[i : i + 1]).loss for i in range(9)]
+    assert found.loss == pytest.approx(np.mean(alone), rel=1e-9)
+
+
+class Centred(nn.Module):
+    def forward(self, x):
+        return (x - x.mean(0)).flatten(1)[:, :3]
+
+
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x.flatten(1)[:, :3] + torch.randn(3)
+
+
+@pytest.mark.parametrize("make", [Centred, Noisy])
+def test_examples_that_influence_each_other_and_chance_are_refused(make):
+    with pytest.raises(ValueError, match=r"^module: got other outputs for an example when others left its batch"):
+        sensitivity(make(), F.cross_entropy, *examples())
+
+
+def test_a_first_layer_that_works_in_place_leaves_the_inputs_alone():
+    linear, (x, y) = nn.Linear(64, 3).double(), examples()
+    before = x.clone()
+    randomness, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()
+    found = sensitivity(
+        nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), linear), F.cross_entropy, x, y, batch_size=10
+    )
+    assert torch.equal(x, before)
+    assert torch.equal(torch.get_rng_state(), randomness)
+    assert (np.random.get_state()[1] == numpys).all()
+    assert found == sensitivity(nn.Sequential(nn.ReLU(), nn.Flatten(), linear), F.cross_entropy, x, y, batch_size=10)
+    w, on = linear.weight.detach(), (x > 0).flatten(1)
+    assert found.outputs == pytest.approx(np.mean([(w * row).norm().item() for row in on]), rel=1e-12)
+
+
+# --- kinds of targets
+
+
+def binary_loss(outputs, y):
+    return F.binary_cross_entropy_with_logits(outputs.flatten(), y.to(outputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.float64, torch.bool])
+@pytest.mark.parametrize("squeezed", [False, True])
+def test_one_logit_is_two_classes(dtype, squeezed):
+    linear = nn.Linear(4, 1).double()
+    net = nn.Sequential(linear, nn.Flatten(0)) if squeezed else linear
+    x, y = examples((4,), classes=2)
+    w = linear.weight.detach().norm().item()
+    p = linear(x).sigmoid().flatten().detach()
+    found = sensitivity(net, binary_loss, x, y.to(dtype), batch_size=10, kind="binary")
+    assert found.outputs == pytest.approx(w, rel=1e-12)
+    assert found.loss == pytest.approx(w * (p - y).abs().mean().item(), rel=1e-12)
+    assert found.softmax == pytest.approx(w * 2**0.5 * (p * (1 - p)).mean().item(), rel=1e-12)
+    two = nn.Linear(4, 2).double()  # the same classifier with two logits
+    with torch.no_grad():
+        two.weight.copy_(torch.cat([0 * linear.weight, linear.weight]))
+        two.bias.copy_(torch.cat([0 * linear.bias, linear.bias]))
+    assert sensitivity(two, F.cross_entropy, x, y).softmax == pytest.approx(found.softmax, rel=1e-12)
+    unsaid = sensitivity(net, binary_loss, x, y.to(dtype), batch_size=10)  # a logit, or a count?
+    assert unsaid.softmax is None and unsaid.loss == found.loss
+
+
+def test_counts_have_no_softmax():
+    net, (x, y) = nn.Linear(4, 1).double(), examples((4,), classes=6)
+    for kind in (None, "counts"):
+        found = sensitivity(net, lambda o, t: F.poisson_nll_loss(o[:, 0], t.to(o)), x, y, kind=kind)
+        assert found.softmax is None
+        rate = net(x).exp()[:, 0].detach()
+        expected = (rate - y).abs().mean().item() * net.weight.detach().norm().item()
+        assert found.loss == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", [None, "tokens"])
+def test_the_softmax_of_tokens(kind):
+    net, x = nn.Linear(4, 5).double(), examples((3, 4))[0]
+    y = torch.randint(0, 5, (N, 3), generator=seeded())
+    found = sensitivity(net, lambda o, t: F.cross_entropy(o.flatten(0, 1), t.flatten()), x, y, batch_size=10, kind=kind)
+    norms = [torch.autograd.functional.jacobian(lambda z: net(z).softmax(-1), one[None]).norm().item() for one in x]
+    assert found.softmax == pytest.approx(np.mean(norms), rel=1e-12)
+
+
+def test_outputs_that_are_not_what_the_kind_says_are_refused():
+    x, y = examples((4,), classes=2)
+    with pytest.raises(
+        ValueError, match=r"^outputs: got \[23, 1\] for targets \[23\], expected several logits .* 'binary'"
+    ):
+        sensitivity(nn.Linear(4, 1).double(), binary_loss, x, y, kind="classes")
+    with pytest.raises(ValueError, match=r"^outputs: got \[23, 2\] for targets \[23\], expected one output a target"):
+        sensitivity(nn.Linear(4, 2).double(), F.cross_entropy, x, y, kind="binary")
 
 
 # --- sharpness
@@ -313,6 +473,25 @@ def test_a_loss_that_overflows_in_the_box_is_no_number(far):
 
     found = keskar_sharpness(Cliff(torch.diag(H)), torch.zeros(5).double(), 1e-3, generator=seeded())
     assert found.value == far or (math.isnan(far) and math.isnan(found.value))
+
+
+@pytest.mark.parametrize("loss", [-1.0, -2.5])
+def test_a_measure_relative_to_a_negative_loss_is_refused(loss):
+    risk, theta = Quadratic(torch.diag(H), bottom=loss), torch.zeros(5).double()
+    with pytest.raises(
+        ValueError, match=rf"^risk: got a loss of {loss:g} at theta, expected one above -1: .* use adaptive"
+    ):
+        keskar_sharpness(risk, theta, 1e-3, generator=seeded())
+    assert adaptive_sharpness(risk, theta + 1, 1e-3, generator=seeded()).value > 0  # is not relative
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+@pytest.mark.parametrize("function", [keskar_sharpness, adaptive_sharpness])
+def test_a_rise_above_no_number_is_refused(function, loss):
+    with pytest.raises(
+        ValueError, match=rf"^risk: got a loss of {loss} at theta, expected a finite number: did training"
+    ):
+        function(Quadratic(torch.diag(H), bottom=loss), torch.zeros(5).double(), 1e-3, generator=seeded())
 
 
 @pytest.mark.parametrize("bad", [0.0, -1e-3, math.nan, math.inf])

@@ -109,6 +109,116 @@ def test_the_callers_module_gradients_and_randomness_are_left_alone(norm):
     assert all(parameter.requires_grad for parameter in net.parameters())
 
 
+# --- kinds of targets
+
+
+def binary_loss(outputs, y):
+    return F.binary_cross_entropy_with_logits(outputs.reshape(y.shape), y.to(outputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.float64])
+@pytest.mark.parametrize("squeezed", [False, True])
+def test_one_logit_is_right_on_its_side_of_0(dtype, squeezed):
+    torch.manual_seed(0)
+    net = Mlp((2,), 1, hidden=[4])
+    net = (nn.Sequential(*net, nn.Flatten(0)) if squeezed else net).double()
+    x, y = torch.randn(40, 2).double(), torch.randint(0, 2, (40,))
+    right = ((net(x).flatten() > 0) == y.bool()).double().mean().item()
+    assert right != pytest.approx((y == 0).double().mean().item())  # what the largest of one logit would say
+    whole = WholeSet(net, binary_loss, x, y.to(dtype), batch_size=15, kind="binary")
+    assert whole.columns == ("loss", "accuracy")
+    assert whole(flat(net)).tolist() == pytest.approx([binary_loss(net(x), y).item(), right], rel=1e-12)
+    unsaid = WholeSet(net, binary_loss, x, y.to(dtype))
+    assert unsaid.columns == ("loss",) and unsaid(flat(net)).item() == pytest.approx(binary_loss(net(x), y).item())
+
+
+@pytest.mark.parametrize("kind", [None, "tokens"])
+def test_tokens_are_in_the_last_dimension(kind):
+    torch.manual_seed(0)
+    net, x, y = nn.Linear(4, 5).double(), torch.randn(20, 3, 4).double(), torch.randint(0, 5, (20, 3))
+    whole = WholeSet(net, lambda o, t: F.cross_entropy(o.flatten(0, 1), t.flatten()), x, y, batch_size=7, kind=kind)
+    loss, right = F.cross_entropy(net(x).flatten(0, 1), y.flatten()), (net(x).argmax(-1) == y).double().mean()
+    assert whole.columns == ("loss", "accuracy")
+    assert whole(flat(net)).tolist() == pytest.approx([loss.item(), right.item()], rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", [None, "counts"])
+def test_counts_are_not_classes(kind):
+    net, x, y = nn.Linear(4, 1).double(), torch.randn(20, 4).double(), torch.randint(0, 9, (20, 1))
+    whole = WholeSet(net, lambda o, t: F.poisson_nll_loss(o, t.to(o)), x, y, batch_size=7, kind=kind)
+    expected = (net(x).exp() - y * net(x)).mean().item()
+    assert whole.columns == ("loss",) and whole(flat(net)).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_kind_that_outputs_do_not_have_is_refused():
+    net, x, y = nn.Linear(2, 1).double(), torch.randn(40, 2).double(), torch.randint(0, 2, (40,))
+    with pytest.raises(
+        ValueError, match=r"^outputs: got \[2, 1\] for targets \[2\], expected several logits a target in "
+    ):
+        WholeSet(net, binary_loss, x, y, kind="classes")
+
+
+# --- the loss
+
+
+def test_counted_tokens_weigh_the_same_in_any_batching():
+    torch.manual_seed(0)
+    net, x, y = nn.Linear(4, 5).double(), torch.randn(20, 4).double(), torch.randint(0, 5, (20,))
+    y[3:9] = -100
+    weight = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]).double()
+    for loss in (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(weight=weight)):
+        for batch_size in (1, 7, 20):
+            found = WholeSet(net, loss, x, y, batch_size=batch_size)(flat(net))
+            right = (net(x).argmax(1) == y)[y >= 0].double().mean().item()
+            assert found.tolist() == pytest.approx([loss(net(x), y).item(), right], rel=1e-12)
+
+
+def test_a_sum_is_a_sum():
+    net, (x, y) = Mlp((1, 8, 8), 3, hidden=[5]).double(), images()
+    whole = WholeSet(net, nn.CrossEntropyLoss(reduction="sum"), x, y, batch_size=20)
+    assert whole.reduction == "sum"
+    assert whole(flat(net))[0].item() == pytest.approx(F.cross_entropy(net(x), y, reduction="sum").item(), rel=1e-12)
+    assert WholeSet(net, F.cross_entropy, x, y).reduction == "mean"
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda o, y: F.cross_entropy(o, y, weight=torch.tensor([1.0, 5.0, 2.0]).to(o)),
+        lambda o, y: F.cross_entropy(o, y, ignore_index=1),
+        lambda o, y: F.cross_entropy(o, y).sqrt(),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 20, 200])
+def test_what_is_no_mean_is_refused(loss, batch_size):
+    net, (x, y) = Mlp((1, 8, 8), 3, hidden=[5]).double(), images()
+    with pytest.raises(ValueError, match=r"^loss: got .* expected a mean over examples: "):
+        WholeSet(net, loss, x[y.argsort()], y.sort().values, batch_size=batch_size)
+
+
+def test_examples_that_influence_each_other_are_refused():
+    class Centred(nn.Linear):
+        def forward(self, x):
+            return super().forward(x - x.mean(0))
+
+    with pytest.raises(ValueError, match=r"^module: got .*expected independent examples"):
+        WholeSet(Centred(2, 3), F.cross_entropy, torch.randn(20, 2), torch.randint(0, 3, (20,)))
+
+
+@pytest.mark.parametrize("norm", [[], ["bn"]])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_the_module_s_own_parameters_need_not_be_finite(norm, value):
+    good = Cnn((1, 8, 8), 3, layers=["c3(4)", *norm, "p2", 5]).double()
+    bad, (x, y) = copy.deepcopy(good), images()
+    for tensor in (*bad.parameters(), *(b for b in bad.buffers() if b.is_floating_point())):
+        nn.init.constant_(tensor, value)
+    expected = WholeSet(good, F.cross_entropy, x, y, statistics_inputs=x)(flat(good))
+    whole = WholeSet(bad, F.cross_entropy, x, y, statistics_inputs=x)
+    assert whole(flat(bad))[0].isnan()
+    assert torch.equal(whole(flat(good)), expected)
+    assert not bad[0].weight.isfinite().any()
+
+
 def test_bad_sets_are_refused():
     net = Mlp((1, 8, 8), 3, hidden=[5]).double()
     x, y = images()

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hw1.risk.guard import differentiable, own_copy
+from hw1.kinds import Kind, has_accuracy, hits, kind_of
+from hw1.landscape.own_losses import MeanOverExamples, check_alone, outputs_of_first
+from hw1.risk.guard import differentiable, own_copy, random_state_kept
 from hw1.risk.nested import cast
 from hw1.risk.protocol import Risk
 
@@ -24,7 +26,8 @@ class InputSensitivity:
     Attributes:
         loss: of each example's loss, a gradient: [D].
         outputs: of the network's outputs (logits, for classes), a Jacobian: [C, D].
-        softmax: of the class probabilities (Novak et al. 2018); None for regression.
+        softmax: of the class probabilities (Novak et al. 2018), those of both classes where targets are binary; None
+            where outputs are no logits.
     """
 
     loss: float
@@ -39,23 +42,30 @@ def sensitivity(
     targets: Tensor,
     *,
     batch_size: int = 250,
+    kind: Kind | None = None,
 ) -> InputSensitivity:
     """Sensitivity of a network to its inputs, in evaluation mode: E |d f(x) / d x|_F (Novak et al. 2018).
 
     Never a derivative by parameters. One backward pass an output gives the Jacobian J [C, D] of each example; the
     gradient of the loss and the Jacobian of softmax follow from it by the chain rule. Computed on a copy of the module,
-    in its dtype and on its device: the caller's is left alone.
+    in its dtype and on its device: the caller's, its inputs and the random state are left alone.
+
+    An example's own loss is taken to be its part of the mean. That the loss is such a mean, and that examples do not
+    influence each other, is looked at on all of the data, on outputs that are there already.
 
     Args:
         module: [B, ...] -> outputs [B, ...]; in evaluation mode its examples must not influence each other.
         loss: (outputs, targets) -> mean loss over the B examples, [].
         inputs: [N, ...], floating point.
-        targets: [N, ...]; integers are classes, and the outputs then logits [B, C].
+        targets: [N, ...]
         batch_size: examples at a time; it changes memory (C times the inputs) and speed, not results.
+        kind: what targets are, see `hw1.kinds.loss_of`: outputs are logits of "classes" [B, C], of "tokens" [B, T, V],
+            of "binary" targets one each. Unless given, what shapes leave no doubt about (`hw1.kinds.kind_of`); with one
+            output an integer target there is no softmax: it may be a logit ("binary") or a count.
 
     Raises:
-        ValueError: no examples, unequal lengths, inputs that are integers, a loss that is not [], or logits that are
-            not [B, C].
+        ValueError: no examples, unequal lengths, inputs that are not floating point, shapes that do not fit, a loss
+            that is no mean over examples, examples that influence each other, or outputs that are not as `kind` says.
 
     Example:
         >>> net = nn.Linear(2, 1, bias=False)
@@ -68,27 +78,56 @@ def sensitivity(
         raise ValueError(f"inputs and targets: got {len(inputs)} and {len(targets)} examples, expected as many, > 0")
     if not inputs.is_floating_point():
         raise ValueError(f"inputs: got {inputs.dtype}, expected floating point: sensitivity is a derivative by them")
-    classes = not targets.is_floating_point()
     network = own_copy(module)
     like = next(network.parameters(), inputs)
-    with differentiable(like.device, network):
-        totals = torch.zeros(3, dtype=torch.float64)
-        for x, y in zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True):
-            x = cast(x.detach(), like).requires_grad_()
-            y = cast(y, like)
-            outputs = network(x)
-            if classes and outputs.ndim != 2:
-                raise ValueError(f"module: got outputs {list(outputs.shape)}, expected logits [B, C] for classes")
+    with differentiable(like.device, network), random_state_kept(like.device):
+        first = outputs_of_first(network, loss, *cast((inputs[:2], targets[:2]), like))
+        logits = kind_of(first, targets[: len(first)]) if kind is None else kind
+        totals, check_mean = torch.zeros(3, dtype=torch.float64), MeanOverExamples(loss)
+        batches = zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
+        for number, (x, y) in enumerate(batches):
+            x, y = cast((x.detach().clone(), y), like)
+            x.requires_grad_()
+            outputs = network(x.clone())  # a first layer may work in place
+            _check_outputs(outputs, y, logits)
+            if number == 0:
+                check_alone(network, x.detach(), outputs)
+            check_mean(outputs, y)
             jacobian = _jacobian(outputs.reshape(len(x), -1), x)  # [B, C, D]
-            slope = _slope(loss, outputs.detach(), y)  # [B, C]
+            slope = _slope(loss, outputs.detach().clone(), y)  # [B, C]
             rows = [slope[:, None] @ jacobian, jacobian]
-            if classes:
-                p = outputs.detach().softmax(1)[:, :, None]  # d p_c = p_c (d z_c - sum_k p_k d z_k)
-                rows.append(p * (jacobian - p.mT @ jacobian))
+            if logits in SOFTMAX:
+                rows.append(SOFTMAX[logits](outputs.detach(), jacobian))
             for form, derivative in enumerate(rows):
                 totals[form] += derivative.flatten(1).norm(dim=1).cpu().double().sum()
         means = (totals / len(inputs)).tolist()
-    return InputSensitivity(means[0], means[1], means[2] if classes else None)
+    return InputSensitivity(means[0], means[1], means[2] if logits in SOFTMAX else None)
+
+
+def _of_softmax(outputs: Tensor, jacobian: Tensor) -> Tensor:
+    """Derivative of the class probabilities: outputs [B, ..., C], jacobian [B, (...) C, D] -> [B, ..., C, D]."""
+    jacobian = jacobian.reshape(*outputs.shape, -1)
+    p = outputs.softmax(-1)[..., None]  # d p_c = p_c (d z_c - sum_k p_k d z_k)
+    return p * (jacobian - p.mT @ jacobian)
+
+
+def _of_sigmoid(outputs: Tensor, jacobian: Tensor) -> Tensor:
+    """Derivative of both class probabilities p and 1 - p of each logit: [B, C], jacobian [B, C, D] -> [B, 2, C, D]."""
+    p = outputs.sigmoid().reshape(len(outputs), -1, 1)
+    one = p * (1 - p) * jacobian
+    return torch.stack([one, -one], 1)
+
+
+SOFTMAX: dict[Kind | None, Callable[[Tensor, Tensor], Tensor]] = {
+    "classes": _of_softmax, "tokens": _of_softmax, "binary": _of_sigmoid
+}  # fmt: skip
+
+
+def _check_outputs(outputs: Tensor, targets: Tensor, kind: Kind | None) -> None:
+    if kind == "classes" and outputs.ndim != 2:
+        raise ValueError(f"module: got outputs {list(outputs.shape)}, expected logits [B, C] for classes")
+    if kind is not None and has_accuracy(kind):
+        hits(kind, outputs.detach(), targets)  # refuses other shapes
 
 
 def _jacobian(outputs: Tensor, x: Tensor) -> Tensor:
@@ -100,10 +139,7 @@ def _jacobian(outputs: Tensor, x: Tensor) -> Tensor:
 def _slope(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor) -> Tensor:
     """Gradient of each example's own loss by its outputs, [B, C]."""
     outputs = outputs.requires_grad_()
-    value = loss(outputs, targets)
-    if value.ndim:
-        raise ValueError(f"loss: got shape {list(value.shape)}, expected []: the mean over examples")
-    return torch.autograd.grad(value * len(outputs), outputs)[0].flatten(1)
+    return torch.autograd.grad(loss(outputs, targets) * len(outputs), outputs)[0].reshape(len(outputs), -1)
 
 
 @dataclass(frozen=True)
@@ -141,7 +177,7 @@ def keskar_sharpness(
         generator: for the starts.
 
     Raises:
-        ValueError: epsilon, starts or steps is not positive.
+        ValueError: epsilon, starts or steps is not positive, or f(theta) is not a finite number above -1.
 
     Example:
         >>> class Bowl:  # f = sum theta_i^2 / 2: at its minimum, the maximum is in the corners, 4 (1e-3)^2 / 2
@@ -155,7 +191,13 @@ def keskar_sharpness(
         0.0002
     """
     _check_positive(epsilon=epsilon)
-    loss, rises = _ascend(risk, theta, epsilon * (theta.abs() + 1), starts, steps, generator)
+    loss = _loss_at(risk, theta)
+    if loss <= -1:
+        raise ValueError(
+            f"risk: got a loss of {loss:.6g} at theta, expected one above -1: the rise is measured in 1 + loss, made "
+            "for losses of at least 0; use adaptive_sharpness"
+        )
+    rises = _ascend(risk, theta, loss, epsilon * (theta.abs() + 1), starts, steps, generator)
     return BoxRise(100 * _highest(rises) / (1 + loss), loss, rises)
 
 
@@ -177,17 +219,26 @@ def adaptive_sharpness(
         generator: for the starts.
 
     Raises:
-        ValueError: rho, starts or steps is not positive.
+        ValueError: rho, starts or steps is not positive, or f(theta) is not a finite number.
     """
     _check_positive(rho=rho)
-    loss, rises = _ascend(risk, theta, rho * theta.abs(), starts, steps, generator)
+    loss = _loss_at(risk, theta)
+    rises = _ascend(risk, theta, loss, rho * theta.abs(), starts, steps, generator)
     return BoxRise(_highest(rises), loss, rises)
 
 
+def _loss_at(risk: Risk, theta: Tensor) -> float:
+    """f(theta), from which rises are measured."""
+    loss = risk(theta.detach()).item()
+    if not math.isfinite(loss):
+        raise ValueError(f"risk: got a loss of {loss} at theta, expected a finite number: did training diverge?")
+    return loss
+
+
 def _ascend(
-    risk: Risk, theta: Tensor, box: Tensor, starts: int, steps: int, generator: torch.Generator
-) -> tuple[float, tuple[float, ...]]:
-    """f(theta), and the rises that ascents over |y_i| <= box_i [P] come to.
+    risk: Risk, theta: Tensor, loss: float, box: Tensor, starts: int, steps: int, generator: torch.Generator
+) -> tuple[float, ...]:
+    """The rises above the loss f(theta) that ascents over |y_i| <= box_i [P] come to.
 
     Conditional gradient (Frank & Wolfe 1956): to the corner that the gradient points to if f rises by that, else half
     the way, and so on. In units of the box its path depends on f alone, not on how theta is scaled. It starts anywhere
@@ -195,7 +246,6 @@ def _ascend(
     """
     _check_positive(starts=starts, steps=steps)
     theta, box = theta.detach(), box.detach()
-    loss = risk(theta).item()
 
     def rise_at(y: Tensor) -> float:
         return risk(theta + y).item() - loss
@@ -214,7 +264,7 @@ def _ascend(
             if gain <= LEAST_GAIN * abs(rise):
                 break
         rises.append(rise)
-    return loss, tuple(rises)
+    return tuple(rises)
 
 
 def _highest(rises: tuple[float, ...]) -> float:

@@ -33,7 +33,7 @@ class Sensitivity(Measure):
 
         data = subject.data
         found = [
-            sensitivity(net, subject.loss, *data.test_tensors, batch_size=data.eval_batch_size)
+            sensitivity(net, subject.loss, *data.test_tensors, batch_size=data.eval_batch_size, kind=data.kind)
             for net in subject.end.nets
         ]
         values = {"sensitivity/loss": [one.loss for one in found]}
