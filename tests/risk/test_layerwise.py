@@ -223,7 +223,7 @@ OTHERS = {
     "own_forward": with_forward_of_its_own,
     "clipping_hook": lambda: with_hook("register_forward_hook", lambda module, x, outputs: outputs.clamp(-5, 5)),
     "clipping_pre_hook": lambda: with_hook("register_forward_pre_hook", lambda module, x: (x[0].clamp(-1, 1),), 2),
-    "backward_hook": lambda: with_hook("register_full_backward_hook", lambda module, own, grads: None, 0),
+    "backward_hook": lambda: with_hook("register_full_backward_hook", lambda module, own, grads: None, 2),
     "learnt_slope": lambda: nn.Sequential(nn.Linear(2, 3), nn.PReLU(), nn.Linear(3, 1)),
 }  # fmt: skip
 
@@ -330,13 +330,18 @@ def test_a_form_that_says_something_else_is_not_believed(what, monkeypatch):
 
 def test_sums_and_weights_are_left_to_the_general_routine():
     one = zoo.case("relu")
-    risk = one.risk()
-    risk.reduction = "sum"
-    assert LayerwiseRisk.of(risk) is None
     assert LayerwiseRisk.of(one.risk(count=lambda batch: len(batch[0]))) is None
-    mean = one.risk()
-    mean.reduction = "mean"
-    assert LayerwiseRisk.of(mean) is not None
+    total = nn.MSELoss(reduction="sum")
+    risk = EmpiricalRisk(one.net, total, [(one.x, one.y)])
+    assert risk.reduction == "sum" and LayerwiseRisk.of(risk) is None
+    expected = zoo.hessian(in_one_piece(one.net, total, one.x, one.y), one.theta())
+    assert (dense_hessian(risk, one.theta()) - expected).abs().max() <= 1e-10 * expected.abs().max()
+    named = zoo.case("dropout")
+    for loss in (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0])), nn.CrossEntropyLoss(ignore_index=1)):
+        risk = EmpiricalRisk(named.net, loss, zoo.ragged(named.x, named.y))
+        assert LayerwiseRisk.of(risk) is None
+        expected = zoo.hessian(in_one_piece(named.net, copy.deepcopy(loss).double(), named.x, named.y), named.theta())
+        assert (dense_hessian(risk, named.theta()) - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
 def test_at_an_interpolating_minimum_and_where_outputs_overflow():

@@ -42,3 +42,19 @@ def test_float32_thetas_are_taken_in_float64():
     for many in (FunctionRisk(f, 10), OneByOne(risk)):
         for result in (many(theta.float()), many.gradient(theta.float()), many.hessian(theta.float())):
             assert result.dtype == torch.float64 and not result.requires_grad
+
+
+def test_what_overflows_is_no_number_and_costs_the_others_nothing():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.LayerNorm(2), torch.nn.Linear(2, 1)).double()
+    x, y = torch.randn(9, 1).double(), torch.randn(9, 1).double()
+    risk, function = EmpiricalRisk(net, F.mse_loss, [(x, y)]), zoo.in_one_piece(net, F.mse_loss, x, y)
+    many = batched(risk)
+    assert isinstance(many, OneByOne)
+    thetas = torch.stack([risk.theta, 1e200 * risk.theta, 2 * risk.theta])
+    for result, expected in ((many.gradient(thetas), zoo.gradient), (many.hessian(thetas), zoo.hessian)):
+        assert not result[1].isfinite().any()
+        for number in (0, 2):
+            torch.testing.assert_close(result[number], expected(function, thetas[number]))
+    with pytest.raises(ValueError, match=r"^theta: got 1 of 11 values that are not finite"):
+        many.gradient(torch.cat([torch.full((1, 1), torch.nan), torch.zeros(1, 10)], 1))

@@ -130,27 +130,23 @@ def _is_mean(risk: EmpiricalRisk, outputs: Tensor, y: Tensor) -> bool:
     return _close(risk.loss(outputs, y), expected, torch.maximum(one.abs(), other.abs()))
 
 
-def _same_derivatives(risk: EmpiricalRisk, form: LayerwiseRisk, theta: Tensor, hessian: Tensor | None) -> bool:
-    """Whether value and gradient are the risk's own, and a product if there is a Hessian [P, P].
+def _same_derivatives(risk: EmpiricalRisk, form: LayerwiseRisk, theta: Tensor, hessian: Tensor | None) -> bool | None:
+    """Whether value and gradient are the risk's own, and a product if there is a Hessian [P, P]; None if not finite.
 
     All in one scale: at an interpolating minimum value and gradient are rounding, and the product is not.
     """
     with differentiable(theta.device):
-        return _close(*_derivatives(risk, form, theta.clone(), hessian))
-
-
-def _derivatives(
-    risk: EmpiricalRisk, form: LayerwiseRisk, theta: Tensor, hessian: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """What the risk says and what the form says, each in one vector."""
-    risks, forms = [risk(theta), risk.gradient(theta)], [form(theta), form.gradient(theta)]
-    if hessian is not None:
+        theta = theta.clone()
         v = torch.randn(len(theta), dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(theta)
-        alone = copy.copy(risk)  # the graph that the risk keeps for its products stays, and none is kept for this one
-        alone._keep_graph = False
-        risks.append(alone.hvp(theta, v))
-        forms.append(hessian @ v)
-    return torch.cat([part.flatten() for part in risks]), torch.cat([part.flatten() for part in forms])
+        forms = [form(theta), form.gradient(theta), *([] if hessian is None else [hessian @ v])]
+        if not all(part.isfinite().all() for part in forms):
+            return None
+        risks = [risk(theta), risk.gradient(theta)]
+        if hessian is not None:
+            alone = copy.copy(risk)  # the graph that the risk keeps for its products stays, and none is kept here
+            alone._keep_graph = False
+            risks.append(alone.hvp(theta, v))
+        return _close(torch.cat([part.flatten() for part in risks]), torch.cat([part.flatten() for part in forms]))
 
 
 def _close(a: Tensor, b: Tensor, scale: Tensor | None = None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -18,7 +19,7 @@ HESSIAN_NUMBERS = 2**20  # numbers in the Hessians that `FunctionRisk` takes at 
 
 
 class OneByOne:
-    """The risk of any module, one theta after another.
+    """The risk of any module, one theta after another; NaN where a gradient or Hessian is not finite.
 
     Args:
         risk: R.
@@ -38,11 +39,22 @@ class OneByOne:
 
     def gradient(self, thetas: Tensor) -> Tensor:
         """Gradients: [R, P] -> [R, P]."""
-        return torch.stack([self._risk.gradient(theta) for theta in thetas.double()])
+        return torch.stack([_or_nan(self._risk.gradient, theta, 1) for theta in thetas.double()])
 
     def hessian(self, thetas: Tensor) -> Tensor:
         """Hessians: [R, P] -> [R, P, P]."""
-        return torch.stack([dense_hessian(self._risk, theta) for theta in thetas.double()])
+        hessian = functools.partial(dense_hessian, self._risk)
+        return torch.stack([_or_nan(hessian, theta, 2) for theta in thetas.double()])
+
+
+def _or_nan(compute: Callable[[Tensor], Tensor], theta: Tensor, dimensions: int) -> Tensor:
+    """The result [P] or [P, P] at theta [P]; NaN where the risk refuses it as not finite: a search goes on without."""
+    try:
+        return compute(theta)
+    except ValueError as error:
+        if not str(error).startswith(("gradient: got values", "product: got values")):
+            raise
+        return torch.full((len(theta),) * dimensions, torch.nan, dtype=theta.dtype, device=theta.device)
 
 
 class LayerByLayer:
