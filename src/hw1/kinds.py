@@ -63,8 +63,8 @@ def _one_each(outputs: Tensor, targets: Tensor) -> Tensor:
     if outputs.shape in (targets.shape, (*targets.shape, 1)):
         return outputs.reshape(targets.shape)
     raise ValueError(
-        f"outputs: got {list(outputs.shape)} for targets {list(targets.shape)}, expected one output a target: "
-        f"{list(targets.shape)} or {[*targets.shape, 1]}"
+        f"outputs: got {list(outputs.shape)} for targets {list(targets.shape)}, expected one output a target, "
+        f"{list(targets.shape)} or {[*targets.shape, 1]}: several logits a target are kind 'classes' or 'tokens'"
     )
 
 
@@ -97,7 +97,7 @@ def hits(kind: Kind, outputs: Tensor, targets: Tensor) -> Tensor | None:
     if outputs.ndim < 2 or outputs.shape[dimension] == 1 or one_each != tuple(targets.shape):
         raise ValueError(
             f"outputs: got {list(outputs.shape)} for targets {list(targets.shape)}, expected several logits a target "
-            f"in dimension {1 if kind == 'classes' else -1}, as of kind {kind!r}; one logit a target is kind 'binary'"
+            f"in dimension {1 if kind == 'classes' else -1}, as {kind} have: one logit a target is kind 'binary'"
         )
     return outputs.argmax(dimension) == targets
 

@@ -150,7 +150,7 @@ def test_bad_input_of_sensitivity_is_refused():
     with pytest.raises(ValueError, match=r"^loss: got shape \[2\], expected \[\]: the mean over examples$"):
         sensitivity(net, nn.CrossEntropyLoss(reduction="none"), x, y)
     with pytest.raises(
-        ValueError, match=r"^module: got outputs \[23, 3, 8, 3\], expected logits \[B, C\] for classes$"
+        ValueError, match=r"^module: got outputs \[23, 3, 8, 3\], expected logits \[B, C\] for classes: flatten"
     ):
         sensitivity(
             nn.Conv2d(1, 3, (1, 6)).double(), F.cross_entropy, x, y[:, None, None].repeat(1, 8, 3), kind="classes"

@@ -125,7 +125,7 @@ SOFTMAX: dict[Kind | None, Callable[[Tensor, Tensor], Tensor]] = {
 
 def _check_outputs(outputs: Tensor, targets: Tensor, kind: Kind | None) -> None:
     if kind == "classes" and outputs.ndim != 2:
-        raise ValueError(f"module: got outputs {list(outputs.shape)}, expected logits [B, C] for classes")
+        raise ValueError(f"module: got outputs {list(outputs.shape)}, expected logits [B, C] for classes: flatten them")
     if kind is not None and has_accuracy(kind):
         hits(kind, outputs.detach(), targets)  # refuses other shapes
 

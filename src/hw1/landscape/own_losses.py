@@ -121,7 +121,7 @@ def outputs_of_first(network: nn.Module, loss: Loss, inputs: Tensor, targets: Te
             ) from error
     if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != len(x):
         got = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ValueError(f"module: got outputs {got} for {len(x)} examples, expected a tensor [B, ...]")
+        raise ValueError(f"module: got outputs {got} for {len(x)} examples, expected a tensor [B, ...]: wrap it")
     if not isinstance(value, Tensor) or value.ndim:
         got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"loss: got {got}, expected []: the mean over examples")
