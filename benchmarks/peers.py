@@ -101,10 +101,10 @@ class PyHessian:
             return flatten(self.tool.dataloader_hv_product(parts)[1])
         return flatten(hessian_vector_product(self.tool.gradsH, self.tool.params, parts))
 
-    def largest(self, seed: int) -> float:
+    def largest(self, seed: int, **options: Any) -> float:
         """The largest eigenvalue."""
         torch.manual_seed(seed)
-        return self.tool.eigenvalues()[0][0]
+        return self.tool.eigenvalues(**options)[0][0]
 
     def trace(self, seed: int, probes: int | None = None) -> tuple[float, float | None]:
         """The trace and the error that the tool states, if it does; by its defaults unless `probes` are given."""
@@ -172,13 +172,14 @@ class Curvlinops:
         """H v, [P]."""
         return self.tool @ v
 
-    def largest(self, seed: int, tol: float = 0) -> float:
+    def largest(self, seed: int, **options: Any) -> float:
         """The largest eigenvalue."""
         import numpy
         from scipy.sparse.linalg import eigsh
 
         start = numpy.random.default_rng(seed).standard_normal(self.tool.shape[0])
-        return float(eigsh(self.tool.to_scipy(), k=1, which="LA", v0=start, tol=tol, return_eigenvectors=False)[0])
+        options = {"which": "LA", "v0": start, **options}
+        return float(eigsh(self.tool.to_scipy(), k=1, return_eigenvectors=False, **options)[0])
 
     def trace(self, seed: int, probes: int | None = None) -> tuple[float, float | None]:
         """The trace and the error that the tool states, if it does; by its defaults unless `probes` are given."""
@@ -186,6 +187,10 @@ class Curvlinops:
 
         torch.manual_seed(seed)
         return hutchinson_trace(self.tool, num_matvecs=probes or 100).item(), None
+
+    def density(self, seed: int, probes: int, steps: int) -> float:
+        """Its density of Papyan 2020 is of a spectrum scaled to [-1, 1], on a grid: another quantity."""
+        raise NotOfferedError("no quadrature")
 
 
 class Landscaper:
@@ -244,7 +249,7 @@ def needs_loss(problem: Problem) -> Any:
     return problem.loss
 
 
-def seeded(seed: int) -> torch.Generator:
+def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 

@@ -134,6 +134,12 @@ def weight_normed() -> Problem:
     return Problem(net, batched(*classes(64), 16), nn.CrossEntropyLoss())
 
 
+def layer_normed() -> Problem:
+    net = mlp(6, 12, 3)
+    net.insert(2, nn.LayerNorm(12))
+    return Problem(net, batched(*classes(64), 16), nn.CrossEntropyLoss())
+
+
 def missing_pixel() -> Problem:
     problem = small_mlp()
     problem.batches[1][0][3, 2] = math.nan
@@ -389,6 +395,7 @@ CASES = {
     "penalty, by closure over the caller's net: v'Hv": Case(along, closure, along_exactly, within(1e-3)),
     "penalty, of the module handed to the loss: v'Hv": Case(along, handed, along_exactly, within(1e-3)),
     "weight_norm: v'Hv": Case(along, weight_normed, along_exactly, within(1e-3)),
+    "LayerNorm: v'Hv": Case(along, layer_normed, along_exactly, within(1e-3)),
     "TF32 convolutions on a GPU: v'Hv": Case(along, convolutions, along_exactly, within(1e-3)),
 }  # fmt: skip
 
