@@ -105,7 +105,9 @@ def test_shares_of_a_trained_network_cover_the_truth_at_every_tolerance():
     held = dict.fromkeys((1e-1, 1e-2, 1e-3), 0)
     coarse = 0.0
     for seed in range(6):
-        for step, found in zip(held, quadrature_ratio(op, steps=60, generator=seeded(seed)), strict=True):
+        for step, found in zip(
+            held, quadrature_ratio(op, steps=60, most_steps=60, generator=seeded(seed)), strict=True
+        ):
             tau = found.tolerance
             for share, mask in (
                 (found.positive, values > tau),

@@ -87,7 +87,8 @@ class Density:
         positive = _smoothed(places, self.weights * (self.nodes > floor), grid, sigma)  # [G]
         negative = _smoothed(places, self.weights * (self.nodes < -floor), grid, sigma)
         below = (self.weights * (self.nodes.abs() <= floor)).sum(1).mean().item()
-        return LogDensity(positive, negative, self._share(below, *self._bounds(-floor, floor)), floor)
+        bounds = _between(self._below(-floor, closed=False), self._below(floor, closed=True))
+        return LogDensity(positive, negative, self._share(below, *bounds), floor)
 
     def mass(self, lo: float, hi: float) -> Share:
         """Share of the spectrum in the closed interval [lo, hi].
@@ -102,8 +103,24 @@ class Density:
         """
         if not lo <= hi:
             return self._share(0.0, 0.0, 0.0)
-        before, until = torch.stack(self._below(lo, closed=False)), torch.stack(self._below(hi, closed=True))
-        return self._share((until - before).mean().item(), *self._bounds(lo, hi))
+        before, until = self._below(lo, closed=False), self._below(hi, closed=True)
+        middle = (until[0] + until[1] - before[0] - before[1]).mean().item() / 2
+        return self._share(middle, *_between(before, until))
+
+    def unresolved(self, x: float) -> Tensor:
+        """The share of each probe of which its rule does not tell whether it lies below x, [probes].
+
+        It is the weight that a node at x would have, in the rule of one more node.
+
+        Raises:
+            ValueError: a density without residuals.
+        """
+        if self.residuals is None:
+            raise ValueError(
+                "residuals: got none, expected those of spectral_density: keep them with nodes and weights"
+            )
+        last = self.residuals / _gaps(self.nodes, x)
+        return (self.weights.sqrt() * last).sum(1).square() / (1 + last.square().sum(1))
 
     def moment(self, n: int) -> Estimate:
         """tr(A^n) / P; exact quadrature up to n = 2 steps - 1, and unbiased.
@@ -124,14 +141,6 @@ class Density:
     def _share(self, value: float, lower: float, upper: float) -> Share:
         value = min(max(value, 0.0), 1.0) if math.isfinite(value) else value  # rounding
         return Share(value, len(self.nodes) * self.size / 2, max(upper - value, value - lower))
-
-    def _bounds(self, lo: float, hi: float) -> tuple[float, float]:
-        """Least and largest mass in [lo, hi], the mean over probes of what their rules allow."""
-        before = self._below(lo, closed=False)
-        until = self._below(hi, closed=True)
-        least = (until[0] - before[1]).clamp_min(0.0)
-        most = (until[1] - before[0]).clamp(0.0, 1.0)
-        return least.mean().item(), most.mean().item()
 
     def _below(self, x: float, *, closed: bool) -> tuple[Tensor, Tensor]:
         """Least and largest mass of each probe below x, [probes]; `closed` counts what lies at x where it is known."""
@@ -159,9 +168,7 @@ def _radau(nodes: Tensor, weights: Tensor, residuals: Tensor, x: float) -> tuple
     In the Ritz basis the Jacobi matrix of one more step is an arrow, diag(nodes) bordered by the residuals; its corner
     is chosen so that x is an eigenvalue (Golub & Meurant 2010, section 6.2).
     """
-    scale = nodes.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-    gaps = nodes - x
-    gaps = torch.where(gaps.abs() < ON_A_NODE * scale, ON_A_NODE * scale, gaps)
+    gaps = _gaps(nodes, x)
     arrow = torch.diag_embed(torch.cat([nodes, x + (residuals.square() / gaps).sum(1, keepdim=True)], 1))
     arrow[:, -1, :-1] = arrow[:, :-1, -1] = residuals
     vectors = torch.linalg.eigh(arrow).eigenvectors  # [n, steps + 1, steps + 1]
@@ -169,6 +176,18 @@ def _radau(nodes: Tensor, weights: Tensor, residuals: Tensor, x: float) -> tuple
     sums = torch.nn.functional.pad(shares.cumsum(1), (1, 0))  # [n, steps + 2]
     at = (gaps < 0).sum(1, keepdim=True)  # nodes of the arrow separate the old ones
     return sums.gather(1, at)[:, 0], sums.gather(1, at + 1)[:, 0]
+
+
+def _gaps(nodes: Tensor, x: float) -> Tensor:
+    """Nodes - x, [n, steps], none of them zero."""
+    least = ON_A_NODE * nodes.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny ** 0.5)
+    return torch.where((nodes - x).abs() < least, least, nodes - x)
+
+
+def _between(before: tuple[Tensor, Tensor], until: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    """Least and largest mass between two bounds, the mean over probes of what lies below them at least and at most."""
+    least, most = (until[0] - before[1]).clamp_min(0.0), (until[1] - before[0]).clamp(0.0, 1.0)
+    return least.mean().item(), most.mean().item()
 
 
 def _smoothed(places: Tensor, weights: Tensor, grid: Tensor, sigma: float) -> Tensor:

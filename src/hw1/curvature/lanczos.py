@@ -25,6 +25,7 @@ BASIS_BYTES = 2**29  # the basis may take 512 MiB; more vectors mean fewer resta
 SLICE = 2**20  # columns of the basis rotated at a time
 MIXED = 1.0  # length of the random vector that is added to a start vector of length 1
 HIDDEN = 0.05  # probability that a random start hid an eigenvalue at three times the tolerance, at most,
+LOOK = 1.2  # growth of a rule from one look at whether it is fine enough to the next
 APART = 0.03  # of max|lambda|, or at so much: a residual below it takes steps enough to see what is nearer
 
 
@@ -434,6 +435,40 @@ def spectral_density(
     return Density(rules.nodes, rules.weights, op.size, rules.residuals)
 
 
+def density_until(
+    op: Operator,
+    enough: Callable[[Density], bool],
+    *,
+    probes: int,
+    steps: int,
+    most_steps: int,
+    generator: torch.Generator,
+) -> Density:
+    """`spectral_density` whose probes go on, from `steps` to `most_steps`, until `enough` says so of their own rule.
+
+    Raises:
+        ValueError: as there, or fewer steps at most than at least.
+    """
+    check_probes(probes)
+    if not 1 <= steps <= most_steps:
+        raise ValueError(f"steps: got {steps}, at most {most_steps}, expected at least 1 and no more than at most")
+    rules = _Rules(op, probes, min(most_steps, op.size), generator, None)
+    look = steps
+    while rules.probe < probes:
+        rules.step()
+        m = len(rules.diagonal)
+        if m == 0:
+            look = steps
+        elif m >= look:
+            look = math.ceil(LOOK * m)
+            nodes, weights, residuals = (part[None] for part in rules.rule())
+            if enough(Density(nodes, weights, op.size, residuals)):
+                rules.end()
+                look = steps
+    nodes, weights, residuals = (part[:, : rules.longest] for part in (rules.nodes, rules.weights, rules.residuals))
+    return Density(nodes, weights, op.size, residuals)
+
+
 class _Rules:
     """The quadrature rules of several probes, one after another; stopped and resumed between steps."""
 
@@ -449,6 +484,7 @@ class _Rules:
         self.scale = 0.0
         self.probe = 0
         self.products = 0
+        self.longest = 0  # of the rules that are done
         self.whole = True
         if resumed is None:
             self._begin()
@@ -459,7 +495,7 @@ class _Rules:
         """What a checkpoint holds."""
         done = {name: getattr(self, name)[: self.probe] for name in ("nodes", "weights", "residuals")}
         tensors = {"basis": self.basis[: len(self.diagonal)], "direction": self.direction, "generator": self.random}
-        names = ("diagonal", "beside", "scale", "probe", "products")
+        names = ("diagonal", "beside", "scale", "probe", "products", "longest")
         return done | tensors, {name: getattr(self, name) for name in names}
 
     def state(self) -> State | None:
@@ -499,20 +535,29 @@ class _Rules:
         self.beside.append(0.0 if ended else beta)
         self.products += 1
         if ended or m + 1 == len(self.basis):
-            self._rule()
-            self.probe += 1
-            if self.probe < len(self.nodes):
-                self._begin()
+            self.end()
         self.whole = True
 
-    def _rule(self) -> None:
-        """Nodes, weights and residuals of the probe that ends."""
+    def end(self) -> None:
+        """Note the present probe's rule, and go on to the next."""
+        m = len(self.diagonal)
+        values, shares, residuals = self.rule()
+        self.nodes[self.probe] = values[-1]  # filled up at the largest node, with weight 0
+        self.nodes[self.probe, :m], self.weights[self.probe, :m], self.residuals[self.probe, :m] = (
+            values, shares, residuals,
+        )  # fmt: skip
+        self.longest = max(self.longest, m)
+        self.probe += 1
+        self.diagonal = []
+        if self.probe < len(self.nodes):
+            self._begin()
+
+    def rule(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Nodes, weights and residuals [m] of the present probe."""
         m = len(self.diagonal)
         matrix = torch.diag(torch.tensor(self.diagonal, dtype=torch.float64))
         if m > 1:
             off = torch.tensor(self.beside[:-1], dtype=torch.float64)
             matrix += torch.diag(off, 1) + torch.diag(off, -1)
         values, vectors = torch.linalg.eigh(matrix)
-        self.nodes[self.probe] = values[-1]  # filled up at the largest node, with weight 0
-        self.nodes[self.probe, :m], self.weights[self.probe, :m] = values, vectors[0].square()
-        self.residuals[self.probe, :m] = self.beside[-1] * vectors[-1] * vectors[0].sign()
+        return values, vectors[0].square(), self.beside[-1] * vectors[-1] * vectors[0].sign()

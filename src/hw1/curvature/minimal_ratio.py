@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hw1.curvature.density import Density
 from hw1.curvature.estimate import Share
-from hw1.curvature.lanczos import spectral_density
+from hw1.curvature.lanczos import density_until
 from hw1.curvature.operators import GaussNewton, Operator
 
 LADDER = (1e-12, 1e-9, 1e-6, 1e-3, 1e-2)
@@ -100,16 +101,18 @@ def quadrature_ratio(
     steps: int = 80,
     generator: torch.Generator,
     tolerances: tuple[float, ...] = (1e-1, 1e-2, 1e-3),
+    most_steps: int | None = None,
 ) -> tuple[EstimatedRatio, ...]:
     """The shares by stochastic Lanczos quadrature, where P is too large for all eigenvalues.
 
     Args:
         op: the Hessian.
         probes: start vectors, at least 2.
-        steps: Lanczos steps a probe; how well they resolve the eigenvalues near the tolerance is each share's
-            `resolution`, which falls with more of them.
+        steps: Lanczos steps a probe, at least. It goes on until what they leave unresolved at every tolerance, the
+            shares' `resolution`, is half a standard error.
         generator: for the start vectors.
         tolerances: tau / max|lambda|, with max|lambda| the largest node.
+        most_steps: a probe's steps at most; unless said, 4 * steps. `steps` makes the cost known beforehand.
 
     Raises:
         ValueError: a Gauss-Newton operator, which hides negative curvature; or too few probes or steps.
@@ -122,15 +125,27 @@ def quadrature_ratio(
         (0.666667, 0.333333)
     """
     refuse_gauss_newton(op)
-    density = spectral_density(op, probes=probes, steps=steps, generator=generator)
-    largest = density.nodes.abs().max().item()
 
-    def at(tau: float) -> EstimatedRatio:
+    def shares(density: Density, tau: float) -> tuple[Share, Share, Share]:
         above = math.nextafter(tau, math.inf)  # what lies at the tolerance is zero
-        shares = density.mass(above, math.inf), density.mass(-tau, tau), density.mass(-math.inf, -above)
-        return EstimatedRatio(*shares, tau)
+        return density.mass(above, math.inf), density.mass(-tau, tau), density.mass(-math.inf, -above)
 
-    return tuple(at(step * largest) for step in tolerances)
+    def enough(rule: Density) -> bool:
+        """Whether one probe's rule is fine enough: a bound's half on either side, beside the error of all probes."""
+        largest = rule.nodes.abs().max().item()
+        for tau in (step * largest for step in tolerances):
+            above, below = (rule.unresolved(side * tau).item() / 2 for side in (1, -1))
+            masks = (rule.nodes > tau, above), (rule.nodes.abs() <= tau, above + below), (rule.nodes < -tau, below)
+            for mask, blur in masks:
+                share = Share((rule.weights * mask).sum().item(), op.size * probes / 2)
+                if blur > 0.5 * share.standard_error:
+                    return False
+        return True
+
+    most = 4 * steps if most_steps is None else most_steps
+    density = density_until(op, enough, probes=probes, steps=steps, most_steps=most, generator=generator)
+    largest = density.nodes.abs().max().item()
+    return tuple(EstimatedRatio(*shares(density, step * largest), step * largest) for step in tolerances)
 
 
 def sampled_ratio(

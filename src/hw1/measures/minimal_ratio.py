@@ -34,7 +34,8 @@ class MinimalRatio(Measure):
     the ladder, `positive@<tol / max|lambda|>`; by quadrature (`estimator`) at tau / max|lambda| = 1e-1, 1e-2 and 1e-3,
     the middle one without a suffix, each with its error (`positive_error`, the standard error and the quadrature's
     resolution); `sampled`, the share of neighbours with a higher loss, and `sampled_error`; `largest`, `smallest`
-    (eigenvalues), `nonzero` (number outside the tolerance), `max_weight`, `constant` (predictions that do not depend on the input).
+    (eigenvalues), `nonzero` (number outside the tolerance), `max_weight`, `constant` (predictions that do not depend on
+    the input).
 
     Args:
         exact_up_to: number of parameters up to which all eigenvalues are taken; beyond, stochastic Lanczos quadrature.

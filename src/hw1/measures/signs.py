@@ -119,7 +119,9 @@ def _by_quadrature(
     from hw1.curvature import Hessian, quadrature_ratio
 
     op = Hessian(risk, theta.float())  # the tolerances are far above float32's rounding
-    rungs = quadrature_ratio(op, probes=probes, steps=steps, generator=generator, tolerances=TOLERANCES)
+    rungs = quadrature_ratio(
+        op, probes=probes, steps=steps, most_steps=steps, generator=generator, tolerances=TOLERANCES
+    )
     largest = rungs[0].tolerance / TOLERANCES[0]
     middle = rungs[1]
     row: dict[str, Any] = {
