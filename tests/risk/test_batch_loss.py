@@ -300,7 +300,7 @@ def test_what_needs_outputs_is_refused():
 
 @pytest.mark.parametrize("size", [0, 8])
 def test_a_mini_batch_of_another_size_is_refused(size):
-    with pytest.raises(ValueError, match=rf"^size: got {size}, expected 1 to 7, the number of examples$"):
+    with pytest.raises(ValueError, match=rf"^size: got {size}, expected 1 to 7: there are so many examples$"):
         EmpiricalRisk(NET, F.mse_loss, [(X, Y)]).draw(size, torch.Generator())
 
 

@@ -336,7 +336,7 @@ def test_a_bad_space_is_refused():
         EmpiricalRisk(NET, F.mse_loss, [(X, Y)], ParamSpace.of(nn.Linear(2, 1)))
     with pytest.raises(ValueError, match=r"^networks of different shape: one has 1\.weight \[3, 2\]"):
         EmpiricalRisk(NET, F.mse_loss, [(X, Y)], ParamSpace.of(Mlp((2,), 1, hidden=[4])))
-    with pytest.raises(ValueError, match=r"^chunk_size: got 0, expected a positive number"):
+    with pytest.raises(ValueError, match=r"^chunk_size: got 0, expected a positive integer"):
         EmpiricalRisk(NET, F.mse_loss, [(X, Y)], chunk_size=0)
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from hw1.curvature.algebra import Algebra
 from hw1.kinds import loss_of
+from hw1.risk.closeness import close
 from hw1.risk.empirical import EmpiricalRisk
-from hw1.risk.examples import close
 from hw1.risk.first_order import per_example_gradients, require_examples
 from hw1.risk.guard import twice_differentiable
 from hw1.risk.jacobian import Jacobian, Linearised

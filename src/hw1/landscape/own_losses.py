@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hw1.risk.examples import close
+from hw1.risk.closeness import close
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

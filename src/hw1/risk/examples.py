@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hw1.risk.closeness import close
 from hw1.risk.counts import Count, Reduction
 from hw1.risk.guard import reading
 from hw1.risk.nested import (
@@ -20,11 +21,9 @@ from hw1.risk.nested import (
     joined,
     refuse_arrays,
     rows_of,
-    signature,
     tensors_of,
 )
-
-SPREAD = 32  # examples kept for checks, at least, where there are so many
+from hw1.risk.passes import Spread, fingerprint_of
 
 
 class Examples:
@@ -119,7 +118,7 @@ class Examples:
             for batch in self._batches:
                 seen += self.weight(batch)
                 if not self._in_memory:
-                    fingerprint += _features(batch)
+                    fingerprint += fingerprint_of(batch)
                 for part in self._parts(batch):
                     weight = self.weight(part)
                     if weight or self.reduction == "sum":
@@ -229,7 +228,7 @@ class Examples:
         fingerprint = torch.zeros(3, dtype=torch.float64)
         examples, weights, cut = [], [], True
         number, gaps = 0, False
-        spread = _Spread()
+        spread = Spread()
         with reading(self._batches):
             for batch in self._batches:
                 refuse_arrays(batch)
@@ -248,7 +247,7 @@ class Examples:
                 elif self.said:
                     weights.append(self.weight(batch))
                 if not self._in_memory:
-                    fingerprint += _features(batch)
+                    fingerprint += fingerprint_of(batch)
         if not number or (not self.said and not any(examples)):
             raise ValueError("batches: got no examples, expected at least one: is the loader empty (drop_last)?")
         self.together = number == 1 and (self.said or not self.pairs or not cut)
@@ -267,36 +266,6 @@ class Examples:
         self.size = int(size) if size == int(size) else size
         self._fingerprint, self.gaps = fingerprint, gaps
         self._spread = spread.rows if cut else []
-
-
-class _Spread:
-    """Every so many-th example, SPREAD to 2 SPREAD of them at the end, each a batch of one."""
-
-    def __init__(self) -> None:
-        self._found: list[tuple[int, Any]] = []
-        self._stride, self._seen = 1, 0
-        self._form: tuple[object, ...] | None = None
-
-    @property
-    def rows(self) -> list[Any]:
-        """The examples."""
-        return [row for _, row in self._found]
-
-    def add(self, batch: Any) -> None:
-        """Look at a batch whose tensors are [B, ...]; one of another form than the first is passed over."""
-        form = signature(batch)
-        self._form = self._form or form
-        if form != self._form:
-            return
-        start, end = self._seen, self._seen + examples_in(batch)
-        numbers = range(-(-start // self._stride) * self._stride, end, self._stride)
-        while len(self._found) + len(numbers) > 2 * SPREAD:
-            self._stride *= 2
-            self._found = [(number, row) for number, row in self._found if number % self._stride == 0]
-            numbers = range(-(-start // self._stride) * self._stride, end, self._stride)
-        # Picked by index: a slice would keep the batch in memory.
-        self._found += [(number, rows_of(batch, torch.tensor([number - start]))) for number in numbers]
-        self._seen = end
 
 
 def _alike(weights: Sequence[float], examples: Sequence[int], batch: Any) -> bool:
@@ -328,48 +297,3 @@ def _check_pair(batch: Any) -> None:
             f"batches: got {len(inputs)} inputs and {len(targets)} targets in a batch, expected as many, > 0: "
             "put examples first in both, and leave out empty batches"
         )
-
-
-def _features(batch: Any) -> Tensor:
-    """Sums over the batch of a feature of each example, its square and its magnitude: whatever their order, [3]."""
-    feature = torch.zeros((), dtype=torch.float64)
-    alone = torch.zeros(3, dtype=torch.float64)  # of tensors without a row an example
-    for number, tensor in enumerate(tensors_of(batch)):
-        wave = torch.sin if number % 2 else torch.cos
-        rows = tensor.detach().reshape(len(tensor) if tensor.ndim else 1, -1).double()
-        rows = torch.nan_to_num(rows, nan=0.5, posinf=2.0, neginf=-2.0)  # the same again is the same
-        own = (rows @ wave(torch.arange(1, rows.shape[1] + 1, device=rows.device).double())).cpu()
-        if feature.ndim == 0 and tensor.ndim:
-            feature = own
-        elif tensor.ndim and len(own) == len(feature):
-            feature = feature + own
-        else:
-            alone += _sums(own)
-    return _sums(feature) + alone
-
-
-def _sums(feature: Tensor) -> Tensor:
-    return torch.stack([feature.sum(), feature.square().sum(), feature.abs().sum() + feature.square().sum()])
-
-
-def close(a: Tensor, b: Tensor, scale: Tensor | None = None, *, tolerance: float | None = None) -> bool:
-    """Equal but for rounding: within a tolerance of the largest finite magnitude; what is not finite is the same.
-
-    Args:
-        a: any shape.
-        b: the same.
-        scale: the magnitude, [].
-        tolerance: sqrt(eps) unless given: kernels may change with the batch's size.
-    """
-    if tolerance is None:
-        tolerance = math.sqrt(torch.finfo(a.dtype).eps)
-    finite = b.isfinite()
-    if not torch.equal(a.isfinite(), finite) or not torch.equal(
-        torch.nan_to_num(a[~finite], nan=0.5), torch.nan_to_num(b[~finite], nan=0.5)
-    ):
-        return False
-    a, b = a[finite], b[finite]
-    if not a.numel():
-        return True
-    largest = b.abs().max() if scale is None else scale
-    return bool(((a - b).abs() <= tolerance * largest + torch.finfo(a.dtype).tiny).all())

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from hw1.risk.checks import check_theta
+from hw1.risk.closeness import close
 from hw1.risk.empirical import EmpiricalRisk
-from hw1.risk.examples import close
 from hw1.risk.guard import twice_differentiable
 from hw1.risk.nested import examples_in, map_tensors, tensors_of
 
