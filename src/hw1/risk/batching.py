@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hw1.risk.counts import known_mean
 from hw1.risk.evaluable import alike, line_of, rounding_of, value_at
-from hw1.risk.mean import Additivity, Mixing, halves
+from hw1.risk.mean import EXACT, ROUNDED, Additivity, Mixing, halves
 from hw1.risk.nested import cast, common_length, map_tensors, rows_of, tensors_of
 
 if TYPE_CHECKING:
@@ -55,11 +55,9 @@ def additivity_of(
     theta: Tensor,
     near: Tensor,
     generator: torch.Generator,
-    stated: str | None,
-    name: str,
 ) -> Additivity:
     """How losses go together: of all batches, or of the first examples where torch says that a loss is a mean."""
-    few = Additivity(10 * rounding_of(risk, near.dtype))
+    few = Additivity(_rounding(risk, near.dtype))
     if common_length(first) is not None:
         mixing = Mixing(few, generator)
         mixing.look(cast(first, near), risk.examples.weight, lambda part: value_at(risk, part, near), apart=True)
@@ -69,8 +67,8 @@ def additivity_of(
         return few
     near = near.to(theta.dtype)
     if risk.loss is not None:
-        return _over_outputs(risk, near, generator, few, name)
-    everything = dataclasses.replace(few, tolerance=10 * rounding_of(risk, near.dtype))
+        return _over_outputs(risk, near, generator, few)
+    everything = dataclasses.replace(few, tolerance=_rounding(risk, near.dtype))
     mixing = Mixing(everything, generator)
     for batch, _ in risk.examples.chunks(near):
         if common_length(batch) is not None:
@@ -78,13 +76,18 @@ def additivity_of(
     return everything
 
 
-def _over_outputs(
-    risk: EmpiricalRisk, near: Tensor, generator: torch.Generator, few: Additivity, name: str
-) -> Additivity:
+def _rounding(risk: EmpiricalRisk, dtype: torch.dtype) -> float:
+    """What losses of the same examples in other batches may differ by, relatively."""
+    if risk.precision != "ieee":
+        return rounding_of(risk, dtype)
+    return ROUNDED if dtype != torch.float64 or risk._ways.float32 or risk._ways.loss_float32 else EXACT
+
+
+def _over_outputs(risk: EmpiricalRisk, near: Tensor, generator: torch.Generator, few: Additivity) -> Additivity:
     """The same of all batches, by the loss alone, in float64, of outputs that are computed once."""
     exact = near if near.device.type == "mps" else near.double()
     narrow = risk._ways.loss_float32 or exact.dtype != torch.float64
-    everything = dataclasses.replace(few, tolerance=2e-5 if narrow else 1e-8)
+    everything = dataclasses.replace(few, tolerance=ROUNDED if narrow else EXACT)
     mixing = Mixing(everything, generator)
 
     def value(part: tuple[Any, Any]) -> Tensor:

@@ -256,8 +256,8 @@ class EmpiricalRisk:
 
     def __call__(self, theta: Tensor) -> Tensor:
         """R(theta), []."""
-        total = torch.zeros((), dtype=theta.dtype, device=theta.device)
         with self._point(theta, leaves=False) as point, self._values():
+            total = torch.zeros((), dtype=theta.dtype, device=theta.device)
             for batch, weight in self.examples.chunks(theta):
                 total += self._loss_of(point, batch).detach() * self.examples.share(weight)
         return total
@@ -558,9 +558,9 @@ class EmpiricalRisk:
     # --- derivatives
 
     def _whole_gradient(self, theta: Tensor) -> Tensor:
-        total = torch.zeros_like(theta)
         used: set[str] = set()
         with self._point(theta) as point:
+            total = torch.zeros_like(theta)
             for batch, weight in self.examples.chunks(theta):
                 gradients = self._chunk_gradient(point, batch, weight, create_graph=False)
                 self._add(total, gradients)

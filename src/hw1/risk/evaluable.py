@@ -171,9 +171,15 @@ def _computed_in_float32(risk: EmpiricalRisk, first: Any, theta: Tensor) -> bool
     return found[-1] != torch.float64
 
 
-def theta_near(risk: EmpiricalRisk, first: Any, theta: Tensor, generator: torch.Generator) -> Tensor:
+NEAR = (0.05, 1e-3)  # of the parameters' size, by how much theta is moved for derivatives; the next if not finite
+FAR = (0.5, *NEAR)  # and for losses that shall differ from example to example, as those of a fresh network do not
+
+
+def theta_near(
+    risk: EmpiricalRisk, first: Any, theta: Tensor, generator: torch.Generator, moves: tuple[float, ...] = NEAR
+) -> Tensor:
     """A theta nearby at which the loss is finite, too: [P]."""
-    for by in (0.05, 1e-3):
+    for by in moves:
         near = moved(risk.space, theta, generator, by)
         if value_at(risk, first, near).isfinite():
             return near

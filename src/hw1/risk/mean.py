@@ -13,6 +13,8 @@ from torch import Tensor
 from hw1.risk.counts import Reduction
 from hw1.risk.nested import common_length, joined, rows_of, signature
 
+# What means of the same numbers may differ by, relative to the largest: in float64, and in float32.
+EXACT, ROUNDED = 1e-8, 5e-5
 OTHERS = 8  # examples of earlier batches that each batch is mixed with
 
 Weight = Callable[[Any], float]
@@ -45,7 +47,7 @@ class Additivity:
             return
         mean = sum(weight * part for weight, part in weighing) / total
         added = sum(part for _, part in weighing)
-        tolerance = max(self.tolerance, 2e-5) if value.dtype != torch.float64 else self.tolerance
+        tolerance = max(self.tolerance, ROUNDED) if value.dtype != torch.float64 else self.tolerance
         allowed = tolerance * max(abs(whole), *(abs(part) for _, part in weighing)) + 1e-300
         self.compared += 1
         if abs(whole - mean) > allowed:

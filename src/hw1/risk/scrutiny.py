@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hw1.risk.batching import additivity_of, independent
 from hw1.risk.counts import Reduction
 from hw1.risk.derivatives import IN_FLOAT32, IN_FLOAT64, wrong_gradient, wrong_product
-from hw1.risk.evaluable import evaluable, in_float64, line_of, same_again, scalar, theta_near
+from hw1.risk.evaluable import FAR, evaluable, in_float64, line_of, same_again, scalar, theta_near
 from hw1.risk.memory import out_of_memory
 from hw1.risk.nested import detached, map_tensors, tensors_of
 from hw1.risk.own_weights import own_weights_alone
@@ -113,7 +113,7 @@ def _examine(risk: EmpiricalRisk, stated: str | None, caller: nn.Module | None) 
     if risk.examples.together:
         return "sum" if stated == "sum" else "mean"
     independent(risk, first, exact)
-    found = additivity_of(risk, first, theta, close_by, generator, stated, name)
+    found = additivity_of(risk, first, theta, theta_near(risk, first, exact, generator, FAR), generator)
     reduction = found.decided(stated, name)
     if reduction == "sum" and stated is None:
         warnings.warn(
