@@ -187,6 +187,7 @@ def _alike(subject: Subject, weights: Weights) -> list[_Alike]:
     import torch
 
     from hw1.curvature import EmpiricalRisk
+    from hw1.vectors import ParamSpace
 
     x, y = subject.data.train_tensors
     nets = {r: in_float64(net) for r, net in enumerate(weights.nets) if finite(net, subject.loss, x, y)}
@@ -199,7 +200,7 @@ def _alike(subject: Subject, weights: Weights) -> list[_Alike]:
 
     def together(few: Mapping[int, nn.Module]) -> _Alike:
         own = list(few.values())
-        risk = EmpiricalRisk(own[0], subject.loss, pairs)
+        risk = EmpiricalRisk(own[0], subject.loss, pairs, ParamSpace.of(own[0]))
         return _Alike(list(few), risk, replace(weights, nets=own).theta().double())
 
     return [together(nets)] if same else [together({r: net}) for r, net in nets.items()]

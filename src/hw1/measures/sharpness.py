@@ -89,11 +89,12 @@ class Sharpness(Measure):
         from hw1.curvature import EmpiricalRisk, Hessian, extreme_eigenpairs, hutchpp_trace
         from hw1.landscape import adaptive_sharpness, keskar_sharpness
         from hw1.seeds import generator
+        from hw1.vectors import ParamSpace
 
         def randomness(purpose: str) -> torch.Generator:
             return generator(seed, f"sharpness {purpose}")
 
-        risk = EmpiricalRisk(net, subject.loss, [(x, y)], keep_graph=len(x) <= KEPT)
+        risk = EmpiricalRisk(net, subject.loss, [(x, y)], ParamSpace.of(net), keep_graph=len(x) <= KEPT)
         theta = risk.theta
         start = None if start is None else start.to(theta)  # a checkpoint's lies on the CPU
         hessian = Hessian(risk, theta)

@@ -58,6 +58,7 @@ class Spectrum(Measure):
 
         from hw1.curvature import Density, EmpiricalRisk, Hessian, spectral_density
         from hw1.seeds import generator
+        from hw1.vectors import ParamSpace
 
         seed = subject.seed if self._seed is None else self._seed
         x, y = training_part(subject.data, self._examples, seed, "spectrum examples")
@@ -68,7 +69,7 @@ class Spectrum(Measure):
                 nodes = torch.full((self._probes, min(self._steps, size)), torch.nan, dtype=torch.float64)
                 densities.append(Density(nodes, torch.zeros_like(nodes), size))
                 continue
-            risk = EmpiricalRisk(net, subject.loss, [(x, y)])
+            risk = EmpiricalRisk(net, subject.loss, [(x, y)], ParamSpace.of(net))
             randomness = generator(seed, "spectrum probes")
             hessian = Hessian(risk, risk.theta)
             densities.append(spectral_density(hessian, probes=self._probes, steps=self._steps, generator=randomness))

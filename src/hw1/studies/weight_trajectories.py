@@ -234,13 +234,14 @@ def _start(run: Run) -> pd.DataFrame:
     import torch
 
     from hw1.risk.empirical import EmpiricalRisk
+    from hw1.vectors import ParamSpace
 
     data, snapshots = run.datamodule(), run.snapshots()
     net, thetas = run.nets(snapshots.epochs[0])[0], snapshots.values[0].reshape(run.count, -1)
     columns: dict[str, list[float]] = {}
     for split, (x, y) in zip(SPLITS, (data.train_tensors, data.test_tensors), strict=True):
         risk = EmpiricalRisk(
-            net, data.loss, [(x, y)], kind=data.kind, chunk_size=data.eval_batch_size,
+            net, data.loss, [(x, y)], ParamSpace.of(net), kind=data.kind, chunk_size=data.eval_batch_size,
             statistics_inputs=data.train_tensors[0],
         )  # fmt: skip
         values = torch.stack([risk.metrics(theta) for theta in thetas])  # [R, 2]; [R, 1] without classes
