@@ -219,7 +219,7 @@ FORMS: dict[str, Form] = {
     "a_number": Form(lambda x, y: 7, expect=at_once("batches", r"got an? int")),
     "one_pair": Form(lambda x, y: (x, y), expect=at_once("batches", r"\[\(|list|pair|inputs, targets")),
     "dataset": Form(lambda x, y: Examples(x, y), expect=at_once("batches", r"DataLoader|batch|expected")),
-    "nan": Form(floats(poisoned), expect=at_once("batches|loss", r"finite|NaN")),
+    "nan": Form(floats(poisoned), only="floats", expect=at_once("batches|loss", r"finite|NaN")),
     "nan_at_the_end": Form(
         lambda x, y: [*split(x, y)[:-1], (walk(rows(x, 9, 11), poisoned), y[9:])], only="floats",
         expect=at_once("batches|loss", r"finite|NaN"),

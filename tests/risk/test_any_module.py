@@ -15,7 +15,7 @@ import random
 import re
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -220,7 +220,7 @@ def spread(net: Any, x: Any) -> Any:
     """What a user writes by hand: tuples as arguments, mappings as keywords where forward takes them."""
     takes = list(inspect.signature(net.forward).parameters.values())
     variadic = any(one.kind is one.VAR_POSITIONAL for one in takes)
-    if isinstance(x, tuple) and (len(x) == 1 or len(takes) >= len(x) or variadic):
+    if isinstance(x, tuple | list) and (len(x) == 1 or len(takes) >= len(x) or variadic):
         return net(*x)
     if isinstance(x, dict) and {one.name for one in takes} >= set(x):
         return net(**x)
@@ -367,9 +367,9 @@ def compare(one: Combination, oracle: Oracle | None, refused: list[Refused], opt
     assert oracle is not None, f"made, and to be refused: {refused}"
     tolerance = max(one.stranger.tolerance, one.kind.tolerance)
     if one.kind.holds and one.loss_is_wrapped:  # float32 in a loss that the risk cannot convert
-        tolerance = max(tolerance, 1e-6)
+        tolerance = max(tolerance, 1e-5)
     assert risk.space.size == len(oracle.own), f"theta: {risk.space.size} for {len(oracle.own)}"
-    assert risk.reduction == one.kind.reduction
+    assert risk.reduction == one.kind.reduction or one.form.kept == 1  # of one example both are the same
     own = risk.theta.double()
     assert_close(own, oracle.own, 1e-12, "theta")
     g = torch.Generator().manual_seed(3)
@@ -493,8 +493,16 @@ ROWS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("row", ROWS, ids="-".join)
-@pytest.mark.parametrize("where", SURROUNDINGS)
+def pairs_of(names: Iterable[str]) -> list[Any]:
+    """Each name with each row; one row a name by default, the others slow."""
+    return [
+        pytest.param(name, row, id=f"{name}-{'-'.join(row)}", marks=() if n % 6 == m else pytest.mark.slow)
+        for n, name in enumerate(names)
+        for m, row in enumerate(ROWS)
+    ]
+
+
+@pytest.mark.parametrize(("where", "row"), pairs_of(SURROUNDINGS))
 def test_whatever_the_caller_has_switched_on(where, row):
     assert check(row, SURROUNDINGS[where]) == "right"
 
@@ -505,8 +513,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("row", ROWS, ids="-".join)
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("options", "row"), pairs_of(OPTIONS))
 def test_whatever_options(options, row):
     given = dict(OPTIONS[options])
     if options == "unchecked":  # then a sum has to be said
@@ -524,7 +531,8 @@ def drawn(count: int, seed: int) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
     while len(found) < count:
         row = chance.choice(names), chance.choice(CALM_LOSSES), chance.choice(CALM_FORMS)
-        if fits(row[0], row[2]):
+        nothing = row[2] == "one_of_one" and LOSSES[row[1]].count is not None  # its only example may weigh nothing
+        if fits(row[0], row[2]) and not nothing:
             found.append(row)
     return found
 

@@ -186,10 +186,10 @@ REFUSED = {
         refuse(NET, F.mse_loss, BATCHES, chunk_size="most"), ("chunk_size", r"most", r"positive|auto", r"."),
     ),
     "an unknown name": (
-        refuse(NET, F.mse_loss, BATCHES, space="decoder"), ("space", r"decoder", r"0\.weight", r"."),
+        refuse(NET, F.mse_loss, BATCHES, space="decoder"), ("space|names", r"decoder", r"0\.weight", r"."),
     ),
     "a pattern that fits nothing": (
-        refuse(NET, F.mse_loss, BATCHES, space="*.scale"), ("space", r"\*\.scale", r"0\.weight", r"."),
+        refuse(NET, F.mse_loss, BATCHES, space="*.scale"), ("space|names", r"\*\.scale", r"0\.weight", r"."),
     ),
     "no names": (refuse(NET, F.mse_loss, BATCHES, space=[]), ("space", r"", r"", r".")),
     "a negative count": (
@@ -278,7 +278,7 @@ REFUSED = {
         refuse(torch.optim.SGD(NET.parameters(), 0.1), F.mse_loss, BATCHES), ("module", r"SGD", r"nn\.Module", r"."),
     ),
     "a data set in place of a loader": (
-        refuse(NET, F.mse_loss, TensorDataset(X, Y)), ("batches", r"", r"", r"DataLoader|batch"),
+        refuse(NET, F.mse_loss, TensorDataset(X, Y)), ("batches", r"TensorDataset", r"DataLoader", r"."),
     ),
     "a tensor in place of batches": (refuse(NET, F.mse_loss, X), ("batches", r"Tensor", r"list|DataLoader", r".")),
     "a text": (refuse(NET, F.mse_loss, "train"), ("batches", r"", r"list|DataLoader|inputs, targets", r".")),
@@ -293,7 +293,7 @@ REFUSED = {
     ),
     "NaN in the last batch of a loader": (
         refuse(NET, F.mse_loss, DataLoader(TensorDataset(LAST_NAN, Y), 4)),
-        ("loss|batches", r"nan|not finite", r"finite", r"."),
+        ("loss|batches", r"nan|NaN|not finite", r"finite|numbers", r"."),
     ),
 }  # fmt: skip
 
