@@ -313,7 +313,9 @@ def row_of_hw1(case: Case, precision: str, v: Tensor, exact: Tensor, clock: Cloc
         clock.measure(row, "density", lambda: tool.density(0, 2, case.effort.steps))
     row.chunk = str(getattr(risk, "chunk_size", "256"))
     if hasattr(risk, "precision_error"):
-        row.notes.append(str(clock.measure(row, "precision_error", lambda: risk.precision_error(theta))))
+        error = clock.measure(row, "precision_error", lambda: risk.precision_error(theta, generator=seeded()))
+        if error is not None:
+            row.notes.append(str(error))
     return row
 
 
