@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -66,6 +67,15 @@ def derived_count(loss: Callable[..., Tensor] | None) -> Count | None:
         return total
 
     return count
+
+
+def count_alike(weights: Sequence[float], examples: Sequence[int], batch: Any) -> bool:
+    """Whether every example of every batch weighs the same, as they do where nothing is ignored nor weighted."""
+    targets = batch[1]
+    if not isinstance(targets, Tensor):
+        return False
+    positions = math.prod(targets.shape[1:]) if not targets.is_floating_point() else math.prod(targets.shape[2:])
+    return all(weight == positions * count for weight, count in zip(weights, examples, strict=True))
 
 
 def in_dtype(loss: Callable[..., Tensor], dtype: torch.dtype, device: torch.device) -> Callable[..., Tensor]:

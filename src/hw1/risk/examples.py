@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hw1.risk.closeness import close
-from hw1.risk.counts import Count, Reduction
+from hw1.risk.counts import Count, Reduction, count_alike
 from hw1.risk.guard import reading
 from hw1.risk.nested import (
     cast,
@@ -166,6 +166,11 @@ class Examples:
         """
         if not self.pairs:
             raise ValueError("draw: got batches of any structure, expected pairs (inputs, targets), which can be mixed")
+        if not isinstance(generator, torch.Generator):
+            raise ValueError(
+                f"generator: got a {type(generator).__name__}, expected a torch.Generator: use "
+                "torch.Generator().manual_seed(...)"
+            )
         lengths = [common_length(batch) for batch in self._in_hand()]
         if None in lengths:
             raise ValueError("draw: got batches that cannot be cut into examples, expected tensors [B, ...] throughout")
@@ -256,7 +261,7 @@ class Examples:
                 "count: got None for batches that cannot be taken apart (tensors of different lengths, or texts), "
                 "expected count=f(batch): say what a batch weighs in the mean (examples, nodes), or give one batch"
             )
-        if self._derived is not None and not self.said and not _alike(weights, examples, self.first):
+        if self._derived is not None and not self.said and not count_alike(weights, examples, self.first):
             self._own = self._derived
         if not self.counted:
             weights = [float(one) for one in examples]
@@ -266,15 +271,6 @@ class Examples:
         self.size = int(size) if size == int(size) else size
         self._fingerprint, self.gaps = fingerprint, gaps
         self._spread = spread.rows if cut else []
-
-
-def _alike(weights: Sequence[float], examples: Sequence[int], batch: Any) -> bool:
-    """Whether every example of every batch weighs the same, as they do where nothing is ignored nor weighted."""
-    targets = batch[1]
-    if not isinstance(targets, Tensor):
-        return False
-    positions = math.prod(targets.shape[1:]) if not targets.is_floating_point() else math.prod(targets.shape[2:])
-    return all(weight == positions * count for weight, count in zip(weights, examples, strict=True))
 
 
 def _check_pair(batch: Any) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hw1.risk.batching import additivity_of, independent
 from hw1.risk.counts import Reduction
-from hw1.risk.derivatives import IN_FLOAT32, IN_FLOAT64, wrong_gradient, wrong_product
+from hw1.risk.derivatives import IN_FLOAT32, IN_FLOAT64, Steps, wrong_gradient, wrong_product
 from hw1.risk.evaluable import FAR, evaluable, in_float64, line_of, same_again, scalar, theta_near
 from hw1.risk.memory import out_of_memory
 from hw1.risk.nested import detached, map_tensors, tensors_of
@@ -27,6 +27,11 @@ from hw1.risk.own_weights import own_weights_alone
 if TYPE_CHECKING:
     from hw1.risk.empirical import EmpiricalRisk
 
+LARGE = 1e4  # what a gradient and a vector are multiplied with, to see whether what follows is linear
+NOT_LINEAR = (
+    "module: got a backward that is not linear in what flows back, expected a derivative: take hooks that clip or "
+    "normalise gradients out of forward"
+)
 FEW = 8  # examples that derivatives and their independence are looked at with
 
 
@@ -150,6 +155,7 @@ def _confirm(risk: EmpiricalRisk, kind: str) -> None:
                 "values, expected the same: a backward of its own (straight-through, reversed or clipped gradients, "
                 "detached parts, torch.utils.checkpoint without use_reentrant=False) is not the derivative of forward"
             )
+        _linear(few, theta, steps)
         return
     if kind == "gauss_newton":
         off = wrong_gauss_newton(few, theta, generator, narrow=narrow)
@@ -159,6 +165,11 @@ def _confirm(risk: EmpiricalRisk, kind: str) -> None:
                 "the same: is a backward of its own not the derivative of forward?"
             )
         return
+    v = torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta)
+    one, many = few.hvp(theta, v), few.hvp(theta, LARGE * v) / LARGE
+    floor = 100 * steps.rounding * few.gradient(theta).norm() * v.norm()
+    if (one - many).norm() > steps.tolerance * one.norm() + floor:
+        raise ValueError(NOT_LINEAR)
     wrong = wrong_product(few.gradient, few.hvp, few.space, theta, steps, generator)
     if wrong is not None:
         raise ValueError(
@@ -190,6 +201,28 @@ def wrong_gauss_newton(
             return None
         found = found or (form, total)
     return found
+
+
+def _linear(few: EmpiricalRisk, theta: Tensor, steps: Steps) -> None:
+    """Refuse a backward that is not linear in what flows back.
+
+    Raises:
+        ValueError: the gradient of a multiple of the loss is not that multiple of the gradient.
+    """
+    with few._point(theta) as point:
+        leaves = tuple(point.leaves.values())
+        for batch, _ in few.examples.chunks(theta):
+            value = few._loss_of(point, batch)
+            if not value.requires_grad:
+                return
+            one, many = (
+                torch.autograd.grad(value, leaves, torch.full_like(value, by), retain_graph=True, allow_unused=True)
+                for by in (1.0, LARGE)
+            )
+            pairs = [(own, other / LARGE) for own, other in zip(one, many, strict=True) if own is not None]
+            floor = 100 * steps.rounding * max((own.norm().item() for own, _ in pairs), default=0.0)
+            if any((own - other).norm() > steps.tolerance * own.norm() + floor for own, other in pairs):
+                raise ValueError(NOT_LINEAR)
 
 
 def _outputs_at(few: EmpiricalRisk, theta: Tensor, inputs: Any) -> Any:
