@@ -40,6 +40,12 @@ def test_intervals_of_shares_hold_at_every_share(truth, draws):
     assert held >= 0.95
 
 
+@pytest.mark.parametrize("value", [1 - 1e-15, 1.0])
+def test_a_share_that_rounding_keeps_from_one_is_one(value):
+    assert Share(value, 750).interval()[1] == 1.0
+    assert Share(1 - value, 750).interval()[0] == 0.0
+
+
 def test_a_share_that_is_none_has_no_interval():
     assert all(math.isnan(end) for end in Share(math.nan, 10).interval())
 

@@ -105,7 +105,7 @@ def test_quadrature_agrees_with_the_exact_shares():
     matrix = q @ torch.diag(values) @ q.T
     op = Dense((matrix + matrix.T) / 2)
     for found, step in zip(
-        quadrature_ratio(op, probes=10, steps=120, generator=seeded()), (1e-1, 1e-2, 1e-3), strict=True
+        quadrature_ratio(op, probes=10, steps=120, most_steps=120, generator=seeded()), (1e-1, 1e-2, 1e-3), strict=True
     ):
         tau = step * values.abs().max()
         exact = [(values > tau), (values.abs() <= tau), (values < -tau)]

@@ -175,10 +175,10 @@ LIMITS = {"residual": 0.01, "tolerance": 0.01, "bound": 0.01, "standard error": 
 
 def test_a_sample_of_random_operators():
     tally = Tally()
-    for seed in range(300):
+    for seed in range(250):
         judge(tally, seed)
     for kind, name, _, exceeded, threefold in tally.rates():
-        assert threefold <= LIMITS[kind] + 0.01, (kind, name, threefold)  # of 300, a percent is three
+        assert threefold <= LIMITS[kind] + 0.01, (kind, name, threefold)  # of 250, a percent is two or three
         assert exceeded <= {"standard error": 0.40, "bound": 0.40, "interval": 0.06}.get(kind, 0.02), (kind, name)
 
 
@@ -189,7 +189,7 @@ def test_ten_thousand_random_operators():
         judge(tally, seed)
     tally.print()
     for kind, name, count, exceeded, threefold in tally.rates():
-        assert count >= 8_000
+        assert count >= 1_500
         assert threefold < LIMITS[kind], (kind, name, threefold)
         if kind == "interval":
             assert exceeded < 0.05
@@ -256,10 +256,12 @@ def test_stated_bounds_hold_and_are_not_much_too_wide():
                     rows[f"{name} at {step:.0e}"].append((error <= bound, low <= truth <= high, error, bound))
         for name, told in rows.items():
             held, within, error, bound = torch.tensor(told).double().T
-            ratio = (bound / error.clamp_min(1e-12)).median().item()
-            print(f"{spectrum + ', ' + name:<46}{held.mean():>8.1%}{within.mean():>10.1%}{ratio:>24.2f}")
+            exact = error.median().item() < 1e-9  # a share of 0 or 1, told as such
+            ratio = 0.0 if exact else (bound / error.clamp_min(1e-12)).median().item()
+            shown = "exact" if exact else f"{ratio:.2f}"
+            print(f"{spectrum + ', ' + name:<46}{held.mean():>8.1%}{within.mean():>10.1%}{shown:>24}")
             assert held.mean() >= 0.90 and within.mean() >= 0.90, (spectrum, name)
-            assert ratio <= 5 or error.median() < 1e-3, (spectrum, name, ratio)
+            assert ratio <= 5, (spectrum, name, ratio)
     saddle = torch.tensor([1.0, 1.0, -1.0]).double()
     for draws in (10, 60, 400):
         told = []

@@ -10,7 +10,9 @@ from hw1.curvature import (
     dense_hessian,
     hutchinson_trace,
     hutchpp_trace,
+    spectral_density,
     spectrum,
+    xtrace,
 )
 from hw1.models import Mlp
 
@@ -33,6 +35,7 @@ def decaying(size=50):
 METHODS = {
     "hutchinson": lambda op, n, seed: hutchinson_trace(op, probes=n, generator=seeded(seed)),
     "hutch++": lambda op, n, seed: hutchpp_trace(op, products=n, generator=seeded(seed)),
+    "xtrace": lambda op, n, seed: xtrace(op, products=n, generator=seeded(seed)),
 }
 
 
@@ -64,6 +67,51 @@ def test_hutchpp_is_better_where_the_spectrum_decays():
     assert hutchpp_trace(op, products=60, generator=seeded(0)).standard_error < plain / 20
 
 
+def test_xtrace_is_better_than_hutchpp_with_few_products():
+    op = decaying(150)
+    truth = op.matrix.trace().item()
+    errors = {
+        name: torch.tensor([METHODS[name](op, 30, seed).value - truth for seed in range(60)]).square().mean().sqrt()
+        for name in ("hutch++", "xtrace")
+    }
+    assert errors["xtrace"] < 0.7 * errors["hutch++"]
+
+
+@pytest.mark.parametrize("rank", [0, 1, 5, 14, 15, 16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_xtrace_where_images_depend_on_each_other(rank, dtype):
+    q, _ = torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64, generator=seeded(1)))
+    values = torch.cat([torch.arange(1.0, rank + 1) * (-1) ** torch.arange(rank), torch.zeros(40 - rank)]).double()
+    matrix = (q * values) @ q.T
+    for seed in range(20):
+        estimate = xtrace(Dense(((matrix + matrix.T) / 2).to(dtype)), products=30, generator=seeded(seed))
+        rounding = 1e3 * torch.finfo(dtype).eps * values.abs().sum().item()
+        assert abs(estimate.value - values.sum().item()) <= 4 * estimate.standard_error + rounding
+        if rank < 14:  # any 13 of the 15 vectors see all of it
+            assert estimate.standard_error <= rounding
+
+
+@pytest.mark.parametrize("size", [1, 2, 6])
+def test_xtrace_with_more_products_than_the_size_is_exact(size):
+    op = symmetric(size)
+    estimate = xtrace(op, products=60, generator=seeded(0))
+    assert estimate.value == pytest.approx(op.matrix.trace().item(), abs=1e-11)
+    assert estimate.standard_error < 1e-10
+
+
+def test_few_probes_of_an_outlier_do_not_understate_their_error():
+    """From the scatter of ten samples alone, one in twenty is off by more than three standard errors."""
+    q = torch.randn(100, dtype=torch.float64, generator=seeded(3))
+    op = Dense(torch.outer(q, q) / q.square().sum())
+    for make in (
+        lambda seed: hutchinson_trace(op, probes=10, generator=seeded(seed)),
+        lambda seed: spectral_density(op, probes=10, steps=4, generator=seeded(seed)).moment(1),
+    ):
+        found = [make(seed) for seed in range(300)]
+        truth = 1.0 if make(0).value > 0.05 else 0.01
+        assert sum(abs(one.value - truth) > 3 * one.standard_error for one in found) <= 8
+
+
 def test_hutchpp_with_more_products_than_the_size_is_exact():
     op = symmetric(6)
     estimate = hutchpp_trace(op, products=60, generator=seeded(0))
@@ -93,3 +141,5 @@ def test_too_few_products_are_refused():
         hutchinson_trace(symmetric(), probes=1, generator=seeded(0))
     with pytest.raises(ValueError, match=r"^products: got 5, expected at least 6: a third of them are samples$"):
         hutchpp_trace(symmetric(), products=5, generator=seeded(0))
+    with pytest.raises(ValueError, match=r"^products: got 3, expected at least 4: two for each estimate$"):
+        xtrace(symmetric(), products=3, generator=seeded(0))

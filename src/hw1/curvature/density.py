@@ -140,7 +140,7 @@ class Density:
 
     def _share(self, value: float, lower: float, upper: float) -> Share:
         value = min(max(value, 0.0), 1.0) if math.isfinite(value) else value  # rounding
-        return Share(value, len(self.nodes) * self.size / 2, max(upper - value, value - lower))
+        return Share(value, len(self.nodes) * self.size / 2, max(upper - value, value - lower, 0.0))
 
     def _below(self, x: float, *, closed: bool) -> tuple[Tensor, Tensor]:
         """Least and largest mass of each probe below x, [probes]; `closed` counts what lies at x where it is known."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+ROUNDED = 1e-9  # a share so near to 0 or 1 is there
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -108,8 +110,9 @@ class Share:
         tail = (1 - level) / 2
         hits = min(max(self.value, 0.0), 1.0) * self.trials
         misses = self.trials - hits
-        low = float(betaincinv(hits, misses + 1, tail)) if hits > 0 else 0.0
-        high = float(betaincinv(hits + 1, misses, 1 - tail)) if misses > 0 else 1.0
+        none = ROUNDED * self.trials
+        low = float(betaincinv(hits, misses + 1, tail)) if hits > none else 0.0
+        high = float(betaincinv(hits + 1, misses, 1 - tail)) if misses > none else 1.0
         return max(0.0, low - self.resolution), min(1.0, high + self.resolution)
 
 

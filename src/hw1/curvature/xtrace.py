@@ -83,8 +83,8 @@ def xtrace(op: Operator, *, products: int = 60, generator: torch.Generator) -> E
     without = whole - own[:, None] - taken + _per_length(forms_without, lengths_without, op.size - n + 2)  # t_ij
     change = torch.where(apart, estimates[:, None] - without, 0.0)
     covariance = (change * change.T).sum().item() / max(1, n * (n - 1))
-    if n == 1:  # and P = 1: nothing is left to chance
-        return Estimate(estimates.item(), 0.0)
+    if n == op.size:  # nothing is left to chance
+        return Estimate(estimates.mean().item(), 0.0)
     scattered = Estimate.of(estimates)
     wider = float(stdtrit(n - 1, TWO_SIDED)) / float(ndtri(TWO_SIDED))
     return Estimate(scattered.value, wider * math.sqrt(scattered.standard_error**2 + max(0.0, covariance)))
