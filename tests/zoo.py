@@ -76,6 +76,19 @@ def product(function: Callable[[Tensor], Tensor], theta: Tensor, v: Tensor) -> T
     return torch.stack(columns, 1).reshape(v.shape)
 
 
+def gauss_newton(outputs: Callable[[Tensor], Tensor], loss: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+    """J^T L'' J [P, P], of outputs(theta) [n] and loss(outputs) [], both of all examples in one piece."""
+    jacobian = torch.autograd.functional.jacobian(outputs, theta)
+    return jacobian.T @ torch.autograd.functional.hessian(loss, outputs(theta).detach()) @ jacobian
+
+
+def difference(function: Callable[[Tensor], Tensor], theta: Tensor, v: Tensor, step: float = 1e-4) -> Tensor:
+    """Derivative of the function along v by four evaluations, to fourth order in the step."""
+    near = function(theta + step * v) - function(theta - step * v)
+    far = function(theta + 2 * step * v) - function(theta - 2 * step * v)
+    return (8 * near - far) / (12 * step)
+
+
 def ragged(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
     """N examples in batches of 9, 10 and 4."""
     return list(zip(x.split([9, 10, 4]), y.split([9, 10, 4]), strict=True))

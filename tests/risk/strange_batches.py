@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from strange_modules import Refused, Warned, at_once
+from expected import Refused, Warned, at_once
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 

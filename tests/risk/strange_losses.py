@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from strange_modules import Refused, at_once, by_gradient, by_product
+from expected import Refused, at_once, by_gradient, by_product
 from torch import Tensor, nn
 
 WEIGHTS = torch.tensor([1.0, 5.0, 0.1])

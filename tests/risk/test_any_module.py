@@ -22,10 +22,12 @@ import pytest
 import strange_batches
 import strange_losses
 import strange_modules
+import strange_parts
 import torch
+from expected import Refused, Warned
 from strange_batches import FORMS, Form
 from strange_losses import LOSSES, SEQUENCES, StrangeLoss
-from strange_modules import MODULES, SEQUENCE_MODULES, Refused, Stranger, Warned
+from strange_modules import MODULES, SEQUENCE_MODULES, Stranger
 from torch import Tensor, nn
 from untouched import untouched
 
@@ -181,8 +183,8 @@ class Oracle:
 
     def _gauss_newton(self, theta: Tensor) -> Tensor:
         at = self.returned(theta)
-        parts: list[Tensor] = []
-        strange_batches.walk(at, parts.append)
+        sizes: list[int] = []
+        strange_batches.walk(at, lambda part: sizes.append(part.numel()))
 
         def flat(theta: Tensor) -> Tensor:
             found: list[Tensor] = []
@@ -190,12 +192,10 @@ class Oracle:
             return torch.cat(found)
 
         def of_flat(outputs: Tensor) -> Tensor:
-            cut = iter(outputs.split([part.numel() for part in parts]))
+            cut = iter(outputs.split(sizes))
             return self.of_outputs(strange_batches.walk(at, lambda part: next(cut).view(part.shape)))
 
-        jacobian = torch.autograd.functional.jacobian(flat, theta)  # [outputs, P]
-        curved = torch.autograd.functional.hessian(of_flat, flat(theta).detach())
-        return jacobian.T @ curved @ jacobian
+        return zoo.gauss_newton(flat, of_flat, theta)
 
 
 @contextlib.contextmanager
@@ -252,13 +252,13 @@ class Combination:
     def of(cls, name: str, loss: str, form: str) -> Combination:
         stranger, one, shape = ANY[name], losses_of(name)[loss], FORMS[form]
         net = strange_modules.make(name)
-        x = strange_modules.inputs(stranger.inputs)
+        x = strange_parts.inputs(stranger.inputs)
         if shape.only == "rounded":  # the same number in float16
             x = x.half().float()
         y = strange_losses.targets(
-            one.targets, (strange_modules.N, 3, 3) if name in SEQUENCE_MODULES else (strange_modules.N, 3)
+            one.targets, (strange_parts.N, 3, 3) if name in SEQUENCE_MODULES else (strange_parts.N, 3)
         )
-        kept = shape.kept or strange_modules.N
+        kept = shape.kept or strange_parts.N
         batches = shape.make(x, y)
         called = one.make()
         options: dict[str, Any] = {}
@@ -482,8 +482,8 @@ def deterministic() -> Iterator[None]:
 
 
 SURROUNDINGS: dict[str, Callable[[], Any]] = {
-    "no_grad": torch.no_grad, "inference_mode": torch.inference_mode, "autocast": lambda: torch.autocast("cpu"),
-    "anomaly": lambda: torch.autograd.set_detect_anomaly(True), "double": double_by_default,
+    "anomaly": lambda: torch.autograd.set_detect_anomaly(True), "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu"), "no_grad": torch.no_grad, "double": double_by_default,
     "deterministic": deterministic, "device": lambda: torch.device("cpu"),
     "saved_tensors": lambda: torch.autograd.graph.save_on_cpu(),
 }  # fmt: skip
@@ -542,3 +542,14 @@ def drawn(count: int, seed: int) -> list[tuple[str, str, str]]:
 def test_drawn_combinations_are_right(seed):
     for row in drawn(10, seed):
         assert check(row) == "right", row
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CALM_MODULES if name not in ("conv2d", "orthogonal")])
+def test_the_oracle_is_the_derivative(name):
+    """Double backward against differences of values and gradients, where no kink is next to theta."""
+    oracle = Combination.of(name, "log_cosh" if name != "small_and_large" else "squares", CALM_FORMS[0]).oracle()
+    theta = oracle.own
+    v = torch.randn(len(theta), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert_close(oracle.gradient(theta) @ v, zoo.difference(oracle.value, theta, v), 1e-6, "slope")
+    assert_close(oracle.product(theta, v), zoo.difference(oracle.gradient, theta, v), 1e-6, "product")
