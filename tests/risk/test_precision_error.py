@@ -8,6 +8,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import zoo
+from hw1.curvature import (
+    Dense,
+    Hessian,
+    extreme_eigenpairs,
+    hutchinson_trace,
+    hutchpp_trace,
+    spectral_density,
+    xtrace,
+)
 from hw1.risk.empirical import EmpiricalRisk
 from hw1.risk.guard import twice_differentiable
 from hw1.risk.nested import cast
@@ -206,3 +216,23 @@ def test_a_risk_of_the_house_at_a_minimum_where_the_mean_gradient_vanishes():
     gradient = 2 / 64 * x.double().T @ residual
     assert error.gradient > 1e-2 * gradient.norm()  # a share of the mean gradient would say: wrong
     assert error.relative_gradient < 1e-6  # and each example's is right to float32
+
+
+def test_estimates_carry_it_and_bare_products_do_not():
+    one = zoo.case("tanh")
+    risk = EmpiricalRisk(one.net.float(), one.loss, [(one.x.float(), one.y)])
+    hessian, generator = Hessian(risk, risk.theta), torch.Generator().manual_seed(0)
+    found = [
+        hutchinson_trace(hessian, probes=4, generator=generator),
+        hutchpp_trace(hessian, products=9, generator=generator),
+        xtrace(hessian, products=8, generator=generator),
+        extreme_eigenpairs(hessian, 1, generator=generator),
+        spectral_density(hessian, probes=2, steps=4, generator=generator),
+    ]
+    for estimate in found:
+        assert estimate.precision is not None and 0 < estimate.precision.relative_product < 1e-5
+        assert estimate.precision.examples == zoo.N and estimate.precision.precision == "ieee"
+    exact = hutchinson_trace(Hessian(risk, risk.theta.double()), probes=2, generator=generator).precision
+    assert exact is not None and exact.dtype == torch.float64 and exact.product == 0
+    dense = hutchinson_trace(Dense(torch.eye(3)), probes=2, generator=generator)
+    assert dense.precision is None and isinstance(hessian.matvec(risk.theta), torch.Tensor)

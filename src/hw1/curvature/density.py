@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from hw1.curvature.estimate import Estimate, Share
+from hw1.risk.precision_error import PrecisionError
 
 ON_A_NODE = 1e-13  # of the largest node: a bound this near to a node is on it
 
@@ -41,12 +42,14 @@ class Density:
         residuals: |A v - node v| of each node's Ritz vector v, with the sign of the product of v's first and last
             coordinate in the Lanczos basis, [probes, steps]; a row of zeros is exact. Without them `mass` knows its
             resolution less sharply.
+        precision: as an `Estimate`'s.
     """
 
     nodes: Tensor
     weights: Tensor
     size: int
     residuals: Tensor | None = None
+    precision: PrecisionError | None = field(default=None, repr=False, compare=False)
 
     def evaluate(self, grid: Tensor, sigma: float) -> Tensor:
         """The density on a grid [G], each node widened to a Gaussian of standard deviation sigma > 0; it sums to 1.

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from hw1.risk.precision_error import PrecisionError
+
 ROUNDED = 1e-9  # a share so near to 0 or 1 is there
 
 
@@ -19,12 +21,14 @@ class Estimate:
         standard_error: standard deviation of `value` over repetitions, itself estimated from the samples.
         resolution: bound on what repetitions do not average out, |mean of value - truth|; 0 where it is unbiased.
         degrees: degrees of freedom of the standard error; infinite where it was not measured over samples.
+        precision: what float32 makes of the operator's products, where it says so (`Hessian`, `GaussNewton`).
     """
 
     value: float
     standard_error: float
     resolution: float = field(default=0.0, repr=False)
     degrees: float = field(default=math.inf, repr=False, compare=False)
+    precision: PrecisionError | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, samples: Tensor) -> Estimate:
@@ -134,3 +138,9 @@ def check_probes(probes: int, least: int = 2) -> None:
     """
     if probes < least:
         raise ValueError(f"probes: got {probes}, expected at least {least}: the standard error is measured over them")
+
+
+def precision_of(op: object) -> PrecisionError | None:
+    """What float32 makes of an operator's products, where it says so: at most 64 examples in float64, once a theta."""
+    said = getattr(op, "precision", None)
+    return said if isinstance(said, PrecisionError) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from hw1.curvature.checkpoint import Checkpoint, Keeper, Progress, State, digest
 from hw1.curvature.density import Density
-from hw1.curvature.estimate import check_probes
+from hw1.curvature.estimate import check_probes, precision_of
 from hw1.curvature.operators import Operator
+from hw1.risk.precision_error import PrecisionError
 
 Which = Literal["largest", "smallest", "both"]
 BASIS_BYTES = 2**29  # the basis may take 512 MiB; more vectors mean fewer restarts
@@ -39,12 +40,14 @@ class Eigenpairs:
         residuals: |A v - value v| of each pair, [k], measured with one more product. An eigenvalue of A lies within
             this distance of the value (Parlett 1998, theorem 4.5.1).
         products: number of operator-vector products spent.
+        precision: as an `Estimate`'s.
     """
 
     values: Tensor
     vectors: Tensor
     residuals: Tensor
     products: int
+    precision: PrecisionError | None = field(default=None, repr=False, compare=False)
 
 
 def extreme_eigenpairs(
@@ -145,7 +148,7 @@ def extreme_eigenpairs(
             "take theta in float64",
             stacklevel=2,
         )
-    return Eigenpairs(found, basis.T, residuals, search.products + k)
+    return Eigenpairs(found, basis.T, residuals, search.products + k, precision_of(op))
 
 
 def _settled(search: _Search, top: int, bottom: int, tol: float) -> bool:
@@ -432,7 +435,7 @@ def spectral_density(
             if progress is not None:
                 progress(Progress(rules.products, probes * steps, math.nan))
             keeper.after_product(rules.products, rules.whole_state)
-    return Density(rules.nodes, rules.weights, op.size, rules.residuals)
+    return Density(rules.nodes, rules.weights, op.size, rules.residuals, precision_of(op))
 
 
 def density_until(
@@ -466,7 +469,7 @@ def density_until(
                 rules.end()
                 look = steps
     nodes, weights, residuals = (part[:, : rules.longest] for part in (rules.nodes, rules.weights, rules.residuals))
-    return Density(nodes, weights, op.size, residuals)
+    return Density(nodes, weights, op.size, residuals, precision_of(op))
 
 
 class _Rules:

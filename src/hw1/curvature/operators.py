@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Protocol
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from hw1.curvature.algebra import Algebra, check_vector
 from hw1.risk.empirical import EmpiricalRisk
+from hw1.risk.precision_error import PrecisionError
 from hw1.vectors import ParamSpace
 
 
@@ -58,7 +60,16 @@ class _OfRisk:
         return self.theta.device
 
 
-class Hessian(_OfRisk, Algebra):
+class _Rounded(_OfRisk):
+    """An operator whose products are second derivatives, and which says what theta's dtype makes of them."""
+
+    @functools.cached_property
+    def precision(self) -> PrecisionError | None:
+        """What estimates carry as `precision`: the risk's error against float64; None where it takes no float64."""
+        return self.risk.precision_error(self.theta, torch.Generator().manual_seed(0)) if self.risk.in_float64 else None
+
+
+class Hessian(_Rounded, Algebra):
     """H = d2 R / d theta2 at theta [P], of the mean loss over all examples.
 
     Args:
@@ -84,7 +95,7 @@ class Hessian(_OfRisk, Algebra):
         return Hessian(*self.risk.restricted(self.theta, *names))
 
 
-class GaussNewton(_OfRisk, Algebra):
+class GaussNewton(_Rounded, Algebra):
     """G = 1/N sum_n J_n^T L''_n J_n at theta [P] (Schraudolph 2002), the generalised Gauss-Newton matrix.
 
     It leaves out the network's own curvature and has no negative eigenvalue for a convex loss: never the Hessian.

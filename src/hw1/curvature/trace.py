@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from hw1.curvature.estimate import Estimate, check_probes
+from hw1.curvature.estimate import Estimate, check_probes, precision_of
 from hw1.curvature.lanczos import rademacher
 from hw1.curvature.operators import Operator
 
@@ -41,7 +42,7 @@ def hutchinson_trace(op: Operator, *, probes: int = 100, generator: torch.Genera
     for count in blocks(probes, op):
         z = rademacher(op, count, generator)  # [P, count]
         terms.add((z * op.matvec(z)).double())
-    return terms.estimate()
+    return replace(terms.estimate(), precision=precision_of(op))
 
 
 def hutchpp_trace(op: Operator, *, products: int = 99, generator: torch.Generator) -> Estimate:
@@ -81,7 +82,9 @@ def hutchpp_trace(op: Operator, *, products: int = 99, generator: torch.Generato
         product = op.matvec(rest)
         terms.add((z * (product - q @ (q.T @ product))).double())
     rest_of_it = terms.estimate()
-    return Estimate(exact + rest_of_it.value, rest_of_it.standard_error, degrees=rest_of_it.degrees)
+    return Estimate(
+        exact + rest_of_it.value, rest_of_it.standard_error, degrees=rest_of_it.degrees, precision=precision_of(op)
+    )
 
 
 class _Terms:

@@ -8,7 +8,7 @@ import torch
 from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
-from hw1.curvature.estimate import Estimate
+from hw1.curvature.estimate import Estimate, precision_of
 from hw1.curvature.operators import Operator
 from hw1.curvature.trace import blocks
 
@@ -84,10 +84,11 @@ def xtrace(op: Operator, *, products: int = 60, generator: torch.Generator) -> E
     change = torch.where(apart, estimates[:, None] - without, 0.0)
     covariance = (change * change.T).sum().item() / max(1, n * (n - 1))
     if n == op.size:  # nothing is left to chance
-        return Estimate(estimates.mean().item(), 0.0)
+        return Estimate(estimates.mean().item(), 0.0, precision=precision_of(op))
     scattered = Estimate.of(estimates)
     wider = float(stdtrit(n - 1, TWO_SIDED)) / float(ndtri(TWO_SIDED))
-    return Estimate(scattered.value, wider * math.sqrt(scattered.standard_error**2 + max(0.0, covariance)))
+    error = wider * math.sqrt(scattered.standard_error**2 + max(0.0, covariance))
+    return Estimate(scattered.value, error, precision=precision_of(op))
 
 
 def _per_length(forms: Tensor, lengths: Tensor, dimension: int) -> Tensor:

@@ -366,6 +366,11 @@ class EmpiricalRisk:
         """
         return self._over(self.examples.few(most))
 
+    @property
+    def in_float64(self) -> bool:
+        """Whether module and loss compute in float64 where theta does."""
+        return not (self._ways.float32 or self._ways.loss_float32 or self.theta.device.type == "mps")
+
     def precision_error(self, theta: Tensor, generator: torch.Generator) -> PrecisionError:
         """How far value, gradient and a product lie from float64's at theta [P], on at most 64 of the examples.
 
@@ -384,11 +389,13 @@ class EmpiricalRisk:
             >>> risk.precision_error(risk.theta, torch.Generator().manual_seed(0)).relative_gradient < 1e-5
             True
         """
-        if self._ways.float32 or self._ways.loss_float32:
+        if not self.in_float64:
             raise ValueError(
                 "precision_error: got a module or loss that computes in float32 alone, expected one that takes float64 "
                 "to compare with: make its constants of the inputs' dtype"
             )
+        if theta.dtype == torch.float64:  # nothing to compare with
+            return PrecisionError(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, self.precision, theta.dtype)
         few = self.few(EXAMPLES)
         length = common_length(few.examples.first)
         rows = [] if length is None else [i * length // SINGLES for i in range(min(SINGLES, length))]
