@@ -129,7 +129,7 @@ def test_the_trace_of_a_network():
     assert spectrum(matrix).sum().item() == pytest.approx(truth, rel=1e-10)
     for method in METHODS.values():
         estimate = method(Hessian(risk, risk.theta), 120, 0)
-        assert abs(estimate.value - truth) < 3.5 * estimate.standard_error
+        assert abs(estimate.value - truth) < 3.5 * estimate.standard_error + 1e-12 * abs(truth)  # XTrace may be exact
 
 
 def test_an_estimate_is_mean_and_standard_error():
