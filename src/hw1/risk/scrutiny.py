@@ -136,12 +136,13 @@ def _first(risk: EmpiricalRisk) -> Any:
 def _confirm(risk: EmpiricalRisk, kind: str) -> None:
     few = copy.copy(risk)
     few.examples = risk.examples.few(FEW)
+    few.precision = "ieee"  # what is asked is whether they are derivatives, not how far they are rounded
     few._warned, few._said_float32, few._keep_graph, few._auto = True, True, False, False
     few._forget()
     theta = few.theta
     if theta.dtype not in (torch.float32, torch.float64):
         theta = theta.float()
-    narrow = risk._ways.float32 or risk._ways.loss_float32 or risk.precision == "bfloat16" or theta.device.type == "mps"
+    narrow = risk._ways.float32 or risk._ways.loss_float32 or theta.device.type == "mps"
     steps = IN_FLOAT32 if narrow else IN_FLOAT64
     if theta.device.type != "mps":
         theta = theta.double()
