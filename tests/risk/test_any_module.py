@@ -419,7 +419,13 @@ def compare(one: Combination, oracle: Oracle | None, refused: list[Refused], opt
     same(theta, moved[len(moved) - len(theta) :], 1e-12, "restricted theta")
     if len(theta):
         corner = matrix[-len(theta) :, -len(theta) :]
-        same(part.hvp(theta, block[: len(theta)]), corner @ block[: len(theta)], tolerance, "restricted block")
+        same(
+            part.hvp(theta, block[: len(theta)]),
+            corner @ block[: len(theta)],
+            tolerance,
+            "restricted block",
+            floor=matrix.abs().max().item() + 1e-30,
+        )
     if one.stranger.own_dtype and risk.theta.dtype == torch.float32:
         single = risk.theta
         same(risk(single), oracle.value(own), coarse, "value in float32")
@@ -532,7 +538,9 @@ def drawn(count: int, seed: int) -> list[tuple[str, str, str]]:
     while len(found) < count:
         row = chance.choice(names), chance.choice(CALM_LOSSES), chance.choice(CALM_FORMS)
         nothing = row[2] == "one_of_one" and LOSSES[row[1]].count is not None  # its only example may weigh nothing
-        if fits(row[0], row[2]) and not nothing:
+        # torch's derivative of exp(A) is off by 1e-7 and more where what flows back is large beside A
+        coarse = row[:2] == ("matrix_exponential", "huge")
+        if fits(row[0], row[2]) and not nothing and not coarse:
             found.append(row)
     return found
 

@@ -47,6 +47,9 @@ WEIGHTS = torch.tensor([1.0, 5.0, 0.1], dtype=torch.float64)
 BATCHES = in_batches(X, Y)
 LABELLED = in_batches(X, CLASSES)
 LAST_NAN = torch.where(torch.arange(N)[:, None] == 10, torch.nan, X)
+PER_EXAMPLE = numbers(N, seed=8).exp()
+MASKED = [{"x": x, "y": y} for x, y in in_batches(X, torch.where(torch.arange(N) % 3 == 1, -100, CLASSES))]
+IMPORTANT = [{"x": x, "y": y, "w": w} for x, y, w in in_batches(X, Y, PER_EXAMPLE)]
 DICTS = [{"x": x, "y": y} for x, y in BATCHES]
 
 
@@ -117,6 +120,32 @@ class FirstBatchAlone(nn.Module):
 
     def forward(self, x):
         return self.net(x) + torch.randn(len(x), 1, dtype=x.dtype) * (x[:, :1] > 2)
+
+
+class Rolled(nn.Module):
+    """Outputs that depend on the next example."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x):
+        return self.net(x + 1e-6 * x.roll(1, 0))
+
+
+def important(module, batch):
+    return ((module(batch["x"]) - batch["y"]).square().mean(1) * batch["w"]).sum() / batch["w"].sum()
+
+
+def in_training(module, batch):
+    return squares(module.train(), batch)
+
+
+def shrinking(module, batch):
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(0.9)
+    return squares(module, batch)
 
 
 def refuse(*arguments, **options):
@@ -235,6 +264,28 @@ REFUSED = {
         refuse(NET, batches=DICTS, batch_loss=lambda m, b: squares(m, b).detach()),
         ("batch_loss|module|loss|gradient", r"", r"", r"."),
     ),
+    "batch_loss with ignored targets": (
+        refuse(NET, batches=MASKED, batch_loss=lambda m, b: F.cross_entropy(m(b["x"]), b["y"])),
+        ("batch_loss", r"\d", r"mean", r"count="),
+    ),
+    "batch_loss with weights in the batch": (
+        refuse(NET, batches=IMPORTANT, batch_loss=important), ("batch_loss", r"\d", r"mean", r"count="),
+    ),
+    "batch_loss that switches dropout on": (
+        refuse(nn.Sequential(NET, nn.Dropout()), batches=DICTS, batch_loss=in_training),
+        ("batch_loss|module", r"", r"deterministic", r"."),
+    ),
+    "batch_loss that switches batch statistics on": (
+        refuse(nn.Sequential(NET, nn.BatchNorm1d(3).double()), batches=DICTS, batch_loss=in_training),
+        ("batch_loss|module", r"", r"mean|deterministic|independent", r"."),
+    ),
+    "batch_loss that takes a step": (
+        refuse(NET, batches=DICTS, batch_loss=shrinking), ("batch_loss|module", r"0\.weight", r"function", r"."),
+    ),
+    "a bound method that takes the batch alone": (
+        refuse(NET, batches=DICTS, batch_loss=lambda batch: batch), ("batch_loss", r"TypeError", r"f\(module", r"."),
+    ),
+    "a neighbour in the batch": (refuse(Rolled(), F.mse_loss, BATCHES), ("module", r"", r"independent", r".")),
     "batch_loss that pairs examples": (
         refuse(NET, batches=DICTS, batch_loss=lambda m, b: torch.cdist(m(b["x"]), b["y"]).mean()),
         ("batch_loss", r"\d", r"mean", r"count="),
@@ -402,6 +453,49 @@ def test_class_weights_with_a_count_are_the_total_over_all_examples():
 def test_the_total_does_not_depend_on_batches_and_chunks(loss, chunk, sizes):
     risk = EmpiricalRisk(NET, loss, in_batches(X, CLASSES, sizes=sizes), chunk_size=chunk)
     agrees(risk, lambda theta: loss(functional(None, theta, X), CLASSES))
+
+
+def test_weights_in_the_batch_with_their_sum_as_count():
+    risk = EmpiricalRisk(NET, batches=IMPORTANT, batch_loss=important, count=lambda batch: batch["w"].sum())
+    agrees(risk, lambda theta: important(lambda x: functional(None, theta, x), {"x": X, "y": Y, "w": PER_EXAMPLE}))
+
+
+def test_methods_of_the_module_as_losses():
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network()
+
+        def forward(self, x):
+            return self.net(x)
+
+        def criterion(self, outputs, targets):
+            return 2 * F.mse_loss(outputs, targets)
+
+        def step(self, batch):
+            return self.criterion(self(batch["x"]), batch["y"])
+
+    net, function = Steps(), lambda theta: 2 * F.mse_loss(functional(None, theta, X), Y)
+    agrees(EmpiricalRisk(net, net.criterion, BATCHES), function)
+    agrees(EmpiricalRisk(net, batches=DICTS, batch_loss=Steps.step), function)
+
+
+def test_thetas_and_vectors_of_any_kind():
+    risk = EmpiricalRisk(NET, F.mse_loss, BATCHES)
+    theta, v = risk.theta, numbers(43, seed=3)
+    expected = zoo.product(lambda t: F.mse_loss(functional(None, t, X), Y), theta, v)
+    wide = torch.stack([theta, v], 1)
+    with torch.inference_mode():
+        inferred = theta.clone()
+    for at in (theta.clone().requires_grad_(), nn.Parameter(theta.clone()), wide[:, 0], inferred):
+        for vector in (v, v.clone().requires_grad_(), wide[:, 1]):
+            found = risk.hvp(at, vector)
+            assert not found.requires_grad and not risk(at).requires_grad and not risk.gradient(at).requires_grad
+            assert_close(found, expected, 1e-12, "product")
+    assert risk.hvp(theta, torch.empty(43, 0, dtype=torch.float64)).shape == (43, 0)
+    theta += 0.3  # in place: what was kept of the old one is of no use
+    expected = zoo.product(lambda t: F.mse_loss(functional(None, t, X), Y), theta, v)
+    assert_close(risk.hvp(theta, v), expected, 1e-12, "product")
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 256])
