@@ -159,7 +159,8 @@ def _confirm(risk: EmpiricalRisk, kind: str) -> None:
         _linear(few, theta, steps)
         return
     if kind == "gauss_newton":
-        off = wrong_gauss_newton(few, theta, generator, narrow=narrow)
+        # Second differences of float32 say nothing; that J^T u is right, the gradient has shown.
+        off = None if narrow else wrong_gauss_newton(few, theta, generator)
         if off is not None:
             raise ValueError(
                 f"module: got a Gauss-Newton form of {off[0]:.6g} and {off[1]:.6g} by differences of outputs, expected "
@@ -180,19 +181,16 @@ def _confirm(risk: EmpiricalRisk, kind: str) -> None:
         )
 
 
-def wrong_gauss_newton(
-    few: EmpiricalRisk, theta: Tensor, generator: torch.Generator, *, narrow: bool
-) -> tuple[float, float] | None:
+def wrong_gauss_newton(few: EmpiricalRisk, theta: Tensor, generator: torch.Generator) -> tuple[float, float] | None:
     """None if v^T G v is the second difference of the loss along J v, J v by differences of outputs; else both."""
     v = torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta)
     v = v * (theta.norm().clamp_min(1e-2) / v.norm())
     found: tuple[float, float] | None = None
-    lengths, allowed, rounding = ((0.1, 0.3, 0.03), 0.1, 1e-5) if narrow else ((1e-4, 1e-5, 1e-3, 1e-2), 1e-3, 1e-14)
-    for length in lengths:
-        product = few.gauss_newton_vp(theta, v)
-        if not product.any() and not few.gradient(theta).any():
-            return None  # a loss of steps, whose differences may meet one
-        form = (v @ product).item()
+    product = few.gauss_newton_vp(theta, v)
+    if not product.any() and not few.gradient(theta).any():
+        return None  # a loss of steps, whose differences may meet one
+    form = (v @ product).item()
+    for length in (1e-4, 1e-5, 1e-3, 1e-2):
         total, level = 0.0, 0.0
         for batch, weight in few.examples.chunks(theta):
             ahead, at, behind = (_outputs_at(few, theta + step * v, batch[0]) for step in (length, 0.0, -length))
@@ -201,7 +199,7 @@ def wrong_gauss_newton(
             ]
             total += (values[0] - 2 * values[1] + values[2]) / length**2 * few.examples.share(weight)
             level += abs(values[1]) * few.examples.share(weight)
-        if abs(form - total) <= allowed * max(abs(form), abs(total)) + rounding * level / length**2:
+        if abs(form - total) <= 1e-3 * max(abs(form), abs(total)) + 1e-14 * level / length**2:
             return None
         found = found or (form, total)
     return found
