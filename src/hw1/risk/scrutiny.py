@@ -27,7 +27,7 @@ from hw1.risk.own_weights import own_weights_alone
 if TYPE_CHECKING:
     from hw1.risk.empirical import EmpiricalRisk
 
-# What a gradient and a vector are multiplied with, to see whether what follows is linear: a power of two rounds nothing.
+# What is multiplied to see whether what follows is linear: by a power of two, which rounds nothing.
 LARGE = 2.0**13
 NOT_LINEAR = (
     "module: got a backward that is not linear in what flows back, expected a derivative: take hooks that clip or "
