@@ -175,5 +175,5 @@ def test_a_callers_switches_change_nothing(mode):
 def test_another_shape_is_refused():
     risk = zoo.case("tanh").risk()
     for bad in (torch.zeros(7), torch.zeros(2, len(risk.theta))):
-        with pytest.raises(ValueError, match=r"^theta: got shape \[.*\], expected \[\d+\]$"):
+        with pytest.raises(ValueError, match=r"^theta: got shape \[.*\], expected \[\d+\]: begin with risk\.theta$"):
             risk.metrics(bad)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -61,12 +61,19 @@ class _OfRisk:
 
 
 class _Rounded(_OfRisk):
-    """An operator whose products are second derivatives, and which says what theta's dtype makes of them."""
+    """An operator whose products are second derivatives, and which says what theta's dtype makes of them.
+
+    Looked at once, at the first estimate: some twenty gradients and products of at most 64 examples.
+    """
+
+    _product: Literal["hvp", "gauss_newton_vp"]
 
     @functools.cached_property
     def precision(self) -> PrecisionError | None:
         """What estimates carry as `precision`: the risk's error against float64; None where it takes no float64."""
-        return self.risk.precision_error(self.theta, torch.Generator().manual_seed(0)) if self.risk.in_float64 else None
+        if not self.risk.in_float64:
+            return None
+        return self.risk.precision_error(self.theta, torch.Generator().manual_seed(0), self._product)
 
 
 class Hessian(_Rounded, Algebra):
@@ -85,6 +92,8 @@ class Hessian(_Rounded, Algebra):
         >>> Hessian(risk, risk.theta).matvec(torch.tensor([1.0, 0.0]))
         tensor([18.,  6.])
     """
+
+    _product = "hvp"
 
     def matvec(self, v: Tensor) -> Tensor:
         """H v: [P] -> [P], or [P, k] -> [P, k]."""
@@ -107,6 +116,8 @@ class GaussNewton(_Rounded, Algebra):
     Raises:
         ValueError: theta has another size.
     """
+
+    _product = "gauss_newton_vp"
 
     def matvec(self, v: Tensor) -> Tensor:
         """G v: [P] -> [P], or [P, k] -> [P, k]."""

@@ -11,10 +11,12 @@ from torch import Tensor
 from hw1.risk.counts import known_mean
 from hw1.risk.evaluable import alike, line_of, rounding_of, value_at
 from hw1.risk.mean import EXACT, ROUNDED, Additivity, Mixing, halves
-from hw1.risk.nested import cast, common_length, map_tensors, rows_of, tensors_of
+from hw1.risk.nested import cast, common_length, map_tensors, rows_of, signature, tensors_of
 
 if TYPE_CHECKING:
     from hw1.risk.empirical import EmpiricalRisk
+
+TOGETHER = 32  # examples that batches are put together to, at least, before earlier ones are mixed in
 
 
 def independent(risk: EmpiricalRisk, first: Any, theta: Tensor) -> None:
@@ -70,9 +72,22 @@ def additivity_of(
         return _over_outputs(risk, near, generator, few)
     everything = dataclasses.replace(few, tolerance=_rounding(risk, near.dtype))
     mixing = Mixing(everything, generator)
+    few_batches: list[Any] = []
+
+    def look() -> None:
+        if few_batches:
+            mixing.look_at(few_batches, risk.examples.weight, lambda part: value_at(risk, part, near))
+            few_batches.clear()
+
     for batch, _ in risk.examples.chunks(near):
-        if common_length(batch) is not None:
-            mixing.look(batch, risk.examples.weight, lambda part: value_at(risk, part, near), apart=False)
+        if common_length(batch) is None:
+            continue
+        if few_batches and signature(batch) != signature(few_batches[0]):
+            look()
+        few_batches.append(batch)
+        if sum(common_length(own) or 0 for own in few_batches) >= TOGETHER:
+            look()
+    look()
     return everything
 
 

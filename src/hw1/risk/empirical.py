@@ -85,8 +85,8 @@ class EmpiricalRisk:
     What would make a number wrong is looked for, and refused by name. At construction: a loss that is no mean (nor a
     sum) over examples, at all of the data and across batches; examples that influence each other; chance; weights that
     are read from elsewhere than theta. At the first gradient or product: a backward that is not the derivative of what
-    comes before it, by differences in float64 on a few examples. This costs about a pass over the data (none for
-    torch's own losses) and twenty gradients of eight examples; `check=False` leaves it out.
+    comes before it, by differences in float64 on a few examples. This costs a forward pass over the data (three with
+    `batch_loss`, none for torch's own losses) and some forty gradients of eight examples; `check=False` leaves it out.
 
     Products with the Hessian keep the graph of the gradient, in chunks that fit the cache, from one product to the
     next: for a small CNN about 1.1 gradients a product where recomputing costs 2.4 (Pearlmutter 1994 gives the product
@@ -109,11 +109,11 @@ class EmpiricalRisk:
         count: batch -> how much it weighs, at least 0: examples, counted tokens, summed class weights, nodes. Unless
             said, what the loss itself divides by where that is known, else the number of examples (the length of the
             first tensor). Batches that it weighs are taken whole.
-        reduction: "mean" or "sum"; unless said, as the loss says, or as its values do.
-        kind: what targets are, beside `loss`: "classes" or "tokens" have an accuracy among the metrics.
+        reduction: "mean" or "sum"; unless said, as the loss says, or as its values do; a mean with `check=False`.
+        kind: what targets are, beside `loss`: "classes", "tokens" and "binary" have an accuracy among the metrics.
         chunk_size: examples at a time; 128 to 256 keep a small CNN's activations in the cache. "auto" times a few sizes
-            at the first product and takes the fastest, within half of the free memory. Batches of `batch_loss` or with
-            `count` are not split.
+            at the first gradient or product and takes the fastest, within half of the free memory. Batches of
+            `batch_loss` or with `count` are not split.
         keep_graph: keep the gradient's graph for all examples between products. Without it memory stays that of one
             chunk, and a product costs a gradient more.
         statistics_inputs: training inputs [M, ...], on which `metrics` recomputes batch-norm statistics at every theta;
@@ -284,10 +284,12 @@ class EmpiricalRisk:
             ValueError: the risk has `batch_loss`, which keeps outputs to itself, or outputs are no tensor.
         """
         self._need_loss("outputs", "it says how outputs are made")
-        with self._point(theta, leaves=False) as point, torch.no_grad():
-            parts = [self._outputs(point, batch[0]) for batch, _ in self.examples.chunks(theta)]
+        with self._point(theta, leaves=False) as point, self._values():
+            parts = [detached(self._outputs(point, batch[0])) for batch, _ in self.examples.chunks(theta)]
         if not isinstance(parts[0], Tensor):
-            raise ValueError(f"outputs: got {type(parts[0]).__name__}, expected a module whose output is one tensor")
+            raise ValueError(
+                f"outputs: got {type(parts[0]).__name__}, expected one tensor: wrap the module in one that returns it"
+            )
         return torch.cat(parts)
 
     def gradient(self, theta: Tensor) -> Tensor:
@@ -364,21 +366,28 @@ class EmpiricalRisk:
         Args:
             most: examples; at most some 64 are at hand.
         """
-        return self._over(self.examples.few(most))
+        risk = self._over(self.examples.few(most))
+        risk._auto = False
+        return risk
 
     @property
     def in_float64(self) -> bool:
         """Whether module and loss compute in float64 where theta does."""
         return not (self._ways.float32 or self._ways.loss_float32 or self.theta.device.type == "mps")
 
-    def precision_error(self, theta: Tensor, generator: torch.Generator) -> PrecisionError:
-        """How far value, gradient and a product lie from float64's at theta [P], on at most 64 of the examples.
+    def precision_error(
+        self, theta: Tensor, generator: torch.Generator, product: Literal["hvp", "gauss_newton_vp"] = "hvp"
+    ) -> PrecisionError:
+        """How far value, gradient and a product lie from float64's at theta [P], on a few of the examples.
+
+        On at most 64; on the first batch where none can be cut.
 
         Absolute, and relative to what a single example contributes: the mean gradient vanishes at a minimum.
 
         Args:
             theta: in the dtype whose error is asked for.
             generator: for the vector of the product.
+            product: which one is meant.
 
         Raises:
             ValueError: the module takes no float64, or as for `hvp`.
@@ -400,10 +409,11 @@ class EmpiricalRisk:
         length = common_length(few.examples.first)
         rows = [] if length is None else [i * length // SINGLES for i in range(min(SINGLES, length))]
         one = few.examples.first
-        singles = [self._over(self.examples.of([rows_of(one, slice(row, row + 1))])) for row in rows] or [few]
+        parts = [rows_of(one, slice(row, row + 1)) for row in rows]
+        singles = [few._over(self.examples.of([part])) for part in parts if self.examples.weight(part)] or [few]
         return precision_error(
             few, singles, theta, generator, examples=1 if length is None else length, precision=self.precision,
-            reduction=self.reduction,
+            reduction=self.reduction, product=product,
         )  # fmt: skip
 
     # --- evaluation
@@ -696,7 +706,7 @@ class EmpiricalRisk:
             self._warned = True
             warnings.warn(
                 f"the loss does not use {', '.join(unused)}: gradient and curvature are zero there; "
-                "leave them out with space=ParamSpace.of(module).subset(...)",
+                "leave them out with space=[names or patterns]",
                 stacklevel=4,
             )
 

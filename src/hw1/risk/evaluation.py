@@ -64,7 +64,9 @@ class Metrics:
     def __call__(self, theta: Tensor) -> Tensor:
         """The values of `columns` at theta [P], float64, on the CPU."""
         if theta.shape != (self._space.size,):
-            raise ValueError(f"theta: got shape {list(theta.shape)}, expected [{self._space.size}]")
+            raise ValueError(
+                f"theta: got shape {list(theta.shape)}, expected [{self._space.size}]: begin with risk.theta"
+            )
         device = self._like.device
         adds_up = self._examples.reduction == "sum"
         with differentiable(device, None, self._precision), random_state_kept(device), torch.no_grad():
@@ -75,7 +77,7 @@ class Metrics:
             sizes = torch.zeros_like(total)
             for batch, weight in self._examples.chunks(self._like):
                 outputs, loss = self._evaluate(self._module, batch)
-                values, weights = [loss.double() * (self._examples.size / weight if adds_up else 1.0)], [weight]
+                values, weights = [loss.double()], [1.0 if adds_up else weight]
                 if self._kind is not None and outputs is not None:
                     hit = hits(self._kind, outputs, batch[1])
                     if hit is not None:
@@ -84,7 +86,7 @@ class Metrics:
                         weights.append(examples)
                 total += torch.stack(values).cpu() * torch.tensor(weights, dtype=torch.float64)
                 sizes += torch.tensor(weights, dtype=torch.float64)
-        sizes[0] = self._examples.size
+        sizes[0] = 1.0 if adds_up else self._examples.size
         return total / sizes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -15,12 +16,14 @@ from hw1.risk.counts import Count, Reduction, count_alike
 from hw1.risk.guard import reading
 from hw1.risk.nested import (
     cast,
+    check_pair,
     common_length,
     detached,
     examples_in,
     joined,
     refuse_arrays,
     rows_of,
+    signature,
     tensors_of,
 )
 from hw1.risk.passes import Spread, fingerprint_of
@@ -45,6 +48,7 @@ class Examples:
         counted: whether batches weigh something else than the number of their examples.
         reduction: of the loss; of a "sum", all parts weigh the same.
         gaps: whether there is a number among them that is not finite.
+        nan: whether there is a NaN.
         together: whether all examples come as one batch that is never cut: then R is its loss, whatever that is.
 
     Raises:
@@ -62,7 +66,9 @@ class Examples:
         derived: Count | None = None,
     ) -> None:
         if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
-            raise ValueError(f"chunk_size: got {chunk_size}, expected a positive integer: give examples at a time")
+            raise ValueError(
+                f"chunk_size: got {chunk_size}, expected a positive integer or 'auto': give examples at a time"
+            )
         if count is not None and not callable(count):
             raise ValueError(f"count: got a {type(count).__name__}, expected a function: give count=lambda batch: ...")
         if batches is None:
@@ -111,7 +117,7 @@ class Examples:
         """(batch, its weight), tensors on the device of `like`; those of floating point in its dtype.
 
         Pairs without the user's `count` come in parts of at most chunk_size examples, where they can be cut. What
-        weighs nothing is left out.
+        weighs nothing is left out of a mean.
         """
         seen, fingerprint = 0.0, torch.zeros(3, dtype=torch.float64)
         with reading(self._batches):
@@ -177,6 +183,8 @@ class Examples:
         total = sum(length for length in lengths if length is not None)
         if not 1 <= size <= total:
             raise ValueError(f"size: got {size}, expected 1 to {total}: there are so many examples")
+        if len({signature(batch) for batch in self._in_hand()}) > 1:
+            raise ValueError("draw: got batches whose examples differ in shape, expected one shape: pad them alike")
         drawn = torch.randperm(total, generator=generator, device=generator.device)[:size].cpu()
         return self.of([joined(list(self._picked(drawn)))])
 
@@ -185,10 +193,19 @@ class Examples:
 
         Where batches differ in the shape of an example, those that go with the first.
         """
-        if not self._spread:
-            return self.of([self.first])
-        most = min(most, len(self._spread))
-        return self.of([joined([self._spread[i * len(self._spread) // most] for i in range(most)])])
+        rows = self._spread[:: -(-len(self._spread) // most)] if self._spread else [self.first]
+        batch = joined(rows)
+        return self.of([batch if self.weight(batch) else self._weighing(most)])
+
+    def _weighing(self, most: int) -> Any:
+        """At most so many examples that weigh something, of the first batch that does."""
+        with reading(self._batches):
+            batch = next(batch for batch in self._batches if self.weight(batch))
+        length = common_length(batch)
+        if length is None:
+            return batch
+        rows = (rows_of(batch, slice(row, row + 1)) for row in range(length))
+        return joined(list(itertools.islice((row for row in rows if self.weight(row)), most)) or [batch])
 
     def of(self, batches: list[Any]) -> Examples:
         """Other batches of the same kind."""
@@ -232,14 +249,15 @@ class Examples:
         """What all batches weigh, the first, and their fingerprint, which nobody asks for where they are in memory."""
         fingerprint = torch.zeros(3, dtype=torch.float64)
         examples, weights, cut = [], [], True
-        number, gaps = 0, False
+        number, gaps, nan = 0, False, False
         spread = Spread()
         with reading(self._batches):
             for batch in self._batches:
                 refuse_arrays(batch)
                 gaps = gaps or not all(bool(tensor.isfinite().all()) for tensor in tensors_of(batch))
+                nan = nan or (gaps and any(bool(tensor.isnan().any()) for tensor in tensors_of(batch)))
                 if self.pairs:
-                    _check_pair(batch)
+                    check_pair(batch)
                 if number == 0:
                     self.first = batch
                 number += 1
@@ -269,27 +287,5 @@ class Examples:
         if size == 0:
             raise ValueError("count: got 0 for every batch, expected a positive sum: are all targets ignored?")
         self.size = int(size) if size == int(size) else size
-        self._fingerprint, self.gaps = fingerprint, gaps
+        self._fingerprint, self.gaps, self.nan = fingerprint, gaps, nan
         self._spread = spread.rows if cut else []
-
-
-def _check_pair(batch: Any) -> None:
-    length = len(batch) if isinstance(batch, tuple | list) else None
-    if length != 2:
-        got = "" if length is None else f"{length} "
-        raise ValueError(
-            f"batches: got a batch of {got}{type(batch).__name__}, expected (inputs, targets): use batch_loss=f("
-            "module, batch) for others"
-        )
-    inputs, targets = batch
-    for name, part in (("inputs", inputs), ("targets", targets)):
-        if not any(tensor.ndim for tensor in tensors_of(part)):
-            raise ValueError(
-                f"batches: got {name} of {type(part).__name__} without tensors [B, ...], expected (inputs, targets): "
-                "use batch_loss=f(module, batch) for others"
-            )
-    if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and not 0 < len(inputs) == len(targets):
-        raise ValueError(
-            f"batches: got {len(inputs)} inputs and {len(targets)} targets in a batch, expected as many, > 0: "
-            "put examples first in both, and leave out empty batches"
-        )

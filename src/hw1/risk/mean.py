@@ -95,6 +95,23 @@ class Mixing:
         self._others: list[Any] = []
         self._form: tuple[object, ...] | None = None
 
+    def look_at(self, batches: Sequence[Any], weight: Weight, value: Value) -> None:
+        """Batches of one form, each of a common length: together with examples of earlier ones, at the cost of two."""
+        parts = [(weight(batch), batch) for batch in batches]
+        if self._others and signature(batches[0]) != self._form:
+            self._others = []
+        self._form = signature(batches[0])
+        if self._others:
+            parts.append((weight(others := joined(self._others)), others))
+        parts = [(own, batch) for own, batch in parts if own]
+        if len(parts) > 1:
+            whole = value(joined([batch for _, batch in parts]))
+            self._additivity.compare(whole, [(own, value(batch)) for own, batch in parts])
+        elif parts and not self._others:
+            self._apart(parts[0][1], value(parts[0][1]), weight, value)
+        for batch in batches:
+            self._keep(batch)
+
     def look(self, batch: Any, weight: Weight, value: Value, *, apart: bool) -> None:
         """One batch.
 

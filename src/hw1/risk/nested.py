@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -48,10 +49,10 @@ def _map(batch: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(batch, Tensor) or _is_texts(batch):
         return change(batch)
     if isinstance(batch, Mapping):
-        same = copy.copy(batch)  # keeps its class, and what else it holds
         parts = {name: _map(batch[name], change) for name in batch}
-        if not hasattr(same, "__setitem__"):
-            return parts
+        if not isinstance(batch, dict | UserDict):
+            return parts  # a copy of another mapping may write to what it is a copy of
+        same = copy.copy(batch)  # keeps its class, and what else it holds
         for name, part in parts.items():
             same[name] = part
         return same
@@ -187,6 +188,33 @@ def refuse_arrays(batch: Any) -> None:
                 f"batches: got a NumPy {type(leaf).__name__} of {leaf.dtype}, expected tensors: convert it with "
                 "torch.from_numpy(...)"
             )
+
+
+def check_pair(batch: Any) -> None:
+    """Refuse what is no pair (inputs, targets) of tensors [B, ...] in any structure.
+
+    Raises:
+        ValueError: it is none.
+    """
+    length = len(batch) if isinstance(batch, tuple | list) else None
+    if length != 2:
+        got = "" if length is None else f"{length} "
+        raise ValueError(
+            f"batches: got a batch of {got}{type(batch).__name__}, expected (inputs, targets): use batch_loss=f("
+            "module, batch) for others"
+        )
+    inputs, targets = batch
+    for name, part in (("inputs", inputs), ("targets", targets)):
+        if not any(tensor.ndim for tensor in tensors_of(part)):
+            raise ValueError(
+                f"batches: got {name} of {type(part).__name__} without tensors [B, ...], expected (inputs, targets): "
+                "use batch_loss=f(module, batch) for others"
+            )
+    if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and not 0 < len(inputs) == len(targets):
+        raise ValueError(
+            f"batches: got {len(inputs)} inputs and {len(targets)} targets in a batch, expected as many, > 0: "
+            "put examples first in both, and leave out empty batches"
+        )
 
 
 def _holds_list_of(batch: Any, length: int) -> bool:

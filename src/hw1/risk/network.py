@@ -36,7 +36,7 @@ class Function(nn.Module):
         super().__init__()
         if not isinstance(parameters, Mapping) or not parameters:
             raise ValueError(
-                f"parameters: got an empty {type(parameters).__name__} or no mapping, expected "
+                f"parameters: got a {type(parameters).__name__} without tensors, expected "
                 "{name: tensor}, at least one, as f(parameters, inputs) takes them"
             )
         self._f = f
@@ -116,6 +116,13 @@ class Network:
         network = copy.copy(self)
         network._cast, network._places, network._own = {}, {}, {}
         return network
+
+    def drop(self, dtype: torch.dtype) -> None:
+        """Keep no copies in this dtype, unless it is the module's own; what is asked for is made again."""
+        if any(parameter.dtype == dtype for parameter in self.module.parameters()):
+            return
+        for key in [key for key in self._cast if key[0] == dtype]:
+            del self._cast[key], self._places[key], self._own[key]
 
     def stale(self, parameters: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
         """The values that stand in the copies where theta does not, by name: what no forward should read."""

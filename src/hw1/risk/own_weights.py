@@ -32,7 +32,8 @@ def own_weights_alone(risk: EmpiricalRisk, first: Any, near: Tensor, caller: nn.
             with risk._values():
                 risk._loss_of(point, own)
 
-        callers = [(key, p) for key, p in caller.named_parameters() if key in set(risk.space.names)]
+        names = set(risk.space.names)
+        callers = [(key, p) for key, p in caller.named_parameters() if key in names]
         if found := read_of(callers, compute):
             function = "batch_loss=f(module, batch)" if risk.loss is not None else "the module that batch_loss is given"
             raise ValueError(

@@ -73,6 +73,7 @@ def precision_error(
     examples: int,
     precision: Precision,
     reduction: Literal["mean", "sum"] = "mean",
+    product: Literal["hvp", "gauss_newton_vp"] = "hvp",
 ) -> PrecisionError:
     """Value, gradient and product with a random v at theta, in its dtype and in float64.
 
@@ -87,6 +88,7 @@ def precision_error(
         generator: for v.
         examples: how many like `singles` make up `risk`.
         precision: how `risk` multiplies float32.
+        product: which of the risks' products is meant.
         reduction: whether `risk` is the mean or the sum of what is like `singles`.
 
     Raises:
@@ -110,21 +112,22 @@ def precision_error(
     v = torch.randn(len(theta), dtype=torch.float64, device=generator.device, generator=generator)
     v = (v / v.norm()).to(theta)
     exact, exact_v = theta.double(), v.double()
-    rounded, reference = _all(risk, theta, v), _all(risk, exact, exact_v)
-    value, gradient, product = ((a.double() - b).norm().item() for a, b in zip(rounded, reference, strict=True))
+    rounded, reference = _all(risk, theta, v, product), _all(risk, exact, exact_v, product)
+    errors = [(a.double() - b).norm().item() for a, b in zip(rounded, reference, strict=True)]
     norms = torch.tensor(
-        [[part.norm().item() for part in _all(single, exact, exact_v)] for single in singles], dtype=torch.float64
+        [[part.norm().item() for part in _all(single, exact, exact_v, product)] for single in singles],
+        dtype=torch.float64,
     )
     scales = norms.square().mean(dim=0).sqrt() * (examples if reduction == "sum" else 1)
-    of_value, of_gradient, of_product = scales.tolist()
+    relative = [_over(error, scale) for error, scale in zip(errors, scales.tolist(), strict=True)]
     return PrecisionError(
-        value, gradient, product, _over(value, of_value), _over(gradient, of_gradient), _over(product, of_product),
+        errors[0], errors[1], errors[2], relative[0], relative[1], relative[2],
         examples, precision, theta.dtype,
     )  # fmt: skip
 
 
-def _all(risk: TwiceDifferentiableRisk, theta: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return risk(theta).detach(), risk.gradient(theta), risk.hvp(theta, v)
+def _all(risk: TwiceDifferentiableRisk, theta: Tensor, v: Tensor, product: str) -> tuple[Tensor, Tensor, Tensor]:
+    return risk(theta).detach(), risk.gradient(theta), getattr(risk, product)(theta, v)
 
 
 def _over(error: float, scale: float) -> float:

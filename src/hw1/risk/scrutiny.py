@@ -48,7 +48,10 @@ def examine(risk: EmpiricalRisk, stated: str | None, caller: nn.Module | None) -
         ValueError: it cannot; or, unless `caller` is None, one of the things in the docstring of `EmpiricalRisk`.
     """
     with torch.inference_mode(False):
-        return _examine(risk, stated, caller)
+        try:
+            return _examine(risk, stated, caller)
+        finally:
+            risk._network.drop(torch.float64)
 
 
 def confirm(risk: EmpiricalRisk, kind: str) -> None:
@@ -73,6 +76,8 @@ def confirm(risk: EmpiricalRisk, kind: str) -> None:
     except BaseException:
         ways.confirmed -= {kind}
         raise
+    finally:
+        risk._network.drop(torch.float64)
 
 
 @contextlib.contextmanager
@@ -107,13 +112,13 @@ def _examine(risk: EmpiricalRisk, stated: str | None, caller: nn.Module | None) 
     first = _first(risk)
     name = "loss" if risk.loss is not None else "batch_loss"
     evaluable(risk, first, theta, name)
+    exact = in_float64(risk, theta, first)
     if caller is None:
         return "sum" if stated == "sum" else "mean"
     generator = torch.Generator().manual_seed(0)
-    exact = in_float64(risk, theta, first)
     close_by = theta_near(risk, first, exact, generator)
     if risk.examples.gaps:
-        scalar(name, risk(theta), "the mean over examples", [batch for batch, _ in risk.examples.chunks(theta)])
+        scalar(name, risk(theta), "the mean over examples", nan=risk.examples.nan)
     same_again(risk, first, exact)
     own_weights_alone(risk, first, close_by, caller, name)
     if risk.examples.together:
