@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from strange_parts import StraightThrough, between
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, TensorDataset
@@ -14,6 +15,7 @@ import zoo
 from hw1.risk import first_order
 from hw1.risk.empirical import EmpiricalRisk
 from hw1.risk.first_order import gradient_noise, per_example_gradients
+from hw1.risk.jacobian import Jacobian
 
 torch.set_num_threads(1)
 
@@ -192,3 +194,51 @@ def test_examples_without_losses_of_their_own_are_refused():
         per_example_gradients(shuffled, theta)
     with pytest.raises(ValueError, match=r"^theta: got shape \[3\]"):
         per_example_gradients(case.risk(), theta[:3])
+
+
+def test_dropped_early_it_leaves_random_states_alone():
+    case = zoo.case("tanh")
+    own = torch.Generator().manual_seed(7)
+    loader = DataLoader(TensorDataset(case.x, case.y), batch_size=9, generator=own)  # draws a seed at every pass
+    risk = EmpiricalRisk(case.net, case.loss, loader)
+    state = own.get_state()
+    rows = per_example_gradients(risk, case.theta())
+    next(rows)
+    assert torch.equal(own.get_state(), state)
+    torch.manual_seed(5)
+    torch.rand(3)
+    after = torch.get_rng_state()
+    del rows
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_a_backward_that_is_not_the_derivative_is_refused():
+    x, y = torch.randn(9, 4, generator=torch.Generator().manual_seed(0)).double(), torch.zeros(9, 3).double()
+    torch.manual_seed(0)
+    risk = EmpiricalRisk(between(StraightThrough.apply)().double(), F.mse_loss, [(x, y)])
+    for function in (per_example_gradients, gradient_noise, Jacobian):
+        with pytest.raises(ValueError, match=r"^module: got a slope of .* by its backward"):
+            function(risk, risk.theta)
+    unchecked = EmpiricalRisk(between(StraightThrough.apply)().double(), F.mse_loss, [(x, y)], check=False)
+    assert torch.cat(list(per_example_gradients(unchecked, unchecked.theta))).shape == (9, risk.space.size)
+
+
+def test_gradients_that_are_not_finite_are_refused():
+    net = nn.Linear(2, 1).double()
+    for parameter in net.parameters():
+        nn.init.ones_(parameter)
+    x, y = torch.ones(4, 2).double(), torch.ones(4, 1).double()
+    risk = EmpiricalRisk(net, lambda o, t: (o * t).sqrt().mean(), [(x, y)], check=False)
+    with pytest.raises(ValueError, match=r"^gradient: got values in weight that are not finite"):
+        list(per_example_gradients(risk, torch.zeros(3).double()))
+    rooted = EmpiricalRisk(nn.Sequential(net, Root()), F.mse_loss, [(x, y)], check=False)
+    j = Jacobian(rooted, torch.zeros(3).double())
+    with pytest.raises(ValueError, match=r"^product: got derivatives of outputs that are not finite"):
+        j.matvec(torch.ones(3).double())
+    with pytest.raises(ValueError, match=r"^product: got values in 0.weight that are not finite"):
+        j.rmatvec(torch.ones(4, 1).double())
+
+
+class Root(nn.Module):
+    def forward(self, x):
+        return x.sqrt()

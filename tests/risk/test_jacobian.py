@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_refused():
             ValueError, match=r"^u: got torch.float\d\d of shape .*, expected torch.float64 of \[N, 3\]"
         ):
             j.rmatvec(u)
-    with pytest.raises(ValueError, match=r"^u: got 30 rows, expected 23, one an example$"):
+    with pytest.raises(ValueError, match=r"^u: got 30 rows, expected 23, one an example: give u for all examples$"):
         j.rmatvec(normal(30, 3))
     with pytest.raises(ValueError, match=r"^theta: got shape \[3\]"):
         Jacobian(case.risk(), torch.zeros(3).double())

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
+from hw1.risk import scrutiny
 from hw1.risk.checks import check_theta
 from hw1.risk.closeness import close
 from hw1.risk.empirical import EmpiricalRisk
-from hw1.risk.guard import twice_differentiable
-from hw1.risk.nested import examples_in, map_tensors, tensors_of
+from hw1.risk.guard import reading, twice_differentiable
+from hw1.risk.nested import cast, detached, examples_in, map_tensors, tensors_of
 
 ROWS_NUMBERS = 2**24  # numbers in the per-example gradients held at a time: 128 MiB in float64
 UNKNOWN_TO_VMAP = (RuntimeError, ValueError, TypeError, AttributeError, KeyError)
@@ -50,11 +51,13 @@ def per_example_gradients(risk: EmpiricalRisk, theta: Tensor) -> Iterator[Tensor
     """Gradients g_n of each example's own loss at theta [P]: some [B, P] at a time, in the order of the batches.
 
     R's gradient is their mean, or their sum for a loss that is a sum. By `torch.func.vmap`; one example after another
-    where it does not know a layer. A row of each block is compared with autograd's own.
+    where it does not know a layer. A row of each block is compared with autograd's own. What a loader gives is read
+    once, and held meanwhile.
 
     Raises:
-        ValueError: theta is not as the risk expects, examples come in another order on another pass, or they have no
-            losses of their own: the risk has batch_loss, or is weighted by count.
+        ValueError: theta is not as the risk expects, examples come in another order on another pass, they have no
+            losses of their own (the risk has batch_loss, or is weighted by count), the module's backward is not the
+            derivative of its forward, or gradients are not finite.
 
     Example:
         >>> x = torch.tensor([[1.0], [2.0]])
@@ -66,6 +69,7 @@ def per_example_gradients(risk: EmpiricalRisk, theta: Tensor) -> Iterator[Tensor
     require_examples(risk, "per_example_gradients")
     theta = theta.detach().clone()
     require_order(risk, theta)
+    scrutiny.confirm(risk, "gradient")
     return _rows(risk, theta)
 
 
@@ -108,7 +112,8 @@ def require_pairs(risk: EmpiricalRisk, what: str) -> Callable[[Any, Any], Tensor
     """
     if risk.loss is None:
         raise ValueError(
-            f"{what}: got a risk with batch_loss, expected loss(outputs, targets), which names outputs and examples"
+            f"{what}: got a risk with batch_loss, expected loss(outputs, targets), which names outputs and "
+            "examples: give loss in place of batch_loss"
         )
     return risk.loss
 
@@ -155,22 +160,25 @@ def _mark(batch: Any) -> Tensor:
 def _rows(risk: EmpiricalRisk, theta: Tensor) -> Iterator[Tensor]:
     """Per-example gradients [B, P], some at a time; between two of them, nothing of the caller's is switched."""
     parameters = {name: leaf.detach() for name, leaf in risk._parameters(theta).items()}
-    chunks = risk.examples.chunks(theta)
     few = max(1, ROWS_NUMBERS // risk.space.size)
     by_vmap = True
-    while True:
-        with twice_differentiable(theta.device, risk.module, risk.precision):
-            step = next(chunks, None)
-        if step is None:
-            return
-        for first in range(0, examples_in(step[0]), few):
-            part = _examples(step[0], first, first + few)
+    # A pass that waits between two blocks would rewind the caller's random states whenever it is dropped.
+    for chunk in _held(risk):
+        length = examples_in(chunk)
+        for first in range(0, length, few):
+            part = cast(detached(_examples(chunk, first, first + few)), theta)
             with twice_differentiable(theta.device, risk.module, risk.precision):
                 rows = _by_vmap(risk, parameters, part) if by_vmap else None
                 by_vmap = rows is not None
                 if rows is None:
                     rows = _one_by_one(risk, parameters, part)
-            yield rows
+            yield risk._finite("gradient", rows)
+
+
+def _held(risk: EmpiricalRisk) -> list[Any]:
+    """All chunks of one pass, which has ended; views of the batches where these are in memory."""
+    with reading(risk.examples._batches):
+        return [part for batch in risk.examples._batches for part in risk.examples._parts(batch)]
 
 
 def _examples(batch: Any, first: int, last: int) -> Any:

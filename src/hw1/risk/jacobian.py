@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from hw1.risk import scrutiny
 from hw1.risk.checks import check_theta, check_vectors
 from hw1.risk.empirical import EmpiricalRisk
 from hw1.risk.first_order import require_order, require_pairs
@@ -119,8 +120,9 @@ class Jacobian:
         theta: [P]; its dtype is the dtype of the computation.
 
     Raises:
-        ValueError: theta is not as the risk expects, the risk has batch_loss, outputs are no tensor, or examples come
-            in another order on another pass.
+        ValueError: theta is not as the risk expects, the risk has batch_loss, outputs are no tensor, examples come
+            in another order on another pass, or the module's backward is not the derivative of its forward; and of
+            products, where they are not finite.
 
     Example:
         >>> net = torch.nn.Linear(2, 1, bias=False)
@@ -137,6 +139,7 @@ class Jacobian:
         self.risk = risk
         self.theta = theta.detach().clone()  # the caller may train on
         require_order(risk, self.theta)
+        scrutiny.confirm(risk, "gradient")
         self._leaves = risk._parameters(self.theta)
         self._kept: list[Linearised] | None = None
 
@@ -146,6 +149,11 @@ class Jacobian:
         rows = v.detach().reshape(len(v), -1).T.contiguous()
         with twice_differentiable(self.theta.device, self.risk.module, self.risk.precision):
             pushed = torch.cat([chunk.push(rows) for chunk in self.chunks()], 1)  # [k, N, C...]
+        if not pushed.isfinite().all():
+            raise ValueError(
+                "product: got derivatives of outputs that are not finite, expected finite ones at this theta: does "
+                "the module overflow, or take a root, a norm or a logarithm at 0?"
+            )
         return pushed.movedim(0, -1) if v.ndim == 2 else pushed[0]
 
     def rmatvec(self, u: Tensor) -> Tensor:
@@ -168,7 +176,8 @@ class Jacobian:
                 total = pulled if total is None else total + pulled
                 first += shape[0]
         if total is None or first != len(u):
-            raise ValueError(f"u: got {len(u)} rows, expected {first}, one an example")
+            raise ValueError(f"u: got {len(u)} rows, expected {first}, one an example: give u for all examples")
+        total = self.risk._finite("product", total)
         return total.T if block else total[0]
 
     def sandwich(self, v: Tensor, middle: Callable[[int, Linearised, Tensor], Tensor]) -> Tensor:
@@ -184,7 +193,7 @@ class Jacobian:
         with twice_differentiable(self.theta.device, self.risk.module, self.risk.precision):
             for number, chunk in enumerate(self.chunks()):
                 total += chunk.pull(middle(number, chunk, chunk.push(rows)))
-        return total.T.reshape(v.shape)
+        return self.risk._finite("product", total).T.reshape(v.shape)
 
     def chunks(self) -> Iterator[Linearised]:
         """The chunks, those kept or new ones; inside `twice_differentiable`."""
@@ -220,6 +229,6 @@ def _each(
 def _bad_outputs(u: Tensor, shape: torch.Size, dtype: torch.dtype) -> ValueError:
     expected = ", ".join(["N", *map(str, shape[1:])])
     return ValueError(
-        f"u: got {u.dtype} of shape {list(u.shape)}, expected {dtype} of [{expected}] or [{expected}, k], the outputs "
-        "of all examples"
+        f"u: got {u.dtype} of shape {list(u.shape)}, expected {dtype} of [{expected}] or [{expected}, k]: give one "
+        "number for each output of all examples, in theta's dtype"
     )
