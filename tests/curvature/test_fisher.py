@@ -145,7 +145,7 @@ def test_what_has_no_examples_is_refused():
         McFisher(counted, case.theta(), generator=seeded())
     with pytest.raises(ValueError, match=r"^EmpiricalFisher: got a mean weighted by count"):
         EmpiricalFisher(counted, case.theta())
-    with pytest.raises(ValueError, match=r"^samples: got 0, expected at least 1$"):
+    with pytest.raises(ValueError, match=r"^samples: got 0, expected at least 1: give targets drawn for each example$"):
         McFisher(case.risk(), case.theta(), samples=0, generator=seeded())
 
 
@@ -164,3 +164,56 @@ def test_sums_are_sums():
     drawn = McFisher(risk, case.theta(), generator=seeded())
     mean = McFisher(case.risk(), case.theta(), generator=seeded())
     torch.testing.assert_close(dense(drawn), zoo.N * dense(mean))
+
+
+def test_a_loss_that_holds_float32_at_a_theta_of_float64():
+    case = zoo.case("tanh")
+    net = copy.deepcopy(case.net).float()
+    classes = net(case.x.float()[:1]).shape[1]
+    held = nn.CrossEntropyLoss(weight=torch.ones(classes))
+    risk = EmpiricalRisk(net, held, [(case.x.float(), case.y)])
+    plain = EmpiricalRisk(net, nn.CrossEntropyLoss(), [(case.x.float(), case.y)])
+    theta = risk.theta.double()
+    torch.testing.assert_close(dense(EmpiricalFisher(risk, theta)), dense(EmpiricalFisher(plain, theta)))
+    one, other = (McFisher(which, theta, samples=3, generator=seeded()) for which in (risk, plain))
+    assert one.likelihood == "classes"
+    torch.testing.assert_close(dense(one), dense(other))
+
+
+def test_a_loss_that_computes_in_float32_is_known_by_its_values():
+    case = zoo.case("tanh")
+
+    def narrow(outputs, targets):
+        return F.cross_entropy(outputs.float(), targets)
+
+    with pytest.warns(UserWarning, match="float32"):
+        risk = EmpiricalRisk(copy.deepcopy(case.net).double(), narrow, [(case.x, case.y)], check=False)
+        risk._ways.loss_float32 = True
+        op = McFisher(risk, case.theta(), generator=seeded())
+    assert op.likelihood == "classes"
+
+
+class Reversed(torch.autograd.Function):
+    """The identity, with the gradient reversed (Ganin & Lempitsky 2015)."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
+
+
+class Reversing(nn.Linear):
+    def forward(self, x):
+        return Reversed.apply(super().forward(x))
+
+
+@pytest.mark.parametrize("kind", [EmpiricalFisher, lambda *at: McFisher(*at, generator=seeded())])
+def test_a_backward_that_is_not_the_derivative_is_refused(kind):
+    torch.manual_seed(0)
+    x, y = torch.randn(9, 4).double(), torch.zeros(9, 3).double()
+    risk = EmpiricalRisk(Reversing(4, 3).double(), F.mse_loss, [(x, y)])
+    with pytest.raises(ValueError, match=r"^module: got a slope of .* by its backward"):
+        kind(risk, risk.theta)

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -54,14 +54,17 @@ class EmpiricalFisher(_OfSlopes, Algebra):
     The uncentred covariance of a mini-batch's gradient; neither the Fisher matrix nor near Gauss-Newton, unless the
     model is right and the examples are many (Kunstner, Balles & Hennig 2019). An example is an entry of dimension 0: of
     a sequence, g_n is the gradient of its mean over tokens. Where the loss is a sum, F is the sum of g_n g_n^T.
+    It takes neither batch_loss nor losses that are counted (`count`, class weights, ignored targets): their examples
+    have no losses of their own.
 
     Args:
         risk: R.
         theta: [P]; its dtype is the dtype of the computation.
 
     Raises:
-        ValueError: theta is not as the risk expects, examples come in another order on another pass, or they have no
-            losses of their own: the risk has batch_loss, or is weighted by count.
+        ValueError: theta is not as the risk expects, examples come in another order on another pass, they have no
+            losses of their own (the risk has batch_loss, or is weighted by count), or the module's backward is not the
+            derivative of its forward; and of products, where they are not finite.
 
     Example:
         >>> x = torch.tensor([[1.0], [2.0]])
@@ -72,9 +75,10 @@ class EmpiricalFisher(_OfSlopes, Algebra):
 
     def matvec(self, v: Tensor) -> Tensor:
         """F v: [P] -> [P], or [P, k] -> [P, k]."""
-        loss = self.risk.loss
-        assert loss is not None
         mean = self.risk.reduction == "mean"
+
+        def loss(outputs: Tensor, targets: Any) -> Tensor:
+            return self.risk._loss_at(outputs, targets, self.theta)
 
         def middle(_: int, chunk: Linearised, pushed: Tensor) -> Tensor:
             slopes = chunk.slopes(loss, chunk.targets) * (len(chunk.outputs) if mean else 1)  # s_n, [B, C...]
@@ -102,7 +106,8 @@ class McFisher(_OfSlopes, Algebra):
     draws its mean is the Fisher matrix, which for these losses is the Gauss-Newton matrix (Martens 2020;
     Kunstner, Balles & Hennig 2019): softmax for cross-entropy of classes and tokens, Bernoulli for binary
     cross-entropy with logits, a Gaussian of variance 1/2 in each number for squared error. Each token and each number
-    has a term of its own, as in Gauss-Newton, without products between them.
+    has a term of its own, as in Gauss-Newton, without products between them. It takes neither batch_loss nor losses
+    that are counted (`count`, class weights, ignored targets).
 
     Args:
         risk: R.
@@ -116,7 +121,8 @@ class McFisher(_OfSlopes, Algebra):
 
     Raises:
         ValueError: the loss is none of these, theta is not as the risk expects, examples come in another order on
-            another pass, or they have no losses of their own: the risk has batch_loss, or is weighted by count.
+            another pass, they have no losses of their own (the risk has batch_loss, or is weighted by count), or the
+            module's backward is not the derivative of its forward; and of products, where they are not finite.
 
     Example:
         >>> net = torch.nn.Linear(1, 2, bias=False)
@@ -129,11 +135,11 @@ class McFisher(_OfSlopes, Algebra):
     def __init__(self, risk: EmpiricalRisk, theta: Tensor, *, samples: int = 1, generator: torch.Generator) -> None:
         super().__init__(risk, theta)
         if samples < 1:
-            raise ValueError(f"samples: got {samples}, expected at least 1")
+            raise ValueError(f"samples: got {samples}, expected at least 1: give targets drawn for each example")
         self.targets: list[Tensor] = []
         found: Likelihood | None = None
         terms = 0
-        with twice_differentiable(self.theta.device, risk.module):
+        with twice_differentiable(self.theta.device, risk.module, risk.precision):
             for chunk in self._jacobian.chunks():
                 outputs = chunk.outputs.detach()
                 found = _likelihood(risk, outputs, generator) if found is None else found
@@ -216,8 +222,9 @@ def _likelihood(risk: EmpiricalRisk, outputs: Tensor, generator: torch.Generator
                 warnings.filterwarnings("error", message="Using a target size")  # broadcasting is no term a target
                 targets = model.draw(outputs, generator)
                 expected = model.loss(outputs, targets, reduction=risk.reduction)
-                assert risk.loss is not None
-                value = risk.loss(outputs, targets)
+                value = risk._loss_at(outputs, targets, outputs)
+                if risk._ways.loss_float32:
+                    value, expected = value.float(), expected.float()
         except (RuntimeError, ValueError, IndexError, TypeError, UserWarning):
             continue  # not for outputs of this shape
         finally:
