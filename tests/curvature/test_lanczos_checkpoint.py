@@ -1,9 +1,12 @@
 """Stopped and resumed computations give the bits of those that were not stopped, for no more products."""
 
+import json
 import math
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from hw1.curvature import Checkpoint, Dense, Progress, extreme_eigenpairs, spectral_density
 
@@ -198,10 +201,65 @@ def test_another_operator_or_other_settings_are_refused(tmp_path):
         extreme_eigenpairs(Dense(matrix), 2, generator=seeded(), checkpoint=path)
 
 
+def changed(path, tensors, numbers):
+    """The checkpoint with other tensors and numbers; those that are None are left out."""
+    with safe_open(path, "pt") as opened:
+        said = opened.metadata()
+        held = {name: opened.get_tensor(name) for name in (*opened.keys(),)} | tensors
+    numbers = json.loads(said["numbers"]) | numbers if isinstance(numbers, dict) else numbers
+    if isinstance(numbers, dict):
+        numbers = {name: number for name, number in numbers.items() if number is not None}
+    said["numbers"] = json.dumps(numbers)
+    save_file({name: tensor.contiguous() for name, tensor in held.items() if tensor is not None}, path, said)
+
+
+DOUBLES = torch.zeros(3).double()
+STRANGE = {
+    "product of another size": (None, {"product": DOUBLES}, {}, "another operator"),
+    "no generator": (None, {"generator": None}, {}, "which is none"),
+    "another generator": (None, {"generator": torch.zeros(3, dtype=torch.uint8)}, {}, "generator"),
+    "a list": (None, {}, [1], "which is none"),
+    "missing": (None, {}, {"products": None}, "products None, expected an integer"),
+    "of another type": (None, {}, {"scale": "op"}, "scale 'op', expected a number"),
+    "negative": (None, {}, {"products": -1}, "products -1, expected an integer"),
+    "too many directions": (eigenpairs, {}, {"count": 21}, "count 21, expected at most 20"),
+    "fewer directions": (eigenpairs, {}, {"count": 2}, "basis "),
+    "no basis": (None, {"basis": None}, {}, "basis None"),
+    "too many probes": (density, {}, {"probe": 5}, "probe 5, expected at most 4"),
+    "a list of texts": (density, {}, {"diagonal": ["a"]}, r"diagonal \['a'\], expected a list"),
+    "a longer list": (density, {}, {"diagonal": [1.0] * 12}, "diagonal of 12"),
+    "no direction": (density, {"direction": None}, {}, "direction None"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_strangers_file_is_refused_in_one_line(name, tmp_path):
+    only, tensors, numbers, why = STRANGE[name]
+    matrix, path = matrix_of(torch.linspace(-1, 1, 60)), tmp_path / "basis"
+    for compute in (eigenpairs, density) if only is None else (only,):
+        with pytest.raises(KeyboardInterrupt):
+            compute(Counted(matrix, 9), seeded(), checkpoint=path)
+        changed(path, tensors, numbers)
+        with pytest.raises(ValueError, match=rf"^checkpoint: got [^\n]*{why}[^\n]*: (delete|give)[^\n]*$"):
+            compute(Dense(matrix), seeded(), checkpoint=path)
+        path.unlink()
+
+
+def test_a_file_sets_nothing_but_its_numbers(tmp_path):
+    matrix, path = matrix_of(torch.linspace(-1, 1, 60)), tmp_path / "basis"
+    for compute in (eigenpairs, density):
+        with pytest.raises(KeyboardInterrupt):
+            compute(Counted(matrix, 9), seeded(), checkpoint=path)
+        changed(path, {}, {"op": "mine", "step": 3})
+        found = compute(Dense(matrix), seeded(), checkpoint=path)
+        expected = compute(Dense(matrix), seeded())
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match=r"^seconds: got -1, expected at least 0$"):
+    with pytest.raises(ValueError, match=r"^seconds: got -1, expected at least 0: 0 writes after every product$"):
         Checkpoint("basis", seconds=-1)
-    with pytest.raises(ValueError, match=r"^products: got 0, expected at least 1, or None$"):
+    with pytest.raises(ValueError, match=r"^products: got 0, expected at least 1, or None: None leaves it to seconds$"):
         Checkpoint("basis", products=0)
     with pytest.raises(ValueError, match=r"^max_products: got 2, expected at least 3, the number of pairs$"):
         extreme_eigenpairs(Dense(torch.eye(5)), 3, max_products=2, generator=seeded())

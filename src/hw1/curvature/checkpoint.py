@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hw1.files import replacing
 
 FORMAT = "1"
 ROUNDING = 1000.0  # roundings by which the products of one operator may differ, relative to their norm
+KINDS = {int: "an integer of at least 0", float: "a number", bool: "true or false", list: "a list of numbers"}
 State = tuple[dict[str, Tensor], dict[str, Any]]  # tensors, and what JSON holds
 
 
@@ -56,9 +58,9 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         if not self.seconds >= 0:
-            raise ValueError(f"seconds: got {self.seconds}, expected at least 0")
+            raise ValueError(f"seconds: got {self.seconds}, expected at least 0: 0 writes after every product")
         if self.products is not None and self.products < 1:
-            raise ValueError(f"products: got {self.products}, expected at least 1, or None")
+            raise ValueError(f"products: got {self.products}, expected at least 1, or None: None leaves it to seconds")
 
 
 class Keeper:
@@ -118,9 +120,9 @@ class Keeper:
                 said = opened.metadata() or {}
                 names = opened.keys()
                 tensors = {name: opened.get_tensor(name) for name in names}
-            told, numbers = json.loads(said["told"]), json.loads(said["numbers"])
+            told, numbers = dict(json.loads(said["told"])), dict(json.loads(said["numbers"]))
             product, state = tensors.pop("product"), tensors.pop("generator")
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"checkpoint: got {self._path}, which is none ({error}), expected a checkpoint: delete it"
             ) from error
@@ -132,15 +134,18 @@ class Keeper:
                     f"checkpoint: got {self._path} of {name} {told.get(name)}, expected {expected}: give the settings "
                     "that it was begun with, or delete it"
                 )
-        off = (product - self._product).norm().item()
+        same = product.shape == self._product.shape
+        off = (product - self._product).norm().item() if same else math.inf
         allowed = ROUNDING * torch.finfo(self._op.dtype).eps * self._product.norm().item()
-        if product.shape != self._product.shape or not off <= allowed:
+        if not off <= allowed:
             raise ValueError(
                 f"checkpoint: got {self._path} of another operator (a product is off by {off:.1e}), expected this one: "
                 "give the theta and data that it was begun with, or delete it"
             )
+        if state.shape != self._began_with.shape or state.dtype != self._began_with.dtype:
+            raise _unlike("generator", _form(state), _form(self._began_with))
         self._generator.set_state(state)
-        self._written = numbers["products"]
+        self._written = numbers.get("products", 0)
         return tensors, numbers
 
     def after_product(self, products: int, state: Callable[[], State]) -> None:
@@ -181,6 +186,50 @@ class Keeper:
         with replacing(self._path) as temporary:
             save_file(kept, temporary, said)
         self._time, self._written = time.monotonic(), numbers["products"]
+
+
+def restore(own: object, names: Iterable[str], numbers: Mapping[str, Any]) -> None:
+    """Set these attributes to what a file says, each of the type that it has; the file may be a stranger's.
+
+    Raises:
+        ValueError: one is missing or of another type, a count is negative, or a list holds more than numbers.
+    """
+    for name in names:
+        value, kind = numbers.get(name), type(getattr(own, name))
+        listed = isinstance(value, list) and not all(type(entry) is float for entry in value)
+        if type(value) is not kind or listed or (type(value) is int and value < 0):
+            raise _unlike(name, repr(value)[:40], KINDS[kind])
+        setattr(own, name, value)
+
+
+def expect(name: str, right: bool, got: object, expected: object) -> None:
+    """Refuse what does not fit the rest of the computation.
+
+    Raises:
+        ValueError: it is not right.
+    """
+    if not right:
+        raise _unlike(name, got, expected)
+
+
+def tensor_of(tensors: Mapping[str, Tensor], name: str, *shape: int) -> Tensor:
+    """The tensor of this name and shape, of floating point.
+
+    Raises:
+        ValueError: it is missing, or of another shape or dtype.
+    """
+    found = tensors.get(name)
+    if found is None or found.shape != shape or not found.is_floating_point():
+        raise _unlike(name, None if found is None else _form(found), f"floating point of {list(shape)}")
+    return found
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{tensor.dtype} of {list(tensor.shape)}"
+
+
+def _unlike(name: str, got: object, expected: object) -> ValueError:
+    return ValueError(f"checkpoint: got {name} {got}, expected {expected}: delete the file")
 
 
 def digest(tensor: Tensor) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hw1.curvature.checkpoint import Checkpoint, Keeper, Progress, State, digest
+from hw1.curvature.checkpoint import Checkpoint, Keeper, Progress, State, digest, expect, restore, tensor_of
 from hw1.curvature.density import Density
 from hw1.curvature.estimate import check_probes, precision_of
 from hw1.curvature.operators import Operator
@@ -219,6 +219,8 @@ class _Search:
     It is stopped and resumed between steps. What a step has written when it is interrupted lies beyond the m.
     """
 
+    NUMBERS = ("count", "beta", "products", "scale", "since", "residual", "looked")  # that a checkpoint holds
+
     def __init__(
         self,
         op: Operator,
@@ -258,19 +260,20 @@ class _Search:
         tensors = {"basis": self.basis[: m + 1], "projected": self.projected[:m, :m], "generator": self.random}
         if self.before is not None:
             tensors["before"] = self.before
-        names = ("count", "beta", "products", "scale", "since", "residual", "looked")
-        return tensors, {name: getattr(self, name) for name in names}
+        return tensors, {name: getattr(self, name) for name in self.NUMBERS}
 
     def state(self) -> State | None:
         """The same; None in the middle of a change."""
         return self.whole_state() if self.whole else None
 
     def _resume(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        for name, number in numbers.items():
-            setattr(self, name, number)
-        self.basis[: self.count + 1] = tensors["basis"]
-        self.projected[: self.count, : self.count] = tensors["projected"]
-        self.before = tensors.get("before")
+        restore(self, self.NUMBERS, numbers)
+        m = self.count
+        expect("count", m <= self.most, m, f"at most {self.most}")
+        self.basis[: m + 1] = tensor_of(tensors, "basis", m + 1, self.op.size)
+        self.projected[:m, :m] = tensor_of(tensors, "projected", m, m)
+        if (before := tensors.get("before")) is not None:
+            self.before = tensor_of(tensors, "before", min(len(before), m) if before.ndim else 0)
         self.random = self.generator.get_state()
 
     def step(self) -> None:
@@ -475,6 +478,8 @@ def density_until(
 class _Rules:
     """The quadrature rules of several probes, one after another; stopped and resumed between steps."""
 
+    NUMBERS = ("diagonal", "beside", "scale", "probe", "products", "longest")  # that a checkpoint holds
+
     def __init__(
         self, op: Operator, probes: int, steps: int, generator: torch.Generator, resumed: State | None
     ) -> None:
@@ -498,20 +503,21 @@ class _Rules:
         """What a checkpoint holds."""
         done = {name: getattr(self, name)[: self.probe] for name in ("nodes", "weights", "residuals")}
         tensors = {"basis": self.basis[: len(self.diagonal)], "direction": self.direction, "generator": self.random}
-        names = ("diagonal", "beside", "scale", "probe", "products", "longest")
-        return done | tensors, {name: getattr(self, name) for name in names}
+        return done | tensors, {name: getattr(self, name) for name in self.NUMBERS}
 
     def state(self) -> State | None:
         """The same; None in the middle of a change."""
         return self.whole_state() if self.whole else None
 
     def _resume(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        for name, number in numbers.items():
-            setattr(self, name, number)
+        restore(self, self.NUMBERS, numbers)
+        m, (probes, steps) = len(self.diagonal), self.nodes.shape
+        expect("probe", self.probe <= probes, self.probe, f"at most {probes}")
+        expect("diagonal", m < steps and m in (0, len(self.beside)), f"of {m}", f"one of {len(self.beside)}, < {steps}")
         for name in ("nodes", "weights", "residuals"):
-            getattr(self, name)[: self.probe] = tensors[name]
-        self.basis[: len(self.diagonal)] = tensors["basis"]
-        self.direction = tensors["direction"].to(self.basis)
+            getattr(self, name)[: self.probe] = tensor_of(tensors, name, self.probe, steps)
+        self.basis[:m] = tensor_of(tensors, "basis", m, self.op.size)
+        self.direction = tensor_of(tensors, "direction", self.op.size).to(self.basis)
         self.random = self.generator.get_state()
 
     def _begin(self) -> None:
