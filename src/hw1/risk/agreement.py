@@ -108,6 +108,7 @@ def _same_outputs(risk: EmpiricalRisk, form: LayerwiseRisk, members: Tensor) -> 
             x = inputs.clone()  # a first layer may work in place
             theirs, parameters = form.outputs_of(members[few], inputs), risk.space.unflatten(members[few])
             if len(theirs) > 1:
+                risk._network.like(members)  # made here: inside vmap it could not be
                 ours = torch.vmap(risk._outputs_with, (0, None))(parameters, x)
             else:
                 ours = risk._outputs_with({name: tensor[0] for name, tensor in parameters.items()}, x)[None]

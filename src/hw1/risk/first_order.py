@@ -162,6 +162,7 @@ def _rows(risk: EmpiricalRisk, theta: Tensor) -> Iterator[Tensor]:
     parameters = {name: leaf.detach() for name, leaf in risk._parameters(theta).items()}
     few = max(1, ROWS_NUMBERS // risk.space.size)
     by_vmap = True
+    risk._network.like(theta)  # made here: inside vmap it could not be
     # A pass that waits between two blocks would rewind the caller's random states whenever it is dropped.
     for chunk in _held(risk):
         length = examples_in(chunk)
