@@ -125,3 +125,13 @@ def test_too_few_probes_are_refused():
     for products in (6, 9):
         with pytest.raises(ValueError, match=rf"^products: got {products}, expected an even number of at least 8"):
             xdiag(op, products=products, generator=seeded())
+
+
+def test_an_operator_that_has_its_diagonal_spends_no_products():
+    class Known(Dense):
+        def matvec(self, v):
+            raise AssertionError("a product")
+
+    found = xdiag(Known(torch.diag(torch.arange(30.0))), products=30, generator=seeded())
+    assert found.products == 0 and found.values.tolist() == list(range(30))
+    assert found.values.dtype == torch.float64 and not found.standard_errors.any()

@@ -41,9 +41,13 @@ def exact_diagonal(op: Operator) -> Tensor:
         >>> exact_diagonal(Dense(torch.tensor([[1.0, 5.0], [5.0, 2.0]])).damped(1)).tolist()
         [2.0, 3.0]
     """
+    return _exactly(op)[0]
+
+
+def _exactly(op: Operator) -> tuple[Tensor, int]:
+    """All of the diagonal, [P], and the products spent: none where the operator gives its own."""
     if callable(own := getattr(op, "diagonal", None)):
-        given: Tensor = own()
-        return given
+        return own(), 0
     diagonal = torch.empty(op.size, dtype=op.dtype, device=op.device)
     first = 0
     for count in _blocks(op.size, op):
@@ -52,7 +56,7 @@ def exact_diagonal(op: Operator) -> Tensor:
         units[own_rows, torch.arange(count, device=op.device)] = 1
         diagonal[own_rows] = op.matvec(units)[own_rows].diagonal()
         first += count
-    return diagonal
+    return diagonal, op.size
 
 
 def hutchinson_diagonal(op: Operator, *, probes: int = 100, generator: torch.Generator) -> Diagonal:
@@ -104,7 +108,7 @@ def xdiag(op: Operator, *, products: int = 100, generator: torch.Generator) -> D
     Args:
         op: the operator.
         products: products spent, an even number of at least 8; from P on, P of them with unit vectors give the diagonal
-            itself. Memory holds several times [P, products / 2] numbers.
+            itself (none where the operator has it). Memory holds several times [P, products / 2] numbers.
         generator: for the signs.
 
     Raises:
@@ -122,8 +126,8 @@ def xdiag(op: Operator, *, products: int = 100, generator: torch.Generator) -> D
         raise ValueError(f"products: got {products}, expected an even number of at least 8: half of them are samples")
     m = products // 2
     if products >= op.size:
-        exact = exact_diagonal(op).double()
-        return Diagonal(exact, torch.zeros_like(exact), op.size)
+        exact, spent = _exactly(op)
+        return Diagonal(exact.double(), torch.zeros_like(exact, dtype=torch.float64), spent)
     signs = torch.cat([rademacher(op, count, generator) for count in _blocks(m, op)], 1)  # W [P, m]
     found = _times(op, signs).double()  # A W
     q, r = torch.linalg.qr(found)
