@@ -165,7 +165,10 @@ def test_a_kink_within_the_step_is_seen():
     jump = 0.7 / (2 * 1e-5)
     assert found.error.item() > 0.7 * jump  # the true value is between 0 and 1
     assert op.matvec(torch.zeros(1).double()).item() == 0
-    with pytest.raises(ValueError, match=r"^block: got a Kink, expected an EmpiricalRisk, which knows names$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^block: got a Kink, expected an EmpiricalRisk, which knows names: make one of the module and its loss$",
+    ):
         op.block("0")
 
 

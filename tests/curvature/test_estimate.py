@@ -53,5 +53,7 @@ def test_a_share_that_is_none_has_no_interval():
 def test_a_level_is_a_probability():
     for one in (Estimate(1.0, 1.0), Share(0.5, 10)):
         for level in (0, 1, 95):
-            with pytest.raises(ValueError, match=rf"^level: got {level}, expected a probability such as 0\.95$"):
+            with pytest.raises(
+                ValueError, match=rf"^level: got {level}, expected a probability between 0 and 1: give 0\.95, say$"
+            ):
                 one.interval(level)

@@ -190,7 +190,7 @@ def test_bad_requests_are_refused():
         extreme_eigenpairs(op, 1, "LM", generator=seeded())
     with pytest.raises(ValueError, match=r"^probes: got 1, expected at least 2: the standard error"):
         spectral_density(op, probes=1, generator=seeded())
-    with pytest.raises(ValueError, match=r"^steps: got 0, expected at least 1$"):
+    with pytest.raises(ValueError, match=r"^steps: got 0, expected at least 1: give products for each probe$"):
         spectral_density(op, steps=0, generator=seeded())
     with pytest.raises(ValueError, match=r"^sigma: got 0, expected a positive width"):
         spectral_density(op, generator=seeded()).evaluate(torch.zeros(1), 0)

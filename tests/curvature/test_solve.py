@@ -142,8 +142,8 @@ def test_what_does_not_fit_is_refused():
             solve(op, *words)
     b = torch.ones(3).double()
     for options, message in (
-        ({"damping": -1}, r"^damping: got -1, expected a finite number of at least 0$"),
-        ({"tol": 0}, r"^tol: got 0, expected a number between 0 and 1$"),
+        ({"damping": -1}, r"^damping: got -1, expected a finite number of at least 0: 0 adds nothing$"),
+        ({"tol": 0}, r"^tol: got 0, expected a number between 0 and 1: give 1e-6, say$"),
     ):
         with pytest.raises(ValueError, match=message):
             solve(op, b, **options)

@@ -158,7 +158,7 @@ def test_what_the_steps_do_not_tell_from_zero_is_in_the_resolution():
 
 def test_bad_requests_are_refused():
     density = spectral_density(with_spectrum([1.0, 2.0]), probes=2, generator=seeded())
-    with pytest.raises(ValueError, match=r"^sigma: got 0, expected a positive width, in decades$"):
+    with pytest.raises(ValueError, match=r"^sigma: got 0, expected a positive width, in decades: give one above 0$"):
         density.logarithmic(torch.zeros(1), 0, floor=1.0)
     with pytest.raises(ValueError, match=r"^floor: got 0, expected a positive eigenvalue"):
         density.logarithmic(torch.zeros(1), 0.1, floor=0)

@@ -141,7 +141,9 @@ def test_the_callers_module_inputs_and_context_are_left_alone(context):
 def test_bad_input_of_sensitivity_is_refused():
     net = NETS["mlp"]().double()
     x, y = examples()
-    with pytest.raises(ValueError, match=r"^inputs and targets: got 0 and 0 examples, expected as many, > 0$"):
+    with pytest.raises(
+        ValueError, match=r"^inputs and targets: got 0 and 0 examples, expected as many, > 0: give each input a target$"
+    ):
         sensitivity(net, F.cross_entropy, x[:0], y[:0])
     with pytest.raises(ValueError, match=r"^inputs and targets: got 23 and 22 examples"):
         sensitivity(net, F.cross_entropy, x, y[1:])
@@ -497,13 +499,15 @@ def test_a_rise_above_no_number_is_refused(function, loss):
 @pytest.mark.parametrize("bad", [0.0, -1e-3, math.nan, math.inf])
 def test_bad_widths_are_refused(bad):
     risk, theta = Quadratic(torch.diag(H)), torch.zeros(5).double()
-    with pytest.raises(ValueError, match=rf"^epsilon: got {bad}, expected a positive number$"):
+    with pytest.raises(
+        ValueError, match=rf"^epsilon: got {bad}, expected a positive number: give a finite one above 0$"
+    ):
         keskar_sharpness(risk, theta, bad, generator=seeded())
-    with pytest.raises(ValueError, match=rf"^rho: got {bad}, expected a positive number$"):
+    with pytest.raises(ValueError, match=rf"^rho: got {bad}, expected a positive number: give a finite one above 0$"):
         adaptive_sharpness(risk, theta, bad, generator=seeded())
 
 
 @pytest.mark.parametrize("name", ["starts", "steps"])
 def test_bad_counts_are_refused(name):
-    with pytest.raises(ValueError, match=rf"^{name}: got 0, expected a positive number$"):
+    with pytest.raises(ValueError, match=rf"^{name}: got 0, expected a positive number: give a finite one above 0$"):
         keskar_sharpness(Quadratic(torch.diag(H)), torch.zeros(5).double(), 1e-3, generator=seeded(), **{name: 0})

@@ -183,7 +183,9 @@ class Combination(Algebra):
         """
         for _, op in self.terms:
             if not hasattr(op, "block"):
-                raise ValueError(f"block: got {type(op).__name__}, which has none, expected operators with block(name)")
+                raise ValueError(
+                    f"block: got {type(op).__name__}, which has none, expected operators with block(name): give it one"
+                )
         return Combination(tuple((scale, op.block(*names)) for scale, op in self.terms), self.shift)  # type: ignore[attr-defined]
 
 
@@ -222,5 +224,5 @@ def _is_scalar(value: object) -> bool:
 def _number(name: str, value: float | Tensor) -> float:
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"{name}: got {number}, expected a finite number")
+        raise ValueError(f"{name}: got {number}, expected a finite number: was it divided by 0?")
     return number

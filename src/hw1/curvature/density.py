@@ -85,7 +85,7 @@ class Density:
         """
         check_width(sigma, "in decades")
         if not 0 < floor < math.inf:
-            raise ValueError(f"floor: got {floor}, expected a positive eigenvalue, such as 1e-8 of the largest")
+            raise ValueError(f"floor: got {floor}, expected a positive eigenvalue: give 1e-8 of the largest, say")
         places = self.nodes.abs().clamp_min(torch.finfo(torch.float64).tiny).log10()
         positive = _smoothed(places, self.weights * (self.nodes > floor), grid, sigma)  # [G]
         negative = _smoothed(places, self.weights * (self.nodes < -floor), grid, sigma)
@@ -207,4 +207,4 @@ def check_width(sigma: float, unit: str) -> None:
         ValueError: it is not.
     """
     if not sigma > 0:
-        raise ValueError(f"sigma: got {sigma}, expected a positive width, {unit}")
+        raise ValueError(f"sigma: got {sigma}, expected a positive width, {unit}: give one above 0")

@@ -114,7 +114,10 @@ class HessianByDifferences(Algebra):
             ValueError: the risk is none of a module, or a name is unknown.
         """
         if not isinstance(self.risk, EmpiricalRisk):
-            raise ValueError(f"block: got a {type(self.risk).__name__}, expected an EmpiricalRisk, which knows names")
+            raise ValueError(
+                f"block: got a {type(self.risk).__name__}, expected an EmpiricalRisk, which knows names: make one "
+                "of the module and its loss"
+            )
         return HessianByDifferences(*self.risk.restricted(self.theta, *names))
 
     def _along(self, v: Tensor, step: float) -> tuple[Tensor, Tensor]:

@@ -127,7 +127,7 @@ def check_level(level: float) -> None:
         ValueError: not between 0 and 1.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level: got {level}, expected a probability such as 0.95")
+        raise ValueError(f"level: got {level}, expected a probability between 0 and 1: give 0.95, say")
 
 
 def check_probes(probes: int, least: int = 2) -> None:

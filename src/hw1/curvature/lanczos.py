@@ -428,7 +428,7 @@ def spectral_density(
     """
     check_probes(probes)
     if steps < 1:
-        raise ValueError(f"steps: got {steps}, expected at least 1")
+        raise ValueError(f"steps: got {steps}, expected at least 1: give products for each probe")
     steps = min(steps, op.size)
     keeper = Keeper(checkpoint, "density", op, {"probes": probes, "steps": steps}, generator)
     rules = _Rules(op, probes, steps, generator, keeper.load())
@@ -457,7 +457,9 @@ def density_until(
     """
     check_probes(probes)
     if not 1 <= steps <= most_steps:
-        raise ValueError(f"steps: got {steps}, at most {most_steps}, expected at least 1 and no more than at most")
+        raise ValueError(
+            f"steps: got {steps}, at most {most_steps}, expected at least 1 and no more than at most: raise most_steps"
+        )
     rules = _Rules(op, probes, min(most_steps, op.size), generator, None)
     look = steps
     while rules.probe < probes:

@@ -64,11 +64,11 @@ def solve(
     """
     check_vector(op, b)
     if not b.isfinite().all():
-        raise ValueError("b: got values that are not finite, expected finite ones")
+        raise ValueError("b: got values that are not finite, expected finite ones: does a gradient overflow?")
     if not 0 <= damping < math.inf:
-        raise ValueError(f"damping: got {damping}, expected a finite number of at least 0")
+        raise ValueError(f"damping: got {damping}, expected a finite number of at least 0: 0 adds nothing")
     if not 0 < tol < 1:
-        raise ValueError(f"tol: got {tol}, expected a number between 0 and 1")
+        raise ValueError(f"tol: got {tol}, expected a number between 0 and 1: give 1e-6, say")
     right = b.detach().reshape(op.size, -1)  # [P, k]
     search = _Search(op, damping, 1000 * right.shape[1] if max_products is None else max_products)
     goal = tol * _norms(right)  # [k]

@@ -75,7 +75,10 @@ def sensitivity(
         5.0
     """
     if len(inputs) == 0 or len(inputs) != len(targets):
-        raise ValueError(f"inputs and targets: got {len(inputs)} and {len(targets)} examples, expected as many, > 0")
+        raise ValueError(
+            f"inputs and targets: got {len(inputs)} and {len(targets)} examples, expected as many, > 0: give each "
+            "input a target"
+        )
     if not inputs.is_floating_point():
         raise ValueError(f"inputs: got {inputs.dtype}, expected floating point: sensitivity is a derivative by them")
     network = own_copy(module)
@@ -274,4 +277,4 @@ def _highest(rises: tuple[float, ...]) -> float:
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
         if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name}: got {value}, expected a positive number")
+            raise ValueError(f"{name}: got {value}, expected a positive number: give a finite one above 0")
