@@ -218,6 +218,7 @@ STRANGE = {
     "product of another size": (None, {"product": DOUBLES}, {}, "another operator"),
     "no generator": (None, {"generator": None}, {}, "which is none"),
     "another generator": (None, {"generator": torch.zeros(3, dtype=torch.uint8)}, {}, "generator"),
+    "a generator of zeros": (None, {"generator": torch.zeros(5056, dtype=torch.uint8)}, {}, "generator"),
     "a list": (None, {}, [1], "which is none"),
     "missing": (None, {}, {"products": None}, "products None, expected an integer"),
     "of another type": (None, {}, {"scale": "op"}, "scale 'op', expected a number"),
@@ -240,8 +241,10 @@ def test_a_strangers_file_is_refused_in_one_line(name, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             compute(Counted(matrix, 9), seeded(), checkpoint=path)
         changed(path, tensors, numbers)
+        generator = seeded()
         with pytest.raises(ValueError, match=rf"^checkpoint: got [^\n]*{why}[^\n]*: (delete|give)[^\n]*$"):
-            compute(Dense(matrix), seeded(), checkpoint=path)
+            compute(Dense(matrix), generator, checkpoint=path)
+        assert torch.equal(generator.get_state(), seeded().get_state())  # so that the same call goes on
         path.unlink()
 
 

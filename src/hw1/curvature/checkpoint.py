@@ -108,7 +108,7 @@ class Keeper:
         return self._op.matvec(vector.to(self._op.device, self._op.dtype))
 
     def load(self) -> State | None:
-        """What the file holds, with the generator set to where it was; None without one.
+        """What the file holds, with the generator's state in `tensors`; None without one.
 
         Raises:
             ValueError: the file is none of these, or belongs to another operator or other settings.
@@ -121,7 +121,7 @@ class Keeper:
                 names = opened.keys()
                 tensors = {name: opened.get_tensor(name) for name in names}
             told, numbers = dict(json.loads(said["told"])), dict(json.loads(said["numbers"]))
-            product, state = tensors.pop("product"), tensors.pop("generator")
+            product, state = tensors.pop("product"), tensors["generator"]
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"checkpoint: got {self._path}, which is none ({error}), expected a checkpoint: delete it"
@@ -142,9 +142,10 @@ class Keeper:
                 f"checkpoint: got {self._path} of another operator (a product is off by {off:.1e}), expected this one: "
                 "give the theta and data that it was begun with, or delete it"
             )
-        if state.shape != self._began_with.shape or state.dtype != self._began_with.dtype:
-            raise _unlike("generator", _form(state), _form(self._began_with))
-        self._generator.set_state(state)
+        try:
+            torch.Generator(self._generator.device).set_state(state)
+        except (RuntimeError, TypeError) as error:
+            raise _unlike("generator", _form(state), "one of its states") from error
         self._written = numbers.get("products", 0)
         return tensors, numbers
 

@@ -274,7 +274,7 @@ class _Search:
         self.projected[:m, :m] = tensor_of(tensors, "projected", m, m)
         if (before := tensors.get("before")) is not None:
             self.before = tensor_of(tensors, "before", min(len(before), m) if before.ndim else 0)
-        self.random = self.generator.get_state()
+        self.random = self.generator.set_state(tensors["generator"]).get_state()
 
     def step(self) -> None:
         """One product; the basis grows by one direction."""
@@ -520,7 +520,7 @@ class _Rules:
             getattr(self, name)[: self.probe] = tensor_of(tensors, name, self.probe, steps)
         self.basis[:m] = tensor_of(tensors, "basis", m, self.op.size)
         self.direction = tensor_of(tensors, "direction", self.op.size).to(self.basis)
-        self.random = self.generator.get_state()
+        self.random = self.generator.set_state(tensors["generator"]).get_state()
 
     def _begin(self) -> None:
         start = rademacher(self.op, 1, self.generator)[:, 0]
