@@ -123,7 +123,7 @@ def extreme_eigenpairs(
     settings: dict[str, Any] = {"k": k, "which": which, "tol": tol, "basis_size": basis_size, "max_products": budget}
     settings |= {"start": None if start is None else digest(start)}
     keeper = Keeper(checkpoint, "eigenpairs", op, settings, generator)
-    search = _Search(op, basis_size, generator, start, keeper.load())
+    search = _Search(op, k, basis_size, generator, start, keeper.load())
     with keeper.leaving(search.state):
         # A resumed search looks again at what it was stopped before it had looked at.
         while (search.looked or not _settled(search, top, bottom, tol)) and search.products < budget:
@@ -224,6 +224,7 @@ class _Search:
     def __init__(
         self,
         op: Operator,
+        k: int,
         basis_size: int,
         generator: torch.Generator,
         start: Tensor | None,
@@ -245,7 +246,7 @@ class _Search:
         self.whole = True  # whether basis, coefficients and numbers belong together
         self.fitness = 1.0 if start is None else 1 / (1 + MIXED**2)  # how much of the start vector is random
         if resumed is not None:
-            self._resume(*resumed)
+            self._resume(k, *resumed)
             return
         self._fresh_direction(0)
         if start is not None:
@@ -266,14 +267,13 @@ class _Search:
         """The same; None in the middle of a change."""
         return self.whole_state() if self.whole else None
 
-    def _resume(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+    def _resume(self, k: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         restore(self, self.NUMBERS, numbers)
         m = self.count
         expect("count", m <= self.most, m, f"at most {self.most}")
         self.basis[: m + 1] = tensor_of(tensors, "basis", m + 1, self.op.size)
         self.projected[:m, :m] = tensor_of(tensors, "projected", m, m)
-        if (before := tensors.get("before")) is not None:
-            self.before = tensor_of(tensors, "before", min(len(before), m) if before.ndim else 0)
+        self.before = tensor_of(tensors, "before", k) if "before" in tensors else None
         self.random = self.generator.set_state(tensors["generator"]).get_state()
 
     def step(self) -> None:
