@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -36,8 +37,11 @@ def dense_hessian(net, loss, x, y):
 def test_the_columns_of_a_network():
     net = train(Mlp((1,), 1, hidden=[6], activation="tanh"), function(), steps=20)
     subject = subject_of([net], function())
-    metrics, _ = values_of(subject)
+    metrics, finding = values_of(subject)
     assert set(metrics) == NAMES
+    (precision,) = json.loads(finding.files["precision.json"])
+    assert precision["precision"] == "ieee" and precision["dtype"] == "float32" and precision["examples"] <= 30
+    assert 0 < precision["relative_product"] < 1e-5
     x, y = subject.data.train_tensors
     hessian = dense_hessian(net.double(), F.mse_loss, x.double(), y.double())
     largest = torch.linalg.eigvalsh(hessian)[-1].item()

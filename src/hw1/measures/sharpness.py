@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from hw1.measures.finite import finite
 from hw1.measures.protocol import Column, Finding, Measure, Subject
+from hw1.measures.rounding import precision_file
 from hw1.measures.training_part import check_examples, training_part
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from hw1.curvature import Eigenpairs
+    from hw1.risk.precision_error import PrecisionError
 
 
 KEPT = 4096  # examples whose graph is kept between products: above, memory counts for more than time
@@ -29,6 +33,8 @@ class Sharpness(Measure):
     - `sharpness/adaptive`: unchanged by rescaling, see `hw1.landscape.adaptive_sharpness`; in the unit of the loss
     - `sharpness/largest_eigenvalue` of the Hessian, to a residual of 0.1%
     - `sharpness/trace` of the Hessian, estimated (Hutch++), with `sharpness/trace_standard_error`
+
+    `precision.json` says what float32 makes of the Hessian's products.
 
     While training, the largest eigenvalue is searched from the last eigenvector. A member whose weights or loss are not
     finite has NaN.
@@ -70,22 +76,25 @@ class Sharpness(Measure):
         x, y = training_part(subject.data, self._examples, seed, "sharpness examples")
         starts = memory.get("eigenvectors")  # [R, P]; zeros where there is none
         rows, vectors = [], []
+        precisions: list[PrecisionError | None] = []
         for member, net in enumerate(subject.end.nets):
             if not finite(net, subject.loss, x, y):
                 rows.append(dict.fromkeys(self.columns, math.nan))
                 vectors.append(torch.cat([torch.zeros_like(part).flatten() for part in net.parameters()]).detach())
+                precisions.append(None)
                 continue
             start = None if starts is None or not starts[member].any() else starts[member]
-            row, vector = self._of(net, subject, x, y, seed, start)
+            row, pair = self._of(net, subject, x, y, seed, start)
             rows.append(row)
-            vectors.append(vector)
+            vectors.append(pair.vectors[:, 0].clone())
+            precisions.append(pair.precision)
         values = {name: [row[name] for row in rows] for name in self.columns}
-        return Finding(values, memory={"eigenvectors": torch.stack(vectors)})
+        return Finding(values, files=precision_file(precisions), memory={"eigenvectors": torch.stack(vectors)})
 
     def _of(
         self, net: nn.Module, subject: Subject, x: Tensor, y: Tensor, seed: int, start: Tensor | None
-    ) -> tuple[dict[str, float], Tensor]:
-        """The columns of one network, and the eigenvector [P] of the largest eigenvalue."""
+    ) -> tuple[dict[str, float], Eigenpairs]:
+        """The columns of one network, and its largest eigenvalue with the eigenvector [P]."""
         from hw1.curvature import EmpiricalRisk, Hessian, extreme_eigenpairs, hutchpp_trace
         from hw1.landscape import adaptive_sharpness, keskar_sharpness
         from hw1.seeds import generator
@@ -110,4 +119,4 @@ class Sharpness(Measure):
             "sharpness/trace": trace.value,
             "sharpness/trace_standard_error": trace.standard_error,
         }
-        return found, largest.vectors[:, 0].clone()
+        return found, largest

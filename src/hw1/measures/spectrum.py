@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from hw1.measures.finite import finite
 from hw1.measures.protocol import Column, Finding, Measure, Subject
+from hw1.measures.rounding import precision_file
 from hw1.measures.training_part import check_examples, training_part
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ class Spectrum(Measure):
 
     The Hessian is that of the mean loss in evaluation mode over a random part of the training set, stratified by class,
     in float32. `density.safetensors` holds the rules of all probes, `nodes` and `weights` [R, probes, steps] (see
-    `hw1.curvature.spectral_density`; `hw1.plots.density.draw_density` draws them). The columns are the extreme nodes,
+    `hw1.curvature.spectral_density`; `hw1.plots.density.draw_density` draws them); `precision.json` says what float32
+    makes of the products. The columns are the extreme nodes,
     which lie inside the spectrum, and the mean eigenvalue with its standard error over probes. A member whose weights
     or loss are not finite has NaN, and nodes NaN of weight 0.
 
@@ -80,5 +82,6 @@ class Spectrum(Measure):
             "spectrum/mean": [mean.value for mean in means],
             "spectrum/mean_standard_error": [mean.standard_error for mean in means],
         }
+        precision = precision_file([density.precision for density in densities])
         nodes, weights = (torch.stack([getattr(one, name) for one in densities]) for name in ("nodes", "weights"))
-        return Finding(values, files={DENSITY: save({"nodes": nodes, "weights": weights})})
+        return Finding(values, files={DENSITY: save({"nodes": nodes, "weights": weights}), **precision})
