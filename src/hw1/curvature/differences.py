@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hw1.curvature.algebra import Algebra, check_vector
+from hw1.curvature.operators import AtTheta
 from hw1.risk.empirical import EmpiricalRisk
 from hw1.risk.protocol import Risk
 
@@ -27,7 +28,7 @@ class ProductByDifferences:
     error: Tensor
 
 
-class HessianByDifferences(Algebra):
+class HessianByDifferences(AtTheta, Algebra):
     """H v ~ |v| (g(theta + h u) - g(theta - h u)) / 2h along u = v / |v|: central differences of the gradient g.
 
     For operations whose backward cannot be differentiated, or says nothing where it is (Hardsigmoid, CTC,
@@ -69,21 +70,6 @@ class HessianByDifferences(Algebra):
                 f"step: got {self.step}, expected a finite length above {max(4 * eps * length, 0.0):.1e}, the rounding "
                 "of theta: leave it out"
             )
-
-    @property
-    def size(self) -> int:
-        """P."""
-        return self.theta.numel()
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of theta."""
-        return self.theta.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of theta."""
-        return self.theta.device
 
     def matvec(self, v: Tensor) -> Tensor:
         """H v: [P] -> [P], or [P, k] -> [P, k]; two gradients a vector."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hw1.curvature.algebra import Algebra
+from hw1.curvature.operators import AtTheta
 from hw1.kinds import loss_of
 from hw1.risk.closeness import close
 from hw1.risk.empirical import EmpiricalRisk
@@ -24,28 +25,13 @@ from hw1.risk.jacobian import Jacobian, Linearised
 Likelihood = Literal["classes", "tokens", "values", "binary"]
 
 
-class _OfSlopes:
+class _OfSlopes(AtTheta):
     """1/N sum_n J_n^T s_n s_n^T J_n (or the sum): s_n the gradient of a loss by the outputs."""
 
     def __init__(self, risk: EmpiricalRisk, theta: Tensor) -> None:
         require_examples(risk, type(self).__name__)
         self._jacobian = Jacobian(risk, theta)
         self.risk, self.theta = risk, self._jacobian.theta
-
-    @property
-    def size(self) -> int:
-        """P."""
-        return self.theta.numel()
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of theta."""
-        return self.theta.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of theta."""
-        return self.theta.device
 
 
 class EmpiricalFisher(_OfSlopes, Algebra):

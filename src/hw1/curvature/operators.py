@@ -33,16 +33,10 @@ class Operator(Protocol):
         """The product: [P] -> [P], or [P, k] -> [P, k]."""
 
 
-class _OfRisk:
-    """Curvature of a risk at theta [P]."""
+class AtTheta:
+    """What is an operator at a theta [P]: its size, dtype and device are theta's."""
 
-    def __init__(self, risk: EmpiricalRisk, theta: Tensor) -> None:
-        if theta.shape != (risk.space.size,):
-            raise ValueError(
-                f"theta: got shape {list(theta.shape)}, expected [{risk.space.size}]: begin with risk.theta"
-            )
-        self.risk = risk
-        self.theta = theta.detach().clone()  # the caller may train on
+    theta: Tensor
 
     @property
     def size(self) -> int:
@@ -58,6 +52,18 @@ class _OfRisk:
     def device(self) -> torch.device:
         """Device of theta."""
         return self.theta.device
+
+
+class _OfRisk(AtTheta):
+    """Curvature of a risk at theta [P]."""
+
+    def __init__(self, risk: EmpiricalRisk, theta: Tensor) -> None:
+        if theta.shape != (risk.space.size,):
+            raise ValueError(
+                f"theta: got shape {list(theta.shape)}, expected [{risk.space.size}]: begin with risk.theta"
+            )
+        self.risk = risk
+        self.theta = theta.detach().clone()  # the caller may train on
 
 
 class _Rounded(_OfRisk):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from hw1.risk.counts import known_mean
-from hw1.risk.evaluable import alike, line_of, rounding_of, value_at
+from hw1.risk.evaluable import alike, rounding_of, value_at
+from hw1.risk.guard import line_of
 from hw1.risk.mean import EXACT, ROUNDED, Additivity, Mixing, halves
 from hw1.risk.nested import cast, common_length, map_tensors, rows_of, signature, tensors_of
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hw1.risk.closeness import close
 from hw1.risk.derivatives import moved
+from hw1.risk.guard import line_of
 from hw1.risk.nested import cast, map_tensors, tensors_of
 from hw1.risk.precision import tolerance
 
@@ -96,12 +97,6 @@ def _unfit(risk: EmpiricalRisk, first: Any, name: str, error: BaseException) -> 
 
 def _shape(tensor: Tensor) -> str:
     return str(list(tensor.shape))
-
-
-def line_of(error: BaseException) -> str:
-    """The first line of what it says that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def scalar(name: str, value: object, meaning: str, *, nan: bool) -> None:

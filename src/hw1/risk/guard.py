@@ -36,7 +36,7 @@ def own_copy(module: nn.Module) -> nn.Module:
             own = copy.deepcopy(module, memo)
         except (TypeError, RuntimeError, AttributeError, NotImplementedError) as error:
             raise ValueError(
-                f"module: got {type(error).__name__} from copy.deepcopy ({_one_line(error)}), expected a module that "
+                f"module: got {type(error).__name__} from copy.deepcopy ({line_of(error)}), expected a module that "
                 "can be copied: leave open files, locks and generators out of its attributes"
             ) from error
         for part in own.modules():
@@ -58,8 +58,9 @@ def _computed(held: Any) -> Iterator[Tensor]:
             yield from _computed(value)
 
 
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+def line_of(error: BaseException) -> str:
+    """The first line of what it says that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 

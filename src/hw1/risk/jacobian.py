@@ -14,12 +14,10 @@ from torch.func import jvp
 
 from hw1.risk import scrutiny
 from hw1.risk.checks import check_theta, check_vectors
-from hw1.risk.empirical import EmpiricalRisk
+from hw1.risk.empirical import BATCHED_PARAMETERS, EmpiricalRisk
 from hw1.risk.first_order import require_order, require_pairs
 from hw1.risk.guard import twice_differentiable
 from hw1.risk.second_derivatives import TwiceDifferentiable
-
-BATCHED_PARAMETERS = 10_000  # where vmap over vectors saves time, as in `EmpiricalRisk`
 
 
 class Linearised:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from hw1.risk.batching import additivity_of, independent
 from hw1.risk.counts import Reduction
 from hw1.risk.derivatives import IN_FLOAT32, IN_FLOAT64, Steps, wrong_gradient, wrong_product
-from hw1.risk.evaluable import FAR, evaluable, in_float64, line_of, same_again, scalar, theta_near
+from hw1.risk.evaluable import FAR, evaluable, in_float64, same_again, scalar, theta_near
+from hw1.risk.guard import line_of
 from hw1.risk.memory import out_of_memory
 from hw1.risk.nested import detached, map_tensors, tensors_of
 from hw1.risk.own_weights import own_weights_alone
