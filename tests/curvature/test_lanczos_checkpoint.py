@@ -225,6 +225,7 @@ STRANGE = {
     "negative": (None, {}, {"products": -1}, "products -1, expected an integer"),
     "too many directions": (eigenpairs, {}, {"count": 21}, "count 21, expected at most 20"),
     "fewer directions": (eigenpairs, {}, {"count": 2}, "basis "),
+    "more lengths": (eigenpairs, {}, {"beside": [1.0] * 12}, "beside of 12"),
     "wanted values of another length": (eigenpairs, {"before": DOUBLES}, {}, "before "),
     "no basis": (None, {"basis": None}, {}, "basis None"),
     "too many probes": (density, {}, {"probe": 5}, "probe 5, expected at most 4"),

@@ -28,6 +28,7 @@ MIXED = 1.0  # length of the random vector that is added to a start vector of le
 HIDDEN = 0.05  # probability that a random start hid an eigenvalue at three times the tolerance, at most,
 LOOK = 1.2  # growth of a rule from one look at whether it is fine enough to the next
 APART = 0.03  # of max|lambda|, or at so much: a residual below it takes steps enough to see what is nearer
+ROUNDED = 100  # eps times max|lambda|: a residual below it is measured with a product of its own
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Eigenpairs:
     Attributes:
         values: [k], float64; the largest first (the most negative first for "smallest").
         vectors: [P, k], orthonormal columns.
-        residuals: |A v - value v| of each pair, [k], measured with one more product. An eigenvalue of A lies within
-            this distance of the value (Parlett 1998, theorem 4.5.1).
+        residuals: |A v - value v| of each pair, [k]: from the products of the search where these still tell, well above
+            rounding; else measured with one more. An eigenvalue of A lies within this distance of the value (Parlett
+            1998, theorem 4.5.1).
         products: number of operator-vector products spent.
         precision: as an `Estimate`'s.
     """
@@ -137,10 +139,13 @@ def extreme_eigenpairs(
             wanted = wanted.flip(0)
         found = values[wanted]
         basis = search.rotated(vectors[:, wanted])  # [k, P]
-        residuals = torch.tensor(
-            [(op.matvec(v) - value * v).norm().item() for v, value in zip(basis, found.tolist(), strict=True)]
-        ).double()
-    scale = values.abs().max().item()
+        scale = values.abs().max().item()
+        residuals = search.residuals(found, vectors[:, wanted])
+        measured = residuals is None or residuals.min().item() < ROUNDED * torch.finfo(op.dtype).eps * scale
+        if residuals is None or measured:
+            residuals = torch.tensor(
+                [(op.matvec(v) - value * v).norm().item() for v, value in zip(basis, found.tolist(), strict=True)]
+            ).double()
     if residuals.max().item() > tol * scale:
         warnings.warn(
             f"the largest residual is {residuals.max().item() / max(scale, 1e-300):.1e} of max|lambda|, above "
@@ -148,7 +153,7 @@ def extreme_eigenpairs(
             "take theta in float64",
             stacklevel=2,
         )
-    return Eigenpairs(found, basis.T, residuals, search.products + k, precision_of(op))
+    return Eigenpairs(found, basis.T, residuals, search.products + (k if measured else 0), precision_of(op))
 
 
 def _settled(search: _Search, top: int, bottom: int, tol: float) -> bool:
@@ -219,7 +224,7 @@ class _Search:
     It is stopped and resumed between steps. What a step has written when it is interrupted lies beyond the m.
     """
 
-    NUMBERS = ("count", "beta", "products", "scale", "since", "residual", "looked")  # that a checkpoint holds
+    NUMBERS = ("count", "beta", "beside", "restarted", "products", "scale", "since", "residual", "looked")
 
     def __init__(
         self,
@@ -239,6 +244,8 @@ class _Search:
         self.since = 0  # and the products until then
         self.count = 0  # m, directions whose product is known
         self.beta = 0.0  # length of the part of the last product outside the basis
+        self.beside: list[float] = []  # and of all of them, [m], until a restart
+        self.restarted = False
         self.products = 0
         self.scale = 0.0
         self.residual = math.nan
@@ -273,6 +280,8 @@ class _Search:
         expect("count", m <= self.most, m, f"at most {self.most}")
         self.basis[: m + 1] = tensor_of(tensors, "basis", m + 1, self.op.size)
         self.projected[:m, :m] = tensor_of(tensors, "projected", m, m)
+        of = 0 if self.restarted else m
+        expect("beside", len(self.beside) == of, f"of {len(self.beside)}", f"of {of}")
         self.before = tensor_of(tensors, "before", k) if "before" in tensors else None
         self.random = self.generator.set_state(tensors["generator"]).get_state()
 
@@ -292,6 +301,8 @@ class _Search:
             self._fresh_direction(m + 1)
         self.whole = False
         self.count, self.beta, self.scale = m + 1, beta, scale
+        if not self.restarted:
+            self.beside.append(beta)
         self.products += 1
         self.random, self.looked = self.generator.get_state(), False
         self.whole = True
@@ -306,6 +317,21 @@ class _Search:
         values, vectors = torch.linalg.eigh(self.projected[:m, :m])
         return values, vectors, self.beta * vectors[-1].abs()
 
+    def residuals(self, values: Tensor, vectors: Tensor) -> Tensor | None:
+        """|A Q s - value Q s| of the Ritz pairs with coordinates s [m, r], [r]; None after a restart.
+
+        A Q = Q C + beta q e_m^T as the products were, whether or not A is as symmetric as it says: C [m, m] holds
+        their coefficients on and above the diagonal, and the lengths of what was left below it.
+        """
+        if self.restarted:
+            return None
+        m = self.count
+        products = self.projected[:m, :m].triu()
+        if m > 1:
+            products += torch.diag(torch.tensor(self.beside[:-1], dtype=torch.float64), -1)
+        inside = (products @ vectors - values * vectors).square().sum(dim=0)
+        return (inside + (self.beta * vectors[-1]).square()).sqrt()
+
     def hidden(self, values: Tensor, vectors: Tensor, top: bool, distance: float) -> float:
         """Probability of a start vector in which an eigenvalue so far beyond the last Ritz value is not seen, at most.
 
@@ -313,7 +339,7 @@ class _Search:
         A random vector's share of a direction is below w with probability sqrt(2 w P / pi). 0 after a restart, which
         comes after more steps than it takes.
         """
-        if self.products > self.count:
+        if self.restarted:
             return 0.0
         end = values[-1] + distance if top else values[0] - distance
         last = self.beta * vectors[-1] / (values - end)
@@ -355,6 +381,7 @@ class _Search:
             self.basis[:kept, first:last] = rotation @ self.basis[:m, first:last]
         self.projected.zero_()
         self.projected[:kept, :kept] = torch.diag(values)
+        self.beside, self.restarted = [], True
         self.count = kept
         self.looked = True
 
