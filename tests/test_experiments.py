@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 from hw1.command import help_text
 from hw1.measures.take import asks_of, measure_of
-from hw1.reproduction.results import expected_hours
 from hw1.runs import Sweep
 from hw1.settings import ConfigError, RunSettings
+from hw1.settings.about import experiments
 from hw1.settings.budget import budget_words
 from hw1.settings.identity import select
 from hw1.studies.protocol import make
@@ -116,9 +116,9 @@ def test_bad_values_are_refused_by_their_key(word, monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_yaml_says_question_command_and_expectation(name):
     text = (CONF / "experiment" / f"{name}.yaml").read_text()
-    for word in ("# Question:", f"python train.py experiment={name}"):
-        assert word in text
-    assert 0 < expected_hours(text) < 24
+    about = experiments(CONF)[name]
+    assert f"# python train.py experiment={name}\n" in text
+    assert about.title and about.question[0].isupper() and about.expect.endswith(".") and 0 < about.hours < 24
 
 
 def test_the_variant_in_contributing_works(command, tmp_path):

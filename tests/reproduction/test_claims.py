@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 
 from hw1.reproduction.claims import Rule, fill
-from hw1.reproduction.finished import experiments, finished
+from hw1.reproduction.finished import finished
 from hw1.reproduction.statistic import in_words, statistic
+from hw1.settings.about import experiments
 from hw1.settings.identity import ConfigError
 from hw1.studies.headlines import Headline
 from made_runs import make_run, make_sweep

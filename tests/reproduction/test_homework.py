@@ -28,9 +28,9 @@ def checkout(tmp_path):
     (tmp_path / "train.py").write_text(TRAIN)
     folder = tmp_path / "conf" / "experiment"
     (folder / "first").mkdir(parents=True)
-    (folder / "first.yaml").write_text("# @package _global_\n# Question: is it so? (section 1)\n# Command: c\n")
+    (folder / "first.yaml").write_text("# @package _global_\nabout: {question: 'is it so? (section 1)'}\n")
     (folder / "broken.yaml").write_text("name: broken\n")
-    (folder / "first" / "variant.yaml").write_text("# Question: and here?\n")
+    (folder / "first" / "variant.yaml").write_text("about: {question: 'and here?'}\n")
     return tmp_path
 
 

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from hw1.reproduction.finished import experiments, finished, named
-from hw1.reproduction.results import COLUMNS, expected_hours, experiment_of, fill, leading_number, read, with_table
+from hw1.reproduction.finished import finished, named
+from hw1.reproduction.results import COLUMNS, experiment_of, fill, leading_number, read, with_table
 from hw1.reproduction.statistic import share_at_or_below
 from hw1.settings import ConfigError
+from hw1.settings.about import experiments
 from hw1.studies.headlines import Headline
 from made_runs import make_run, make_sweep
 
@@ -40,7 +41,7 @@ def checkout(tmp_path):
     """A checkout with a question, its variant and a reported value."""
     (tmp_path / "conf" / "experiment" / "hand").mkdir(parents=True)
     for name in ("hand", "hand/other"):
-        (tmp_path / "conf" / "experiment" / f"{name}.yaml").write_text("# Expect:   about 3 hours; a loss\n")
+        (tmp_path / "conf" / "experiment" / f"{name}.yaml").write_text("about: {expect: about 3 hours; a loss}\n")
     (tmp_path / "docs").mkdir()
     entries = {"hand": [{"report": "002", "quantity": "loss*[5,*", "reported": "4.9e-4"}]}
     (tmp_path / "docs" / "reported.yaml").write_text(yaml.safe_dump(entries))
@@ -132,27 +133,8 @@ def test_a_quick_row_says_how_long_the_full_one_takes(checkout):
 def test_a_quick_experiment_that_says_no_time_is_named(checkout):
     (checkout / "conf" / "experiment" / "hand.yaml").write_text("{}")
     ended(checkout / "multirun", ["experiment=hand", "budget=quick"], budget="quick")
-    with pytest.raises(ConfigError, match=r"^conf/experiment/hand\.yaml: # Expect: got no time, expected"):
+    with pytest.raises(ConfigError, match=r"^conf/experiment/hand\.yaml: about\.expect: got no time, expected"):
         fill(checkout, checkout / "multirun")
-
-
-@pytest.mark.parametrize(
-    ("text", "hours"),
-    [
-        ("40 seconds; x", 40 / 3600),
-        ("about an hour (estimated)", 1),
-        ("half a minute", 1 / 120),
-        ("about 1.5 hours", 1.5),
-    ],
-)
-def test_times_in_words(text, hours):
-    assert expected_hours(f"# Question: 7 hours?\n# Expect:   {text}\n") == pytest.approx(hours)
-
-
-@pytest.mark.parametrize("text", ["# Expect: little\n", "# Expect: some minutes\n", "# Question: 2 hours\n"])
-def test_an_expectation_without_a_time_is_refused(text):
-    with pytest.raises(ConfigError, match="# Expect: got no time"):
-        expected_hours(text)
 
 
 def test_a_reported_value_that_nothing_answers_is_named(checkout):

@@ -56,12 +56,6 @@ class Finished:
         return " ".join(["python train.py", *words])
 
 
-def experiments(conf: Path) -> list[str]:
-    """Names of all experiments and their variants."""
-    folder = conf / "experiment"
-    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
-
-
 def command_of(experiment: str) -> str:
     """The command of an experiment's default."""
     return f"python train.py experiment={experiment}"

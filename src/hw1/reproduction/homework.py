@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from jinja2 import Environment, select_autoescape
 
 from hw1.files import new_folder, write_text
 from hw1.records import read_record
+from hw1.settings.about import experiments
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,7 @@ class Answer:
 
 def questions(conf: Path) -> dict[str, str]:
     """The questions in conf/experiment/, by experiment in alphabetical order; variants are in folders below."""
-    found = {}
-    for file in sorted((conf / "experiment").glob("*.yaml")):
-        match = re.search(r"^# Question:\s*(.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
-        found[file.stem] = match[1] if match else file.stem
-    return found
+    return {name: about.question or name for name, about in experiments(conf).items() if "/" not in name}
 
 
 def homework(checkout: Path, words: Sequence[str]) -> int:

@@ -16,18 +16,16 @@ from typing import Any
 import yaml
 
 from hw1.files import write_text
-from hw1.reproduction.finished import Finished, command_of, experiments, finished, short
+from hw1.reproduction.finished import Finished, command_of, finished, short
 from hw1.reproduction.statistic import in_words, share_at_or_below, statistic
 from hw1.settings import ConfigError
+from hw1.settings.about import About, experiments
 
 COLUMNS = (
     *("command", "commit", "budget", "seeds", "seconds", "full_hours", "report"),
     *("quantity", "reported", "measured", "low", "high", "at_or_below"),
 )
 NOT_RUN = "not run"
-_HOURS = {"second": 1 / 3600, "minute": 1 / 60, "hour": 1.0}
-_WORDS = {"a": 1.0, "an": 1.0, "half a": 0.5, "half an": 0.5}
-_EXPECTED = re.compile(r"^# Expect: +(?:about )?(.*?) ?(second|minute|hour)s?\b", re.MULTILINE)
 _TABLE = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
@@ -52,8 +50,7 @@ def fill(checkout: Path, output: Path) -> list[str]:
         if before and (one is None or (one.budget != "full" and before[0]["budget"] == "full")):
             rows += before
             continue
-        text = (checkout / "conf" / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
-        made, missing = _rows(name, one, reported.get(name) or [{}], text)
+        made, missing = _rows(name, one, reported.get(name) or [{}], known[name])
         rows += made
         problems += missing
     write_text(file, _csv(rows))
@@ -63,7 +60,7 @@ def fill(checkout: Path, output: Path) -> list[str]:
 
 
 def _rows(
-    name: str, one: Finished | None, entries: Sequence[Mapping[str, Any]], text: str
+    name: str, one: Finished | None, entries: Sequence[Mapping[str, Any]], about: About
 ) -> tuple[list[dict[str, str]], list[str]]:
     """Rows of one experiment, one a reported value, and the values that no headline answers."""
     rows, missing = [], []
@@ -76,7 +73,7 @@ def _rows(
             row |= {"seconds": f"{one.seconds:.0f}"}
             if one.budget != "full":
                 try:
-                    row["full_hours"] = f"{expected_hours(text):.2g}"
+                    row["full_hours"] = f"{about.hours:.2g}"
                 except ConfigError as error:
                     raise ConfigError(f"conf/experiment/{name}.yaml: {error}") from error
             try:
@@ -112,24 +109,6 @@ def leading_number(reported: str) -> float:
         return float(reported.split()[0])
     except (ValueError, IndexError):
         raise ConfigError(f"reported: got {reported!r}, expected a number first") from None
-
-
-def expected_hours(text: str) -> float:
-    """Hours that an experiment's YAML says it takes at full budget: its line `# Expect: about 8 hours ...`.
-
-    Raises:
-        ConfigError: it says no time.
-
-    Example:
-        >>> expected_hours("# Expect:   about half an hour on 2 cores; two figures")
-        0.5
-    """
-    match = _EXPECTED.search(text)
-    try:
-        number, unit = match.groups() if match else ("", "")
-        return (_WORDS[number] if number in _WORDS else float(number)) * _HOURS[unit]
-    except (KeyError, ValueError) as error:
-        raise ConfigError("# Expect: got no time, expected a number of seconds, minutes or hours first") from error
 
 
 def experiment_of(command: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from hw1.records import read_record
 from hw1.runs.measured import Ask, Measured, asks_in
 from hw1.runs.member import Member
 from hw1.runs.run import Run
+from hw1.settings.about import About
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +62,12 @@ class Sweep:
     def keys(self) -> list[str]:
         """The dotted keys that were swept, the seed among them if it was."""
         return list(self.record["swept"])
+
+    @property
+    def about(self) -> About:
+        """What the experiment says of itself, its name where it has no title."""
+        about = About.of(self.record.get("about"))
+        return about if about.title else replace(about, title=str(self.record["name"]))
 
     @property
     def asks(self) -> list[Ask]:

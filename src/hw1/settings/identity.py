@@ -27,6 +27,7 @@ WITHOUT_EFFECT = (
     "budget.limits",
     "budget.settings",
     "quick",
+    "about",
 )
 
 # Settings added since the first release, with the value under which older runs were made: at that value they are

@@ -20,7 +20,20 @@ OWN_TRAINER_SETTINGS = {"threads": int, "checkpoint_seconds": float, "progress":
 
 # Every key that may stand at the top of a run's settings.
 TOP = (
-    *("name", "output", "seed", "init", "replicas", "objective", "scheduler", "quick", "study", "sweep", "budget"),
+    *(
+        "name",
+        "output",
+        "seed",
+        "init",
+        "replicas",
+        "objective",
+        "scheduler",
+        "about",
+        "quick",
+        "study",
+        "sweep",
+        "budget",
+    ),
     *("trainer", "dataset", "model", "optimizer", "callbacks", "measures", "measured_sweep", "logger"),
 )
 

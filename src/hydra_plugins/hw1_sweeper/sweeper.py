@@ -39,7 +39,7 @@ from hydra_plugins.hw1_sweeper.plan import Composer, Job, Pins, jobs_of
 # Keys that say where results go or what is asked of them: sweeping one would tear a sweep apart.
 _UNSWEEPABLE = (
     *("experiment", "name", "output", "study", "measures", "sweep", "measured_sweep", "hydra", "logger"),
-    *("dataset.root", "budget", "quick"),
+    *("dataset.root", "budget", "quick", "about"),
 )
 
 
@@ -122,6 +122,7 @@ class Hw1Sweeper(BasicSweeper):
             "started": time.time(),
             "budget": budget_name(self._master()),
             "swept": swept,
+            "about": OmegaConf.to_container(self.config.about, resolve=True) if "about" in self.config else {},
             "study": study,
             "measures": [ask.record() for ask in asks],
             "runs": [{"key": job.key, "folder": job.folder.name, "overrides": job.overrides} for job in jobs],
