@@ -99,7 +99,7 @@ REFUSED = {
     "init=same": r"^init: got 'same', expected shared or independent$",
     "seed=-1": r"^seed: got -1, expected an integer of at least 0$",
     "trainer.devices=2": r"^trainer\.devices: got 2, expected 1",
-    "+nonsense=1": r"^nonsense: no such setting; expected one of: budget, ",
+    "+nonsense=1": r"^nonsense: no such setting; expected one of: about, budget, ",
     "callbacks.weight_snapshots.every_n_epochs=0": r"^callbacks\.weight_snapshots\.every_n_epochs: got 0, expected",
     "+scheduler._target_=torch.optim.lr_scheduler.Step": r"^scheduler\._target_: got .* cannot be imported",
 }
