@@ -102,6 +102,32 @@ def hits(kind: Kind, outputs: Tensor, targets: Tensor) -> Tensor | None:
     return outputs.argmax(dimension) == targets
 
 
+def constant_metrics(kind: Kind, targets: Tensor) -> dict[str, float]:
+    """Loss, and accuracy where there is one, of the best prediction that is the same for all inputs.
+
+    What a network has to beat that has learned anything. Classes and tokens: the entropy of their shares, in nats, and
+    the largest share; values: the mean squared distance from the mean target; counts: the mean's Poisson loss.
+
+    Example:
+        >>> import torch
+        >>> constant_metrics("values", torch.tensor([0.0, 2.0]))
+        {'loss': 1.0}
+        >>> constant_metrics("classes", torch.tensor([0, 0, 0, 1]))["accuracy"]
+        0.75
+    """
+    import torch
+
+    if kind == "values":
+        found = targets.double()
+        return {"loss": (found - found.mean(dim=0)).square().mean().item()}
+    if kind == "counts":
+        rate = targets.double().mean()
+        return {"loss": (rate - torch.xlogy(rate, rate)).item()}
+    _, counts = (targets > 0.5 if kind == "binary" else targets).unique(return_counts=True)
+    shares = counts.double() / counts.sum()
+    return {"loss": -torch.xlogy(shares, shares).sum().item(), "accuracy": shares.max().item()}
+
+
 def kind_of(outputs: Tensor, targets: Tensor) -> Kind | None:
     """The kind that shapes leave no doubt about, of targets that are integers; None elsewhere.
 

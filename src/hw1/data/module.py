@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from hw1.data.batches import Batch, EpochBatches, OrderedBatches, loader
 from hw1.data.labels import corrupt, subset
 from hw1.data.protocol import ExampleSource, TrainTest
-from hw1.kinds import Kind, Loss, loss_of
+from hw1.kinds import Kind, Loss, constant_metrics, loss_of
 from hw1.seeds import generator
 
 _latest: dict[tuple[type, str], TrainTest] = {}
@@ -141,6 +141,11 @@ class DataModule(lightning.LightningDataModule):
     def train_tensors(self) -> Batch:
         """Training inputs [N, ...] and targets [N, ...], after `train_size` and `corruption`."""
         return self._tensors("train")
+
+    def constant_metrics(self) -> dict[str, float]:
+        """Train loss, and accuracy, of the best constant prediction; no loss where `examples` has one of its own."""
+        found = constant_metrics(self.kind, self.train_tensors[1])
+        return found if self.loss is loss_of(self.kind) else {k: v for k, v in found.items() if k != "loss"}
 
     @property
     def val_tensors(self) -> Batch | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,10 @@ from hw1.runs.sound import sweep_damage
 from hw1.seeds import digest as hashed
 from hw1.settings import ConfigError
 from hw1.settings.code import code_of_node
+from hw1.studies.answers import Answer
 from hw1.studies.headlines import Headline
-from hw1.studies.protocol import make
+from hw1.studies.learned import TABLE, left_out, training, untrained
+from hw1.studies.protocol import Study, make
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +68,7 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
     tables: dict[str, pd.DataFrame] = {}
     found: list[Headline] = []
     figures: list[str] = []
+    answer = Answer()
     problem = ""
     budget = record.get("budget", "full")
     base = folder.parent.parent
@@ -77,7 +80,11 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
             if tables:
                 from hw1.plots.style import entitle, save
 
+                tables[TABLE] = training(sweep)
                 found = study.headlines(tables, sweep.keys)
+                answer = answered(study, tables, sweep.keys, found)
+                if answer.too_short:  # a number would be taken for an answer
+                    found = []
                 for name, figure in study.draw(tables, sweep.keys).items():
                     if budget != "full":
                         entitle(figure, f"budget = {budget}: less data, fewer epochs")
@@ -109,11 +116,12 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
     if problem:
         failed = {"study": problem, **failed}
     report = folder / "report.html"
-    write_text(report, page(sweep, tables, figures, headlines, failed))
+    write_text(report, page(sweep, answer, tables, figures, headlines, failed))
     _to_tensorboard(folder, [name for name in figures if name.endswith(".png")])
     record |= {
         "status": "failed" if failed else "complete",
         "failed": failed,
+        "answer": answer.lines,
         "headlines": headlines,
         "numbers": [asdict(number) for number in found],
         "files": _sums(folder, [*(folder / f"{n}.csv" for n in tables), *(folder / n for n in figures), report]),
@@ -123,6 +131,22 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
         record["digest"] = digest(base, record)
     rewrite_record(folder / "sweep.json", record)
     return _lines(folder, record)
+
+
+def answered(
+    study: Study, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]
+) -> Answer:
+    """The answer of a study in words, or why there is none; of one that has no words of its own, its numbers."""
+    lost: Sequence[str] = ()
+    if hasattr(study, "must_learn"):
+        must = study.must_learn(tables[TABLE], tables)
+        if reason := untrained(must):
+            return Answer(too_short=reason)
+        lost = left_out(must)
+    if not hasattr(study, "answer"):
+        return Answer([f"{number}." for number in numbers])
+    answer = study.answer(tables, keys, numbers)
+    return replace(answer, sentences=[*answer.sentences, *lost])
 
 
 def _sums(base: Path, files: Iterable[Path]) -> dict[str, list[Any]]:
@@ -147,7 +171,7 @@ def _not_measured(sweep: Sweep) -> dict[str, str]:
 def _lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
     budget = record.get("budget", "full")
     lines = [] if budget == "full" else [f"budget = {budget}: less data and fewer epochs than the experiment's own"]
-    lines += record["headlines"]
+    lines += [*record.get("answer", []), *record["headlines"]]
     kinds = {"figure": ".png", "table": ".csv", "report": ".html"}
     for kind, suffix in kinds.items():
         lines += [f"{kind}: {_shown(folder / name)}" for name in record["files"] if name.endswith(suffix)]

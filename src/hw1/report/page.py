@@ -14,22 +14,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hw1.runs import Sweep
+    from hw1.studies.answers import Answer
 
 _ROWS_SHOWN = 40
-_OF_THE_COMMAND = ("study", "measures", "output", "sweep", "measured_sweep", "name")  # no settings of a run
+_OF_THE_COMMAND = ("about", "study", "measures", "output", "sweep", "measured_sweep", "name")  # no settings of a run
 
 
 def page(
     sweep: Sweep,
+    answer: Answer,
     tables: Mapping[str, pd.DataFrame],
     figures: Sequence[str],
     headlines: Sequence[str],
     failed: Mapping[str, str],
 ) -> str:
-    """The page of a sweep.
+    """The page of a sweep: one file that needs no network and no JavaScript.
 
     Args:
         sweep: the sweep, its folder holding the figures.
+        answer: in words, with captions and the columns that matter.
         tables: by name; each stands beside the page as `<name>.csv`.
         figures: file names; PNGs are embedded, the others linked.
         headlines: the numbers that answer the question.
@@ -38,31 +41,26 @@ def page(
     template = Environment(
         autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True
     ).from_string(files("hw1.report").joinpath("page.html.j2").read_text(encoding="utf-8"))
-    images = [
-        {
-            "name": name.removesuffix(".png"),
-            "data": base64.b64encode((sweep.path / name).read_bytes()).decode(),
-            "vector": name.replace(".png", ".svg"),
-        }
-        for name in figures
-        if name.endswith(".png")
-    ]
     first = sweep.runs[0].settings.plain if sweep.runs else {}
     shared = {key: value for key, value in first.items() if key not in _OF_THE_COMMAND}
     measures = {ask.name + ask.label: dict(ask.node) for ask in sweep.asks}
-    return template.render(
+    number = len(sweep.runs)
+    rendered = template.render(
+        about=sweep.about,
+        answer=answer,
         name=sweep.record["name"],
         time=sweep.path.name,
         budget=sweep.record.get("budget", "full"),
         command=" ".join(["python train.py", *sweep.record["command"]]),
+        style=style(),
         headlines=headlines,
-        images=images,
+        images=[_image(sweep, answer, name) for name in figures if name.endswith(".png")],
         failed=failed,
         tables=[
-            {"name": name, "html": _html(table), "rows": len(table), "cut": len(table) > _ROWS_SHOWN}
-            for name, table in sorted(tables.items(), key=lambda item: len(item[1]))
+            _shown(name, table, answer.columns.get(name, ()))
+            for name, table in sorted(tables.items(), key=lambda item: (item[0] not in answer.columns, len(item[1])))
         ],
-        shown=_ROWS_SHOWN,
+        runs=f"{number} run" if number == 1 else f"{number} runs",
         swept={key: sorted({str(run.value(key)) for run in sweep.runs}, key=_natural) for key in sweep.keys},
         measures=yaml.safe_dump(measures, sort_keys=False) if measures else "",
         study=yaml.safe_dump(sweep.record["study"], sort_keys=False) if sweep.record["study"] else "",
@@ -70,12 +68,42 @@ def page(
         versions=next((run.result["versions"] for run in sweep.runs if "versions" in run.result), {}),
         git=next((run.result["git"] for run in sweep.runs if run.result.get("git")), None),
     )
+    return str(rendered).lstrip()
 
 
-def _html(table: pd.DataFrame) -> str:
-    return str(
-        table.head(_ROWS_SHOWN).to_html(index=False, border=0, float_format=lambda value: f"{value:.5g}", na_rep="–")
-    )
+def style() -> str:
+    """The style sheet of all pages."""
+    return files("hw1").joinpath("page.css").read_text(encoding="utf-8")
+
+
+def _image(sweep: Sweep, answer: Answer, file: str) -> dict[str, str]:
+    """A figure as it stands in the page: how to read it below, what it is of for those who do not see it."""
+    name = file.removesuffix(".png")
+    start = max((start for start in answer.captions if name.startswith(start)), key=len, default="")
+    caption = answer.captions.get(start, "")
+    alt = f"Figure {name.replace('_', ' ')} of {sweep.about.title}"
+    data = base64.b64encode((sweep.path / file).read_bytes()).decode()
+    return {"name": name, "caption": caption, "alt": alt, "data": data, "vector": f"{name}.svg"}
+
+
+def _shown(name: str, table: pd.DataFrame, chosen: Sequence[str]) -> dict[str, Any]:
+    """A table as text, its first rows; `chosen` are positions of columns."""
+    columns = [str(column) for column in table.columns]
+    return {
+        "name": name,
+        "title": name.replace("_", " ").capitalize(),
+        "file": f"{name}.csv",
+        "columns": columns,
+        "rows": [[_cell(value) for value in row] for row in table.head(_ROWS_SHOWN).itertuples(index=False)],
+        "length": len(table),
+        "chosen": [columns.index(column) for column in dict.fromkeys(chosen) if column in columns],
+    }
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.5g}"
+    return "–" if value is None else str(value)
 
 
 def _natural(text: str) -> Any:

@@ -252,6 +252,13 @@ class Run:
         data.setup()
         return data
 
+    def constant(self) -> dict[str, float]:
+        """Train loss, and accuracy where there is one, of the best constant prediction; see `constant_metrics`."""
+        known = self.result.get("constant")
+        if known is None:  # a run of an earlier version
+            known = self.datamodule().constant_metrics()
+        return {str(name): float(value) for name, value in known.items()}
+
     def net(self, member: int = 0) -> nn.Module:
         """The network (one of the members) with its final weights, in evaluation mode, on the CPU.
 

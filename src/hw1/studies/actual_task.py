@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hw1.metrics import QUANTITIES, TEST_ACCURACY
+from hw1.studies.answers import Answer, number, percent, ranged, verdict
 from hw1.studies.headlines import Headline, headline, unseeded
 from hw1.studies.learning_curves import DESCRIBED, SERIES, check_classes, ends, learning_curves
 
@@ -52,12 +54,45 @@ class ActualTask:
         curves = tables["learning_curves"]
         return {name: draw_learning_curves(curves, [name], "") for name in QUANTITIES}
 
+    def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """All of them."""
+        return training
+
+    def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
+        """How well each model classifies, and whether the best is better than the others."""
+        final = _final(tables["learning_curves"])
+        own = [key for key in unseeded(keys) if key in final]
+        groups = {
+            series: part.set_index("seed")["value"] for (*_, series), part in final.groupby([*own, SERIES], sort=False)
+        }
+        means = sorted(
+            ((headline(name, list(part)), part) for name, part in groups.items()), key=lambda one: -one[0].value
+        )
+        (best, of_best), *others = means
+        sentences = [f"The most accurate on the test set is {best.name}: {ranged(best, write=percent)}."]
+        for other, part in others:
+            both = sorted(set(of_best.index) & set(part.index))
+            less = headline("less", [float(of_best[seed] - part[seed]) for seed in both] or [math.nan])
+            text = verdict(less, 0, "the difference is settled", "the difference is settled")
+            points = ranged(less, "points", write=lambda share: number(100 * share))
+            sentences.append(f"{other.name} comes to {ranged(other, write=percent)}, {points} less: {text}.")
+        captions = {
+            name: "Whole-set values after each epoch, in evaluation mode: full lines test, others train."
+            for name in QUANTITIES
+        }
+        columns = [*own, SERIES, "parameters", "accuracy", "low", "high", "n", "seconds"]
+        return Answer(sentences, captions, {"models": columns})
+
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """The mean final test accuracy of each model."""
-        curves = tables["learning_curves"]
-        test = curves[(curves["split"] == "test") & (curves["quantity"] == "accuracy")]
-        found = []
-        for (*_, series), part in test.groupby([*unseeded(keys), SERIES], sort=False):
-            last = part[part["epoch"] == part.groupby("seed")["epoch"].transform("max")]
-            found.append(headline(f"test_accuracy {series}", list(last["value"])))
-        return found
+        final = _final(tables["learning_curves"])
+        return [
+            headline(f"test_accuracy {series}", list(part["value"]))
+            for (*_, series), part in final.groupby([*unseeded(keys), SERIES], sort=False)
+        ]
+
+
+def _final(curves: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the test accuracy at the end of each training."""
+    test = curves[(curves["split"] == "test") & (curves["quantity"] == "accuracy")]
+    return test[test["epoch"] == test.groupby([SERIES, "seed"])["epoch"].transform("max")]

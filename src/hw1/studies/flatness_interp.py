@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hw1.machine import cores, room
-from hw1.metrics import LEARNING_RATE, QUANTITIES, SPLITS
+from hw1.metrics import ACCURACY, BATCH_SIZE, LEARNING_RATE, QUANTITIES, SPLITS, label
 from hw1.settings import ConfigError
+from hw1.studies.answers import Answer, in_words, listed, ranged, verdict
 from hw1.studies.between import Part, chunks, computed
 from hw1.studies.headlines import Headline, headline, labelled, parts, suffix, titled
 from hw1.studies.needed import columns_found
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from hw1.settings import RunSettings
 
 VERSION = 1  # of the measurement, for the cache
+BARRIER = 0.1  # in the loss's unit: what is called a barrier
+SHARPNESS = "sharpness/keskar_1e-3"
 _PICKED_BY_SEED = ("train_size", "corruption", "val_fraction", "noise")
 _WORTH_WORKERS = 1_000_000  # examples evaluated, some 20 seconds on one core: fewer are done before workers are there
 _PARTS = 4  # a worker, so that all end together
@@ -146,6 +149,51 @@ class FlatnessInterp:
             ends = f"{self.pair_by}={values.pop('theta_1')}-{values.pop('theta_2')}"
             found.append(headline(f"barrier{labelled(values)} {ends}", list(part["barrier"])))
         return found
+
+    def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """All of them: a barrier between networks at chance says nothing."""
+        return training
+
+    def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
+        """Whether a barrier stands between the two, and which of them is the sharper."""
+        table = tables["barriers"]
+        table = table[table["split"] == "test"]
+        own = [key for key in self._keys(keys) if key != "seed"]
+        varied = [key for key in own if table[key].nunique() > 1]
+        sentences: list[str] = []
+        for values, part in parts(table, [*own, "theta_1", "theta_2"]):
+            ends = self._ends(values.pop("theta_1"), values.pop("theta_2"))
+            where = in_words({key: values[key] for key in varied})
+            found = headline("barrier", list(part["barrier"]))
+            follows = verdict(found, BARRIER, "they lie in different valleys", "they lie in one valley")
+            unit = "nats" if f"{ACCURACY}_at_0" in part else ""
+            start = f"{where[:1].upper()}{where[1:]}: between" if where else "Between"
+            sentences.append(f"{start} {listed(ends)} stands a barrier of {ranged(found, unit)}: {follows}.")
+            sentences += self._sharper(part, ends[1])
+        caption = (
+            "The loss and the accuracy on the straight line through the weights of the two networks: alpha = 0 is "
+            f"{ends[0]}, alpha = 1 {ends[1]}. The barrier is how far the test loss rises above the straight line "
+            f"between its values at the two ends; {BARRIER} and more count as a barrier."
+        )
+        columns = ["seed", *own, "theta_1", "theta_2", "split", "barrier", "loss_at_0", "loss_at_1"]
+        return Answer(sentences, {"interpolation": caption}, {"barriers": columns})
+
+    def _ends(self, first: object, second: object) -> list[str]:
+        """What the two networks are called."""
+        if self.pair_by == BATCH_SIZE:
+            return [f"the small-batch solution ({first})", f"the large-batch solution ({second})"]
+        return [f"the solution at {label(self.pair_by)} {value}" for value in (first, second)]
+
+    def _sharper(self, part: pd.DataFrame, second: str) -> list[str]:
+        """How many times as sharp the second end is as the first, where a measure found it of both."""
+        names = [f"{SHARPNESS}_at_{end}" for end in (0, 1)]
+        if not set(names) <= set(part) or not (part[names] > 0).all(axis=None):
+            return []
+        logs = [math.log(two / one) for one, two in part[names].itertuples(index=False)]
+        mean = headline("ratio", logs)
+        found = Headline("ratio", math.exp(mean.value), math.exp(mean.low), math.exp(mean.high), mean.n)
+        follows = verdict(found, 1, "it is the sharper of the two", "it is the flatter of the two")
+        return [f"There {second} is {ranged(found, 'times')} as sharp as the other (Keskar's sharpness): {follows}."]
 
     def _keys(self, swept: Sequence[str]) -> list[str]:
         """The columns that tell pairs of one setting of `pair_by` apart: seed, swept keys and init."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ from hw1.metrics import (
     TEST_LOSS,
     TRAIN_ACCURACY,
     TRAIN_LOSS,
+    label,
 )
 from hw1.settings import ConfigError
+from hw1.studies.answers import Answer, ranged, settled
 from hw1.studies.headlines import Headline, correlation_headline, parts, share_headline, unseeded
 from hw1.studies.needed import columns_found, require_measure
 
@@ -161,6 +164,45 @@ class FlatnessSensitivity:
                 both = used[["x", name]].dropna()
                 found.append(correlation_headline(label, list(both["x"]), list(both[name])))
         return found
+
+    def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """All of them: what a network is that has learned nothing depends on no batch size."""
+        return training
+
+    def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
+        """What rises and what falls with the setting, by rank correlations."""
+        known = {name: name.replace("_", " ").replace("/", " ") for name in (TEST_ACCURACY, TEST_LOSS)}
+        known |= {name: label(name) for name in GAPS}
+        known |= {row.name: row.label for row in tables["measures"].itertuples(index=False)}
+        sentences = []
+        for found in numbers:
+            word, _, rest = found.name.partition(" ")
+            column, _, others = rest.partition(" ")
+            if word != "spearman_rho" or column not in known:
+                continue
+            where = others.removeprefix(self.across).strip()
+            start = f"{where}: the" if where else "The"
+            if math.isnan(found.value):
+                continue
+            if settled(found, 0):
+                goes = "rises" if found.value > 0 else "falls"
+                text = f"{goes} with the {label(self.across)}"
+            else:
+                text = f"shows no settled relation to the {label(self.across)}"
+            rho = ranged(found, of="network")
+            sentences.append(f"{start} {known[column]} {text} (rank correlation {rho}).")
+        if "unreached" in tables:
+            lost, all_of = len(tables["unreached"]), len(tables["points"])
+            sentences.append(f"{lost} of {all_of} networks never came to the train loss, and are left out.")
+        captions = {
+            "loss": "Each dot is one network, the line the mean over seeds; the second axis shows sensitivity.",
+            "accuracy": "Each dot is one network, the line the mean over seeds; the second axis shows sensitivity.",
+            "sharpness": "Each panel is one measure of sharpness; larger is sharper. Both axes are logarithmic.",
+            "gap": "Each dot is one network: a measure against how much worse it is on the test set.",
+        }
+        shown = [*(name for name in (TRAIN_LOSS, TEST_LOSS, TEST_ACCURACY) if name in tables["points"])]
+        columns = [*unseeded(keys), "seed", *shown, *tables["measures"]["name"]]
+        return Answer(sentences, captions, {"points": columns})
 
     def _groups(self, points: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
         """(values, rows) of each combination of the swept keys other than the seed and what the x axis shows."""

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hw1.metrics import GRADIENT_NORM, METRICS, STEP_LOSS, TRAIN_LOSS
+from hw1.metrics import GRADIENT_NORM, METRICS, STEP_LOSS, TEST_LOSS, TRAIN_LOSS
 from hw1.settings import ConfigError
-from hw1.studies.headlines import Headline, labelled, median_headline, parts, share_headline, suffix, titled, unseeded
+from hw1.studies.answers import Answer, in_words, percent, ranged, verdict
+from hw1.studies.headlines import (
+    Headline,
+    headline,
+    labelled,
+    median_headline,
+    parts,
+    share_headline,
+    suffix,
+    titled,
+    unseeded,
+)
+from hw1.studies.learned import without
 from hw1.studies.needed import found_on, keeping, require_measure
 
 if TYPE_CHECKING:
@@ -28,7 +41,8 @@ class GradientNormCurves:
     line is the median over seeds and members, the band their range.
 
     Tables: `curves` (swept keys, quantity, layer, iteration, median, low, high, n) and `ends` (one row a member: final
-    losses, mean norm over the last hundredth of the training, constant predictor or not).
+    losses, mean norm over the last hundredth of the training, the rank correlation of norm and loss over its steps,
+    constant predictor or not).
 
     Args:
         bins: number of bins, at least 10.
@@ -72,7 +86,9 @@ class GradientNormCurves:
                 row = {"run": run.path.name, "seed": member.seed, "parameters": run.result["parameters"]}
                 row |= {name: number for name, number in member.metrics.items() if name in METRICS}
                 constant = bool(found[run].values["predictions/constant"][member.number])
-                ends.append(row | {GRADIENT_NORM: _last_norm(member.history()), "constant": constant} | own)
+                history = member.history()
+                row |= {GRADIENT_NORM: _last_norm(history), "norm_follows_loss": _follows(history)}
+                ends.append(row | {"constant": constant} | own)
             binned.append(self._binned(run.history()).assign(**own))  # all members at once
         if not binned:
             return {}
@@ -117,6 +133,53 @@ class GradientNormCurves:
             found.append(median_headline(f"final_loss{name}", list(part[TRAIN_LOSS])))
             found.append(share_headline(f"constant_predictors{name}", int(part["constant"].sum()), len(part)))
         return found
+
+    def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """All that are no constant predictors: these are a finding, and counted."""
+        return without(training, tables["ends"][tables["ends"]["constant"]], ["run", "seed"])
+
+    def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
+        """Whether the norm follows the loss, where the loss ends, and how many nets collapsed."""
+        ends, sentences = tables["ends"], []
+        for values, part in parts(ends, unseeded(keys)):
+            where = in_words(values)
+            start = f"{where[:1].upper()}{where[1:]} the" if where else "The"
+            alive = part[~part["constant"]]
+            if len(alive):
+                follows = headline("follows", list(alive["norm_follows_loss"].dropna()) or [math.nan])
+                text = verdict(
+                    follows, 0, "the smaller the loss, the smaller the gradient",
+                    "the smaller the loss, the larger the gradient", "training",
+                )  # fmt: skip
+                sentences.append(
+                    f"{start} gradient norm and the loss of a training have a rank correlation of "
+                    f"{ranged(follows, of='training')}: {text}."
+                )
+                final = median_headline("loss", list(alive[TRAIN_LOSS]))
+                sentences.append(f"The median final train loss is {ranged(final, of='training')}.")
+            lost = share_headline("constant", int(part["constant"].sum()), len(part))
+            if lost.value:
+                sentences.append(
+                    f"{round(lost.value * len(part))} of {len(part)} networks collapsed to a constant prediction "
+                    f"(share {percent(lost.value)} [{percent(lost.low)}, {percent(lost.high)}]); the numbers above are "
+                    "of the others."
+                )
+        caption = (
+            "The loss of a training step's batch, and the norm of its gradient, against iterations, both axes "
+            "logarithmic: the line is the median over seeds, the band their range."
+        )
+        columns = [*unseeded(keys), "seed", TRAIN_LOSS, TEST_LOSS, GRADIENT_NORM, "norm_follows_loss", "constant"]
+        return Answer(sentences, {"gradient_norm": caption}, {"ends": columns})
+
+
+def _follows(history: pd.DataFrame) -> float:
+    """Spearman's rank correlation of gradient norm and step loss over a training's measured steps."""
+    from scipy.stats import spearmanr
+
+    both = history[[STEP_LOSS, GRADIENT_NORM]].dropna()
+    if len(both) < 3 or both.nunique().min() < 2:
+        return math.nan
+    return float(spearmanr(both[STEP_LOSS], both[GRADIENT_NORM]).statistic)
 
 
 def _last_norm(history: pd.DataFrame) -> float:

@@ -59,7 +59,8 @@ def learning_curves(sweep: Sweep) -> pd.DataFrame:
 
 
 def ends(sweep: Sweep) -> pd.DataFrame:
-    """One row a member of every complete run: `learning_curves`' columns up to the seed, epochs, seconds, METRICS.
+    """One row a member of every complete run: `learning_curves`' columns up to the seed, epochs, seconds, METRICS, run,
+    member.
 
     Raises:
         ConfigError: a run has no accuracy.
@@ -74,7 +75,8 @@ def ends(sweep: Sweep) -> pd.DataFrame:
         spent = {name: result[name] for name in ("epochs", "seconds")}
         values = {name: member.metrics[name] for name in METRICS}
         described = _described(member, unseeded(sweep.keys), series)
-        rows.append({**described, "seed": member.seed, **spent, **values})
+        of = {"run": member.run.path.name, "member": member.number}
+        rows.append({**described, "seed": member.seed, **spent, **values, **of})
     return pd.DataFrame(rows)
 
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from hw1.studies.answers import Answer, in_words, percent, ranged, settled
 from hw1.studies.headlines import (
     Headline,
     correlation_headline,
@@ -17,6 +18,7 @@ from hw1.studies.headlines import (
     titled,
     unseeded,
 )
+from hw1.studies.learned import without
 from hw1.studies.needed import found_on, require_measure
 
 if TYPE_CHECKING:
@@ -106,6 +108,52 @@ class MinRatio:
                         found.append(median_headline(f"{share}_share {name}", list(used[share])))
                         found.append(_correlation(f"spearman_rho_{share} {name}", used, share))
         return found
+
+    def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """All whose predictions depend on the input after training: constant predictors are a finding, and counted."""
+        points = tables["points"]
+        return without(training, points[(points["phase"] == "training") & points["constant"]])
+
+    def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
+        """What converged, what of it is constant, and whether index and loss go together there."""
+        sentences = []
+        for values, part in parts(tables["points"], unseeded(keys)):
+            where = in_words(values)
+            start = f"{where[:1].upper()}{where[1:]}, " if where else ""
+            for phase, points in _last(part).groupby("phase", sort=False):
+                sentences += _told(f"{start}{_PHASES.get(str(phase), f'in phase {phase}')}", points)
+        caption = (
+            "Each dot is one network: the share of positive eigenvalues of its Hessian (or of sampled neighbours with "
+            "a higher loss) against its loss, by the reason why the search for a point of zero gradient stopped."
+        )
+        columns = [*unseeded(keys), "phase", "reason", "constant", "points"]
+        return Answer(sentences, {"minimal_ratio": caption}, {"reasons": columns})
+
+
+_PHASES = {"training": "after training", "search": "after the search for points of zero gradient"}
+
+
+def _told(start: str, points: pd.DataFrame) -> list[str]:
+    """Sentences on the points of one phase."""
+    n, used = len(points), points[points["counted"]]
+    converged = share_headline("converged", int((points["reason"] == "converged").sum()), n)
+    hits, constant = round(converged.value * n), int(points["constant"].sum())
+    share = f"{percent(converged.value)} [{percent(converged.low)}, {percent(converged.high)}]"
+    sentences = [f"{start[:1].upper()}{start[1:]} {hits} of {n} networks are where the gradient is zero ({share})."]
+    if constant:
+        sentences.append(f"{constant} of {n} are constant predictors.")
+    if len(used) < LEAST:
+        words = "no network that is" if not len(used) else f"only {len(used)} that are"
+        sentences.append(f"With {words} there and not constant, nothing follows about index and loss.")
+        return sentences
+    for column, word in (("positive", "go up"), ("negative", "go down")):
+        found = _correlation("", used, column)
+        if settled(found, 0):
+            text = f"the higher the loss, the {'more' if found.value > 0 else 'fewer'} directions {word}"
+        else:
+            text = f"whether the directions that {word} go with the loss is undecided"
+        sentences.append(f"There {text} (rank correlation {ranged(found, of='point')}).")
+    return sentences
 
 
 def _correlation(name: str, used: pd.DataFrame, share: str) -> Headline:

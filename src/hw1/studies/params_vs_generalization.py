@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import METRICS, TEST_ACCURACY, TEST_LOSS, TRAIN_LOSS
 from hw1.settings import ConfigError
+from hw1.studies.answers import Answer, in_words, listed, number, percent, ranged, settled
 from hw1.studies.headlines import (
     Headline,
     correlation_headline,
@@ -18,6 +19,7 @@ from hw1.studies.headlines import (
     told_apart,
     unseeded,
 )
+from hw1.studies.learned import TABLE
 from hw1.studies.learning_curves import DESCRIBED, SHAPE, check_classes, ends
 
 if TYPE_CHECKING:
@@ -84,6 +86,48 @@ class ParamsVsGeneralization:
         for values, part in _parts(tables["points"], keys):
             figures[f"params_vs_generalization{suffix(values)}"] = draw_sizes(part, self.against, titled(values))
         return figures
+
+    def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """Those of the largest size: that a small network learns nothing is a finding."""
+        points = tables["points"]
+        largest = points.loc[points[self.against] == points[self.against].max(), ["run", "member"]]
+        return training.merge(largest, on=["run", "member"])
+
+    def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
+        """What rises and falls with the size, and between which values."""
+        sentences, by_name = [], {found.name: found for found in numbers}
+        of = {"parameters": "number of parameters", "depth": "number of hidden layers"}[self.against]
+        trained = tables[TABLE]
+        unlearned = trained.loc[~trained["learned"], ["run", "member"]]
+        told = {
+            TRAIN_LOSS: "train loss", TEST_LOSS: "test loss",
+            TEST_ACCURACY: "test accuracy", GAP: "gap between test and train loss",
+        }  # fmt: skip
+        for values, part in _parts(tables["points"], keys):
+            where = in_words(values)
+            start = f"{where[:1].upper()}{where[1:]} the" if where else "The"
+            sizes = part.groupby(self.against)
+            for column, word in told.items():
+                found = by_name[f"spearman_rho_{self.against}_{column.replace('/', '_')}{labelled(values)}"]
+                if settled(found, 0):
+                    text = f"{'grows' if found.value > 0 else 'falls'} with the {of}"
+                else:
+                    text = f"shows no settled relation to the {of}"
+                means = sizes[column].mean()
+                write = percent if column == TEST_ACCURACY else number
+                least, most = means.index.min(), means.index.max()
+                ends = f"{write(means[least])} at {least:,}, {write(means[most])} at {most:,}"
+                rho = ranged(found, of="network")
+                sentences.append(f"{start} {word} {text} (rank correlation {rho}): {ends}.")
+            lost = part.merge(unlearned, on=["run", "member"])
+            if len(lost):
+                names = listed(sorted({f"{size:,}" for size in lost[self.against]}))
+                sentences.append(f"{len(lost)} of {len(part)} networks learned nothing: {self.against} {names}.")
+        caption = (
+            f"Each dot is one training; train and test values at its end against the {of}, with the mean over seeds."
+        )
+        columns = [*unseeded(keys), "seed", "parameters", "depth", *METRICS, GAP]
+        return Answer(sentences, {"params_vs_generalization": caption}, {"points": columns})
 
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """Test accuracy and gap of each size, and rank correlations of the size with what it may change."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hw1.measures.cache import Cache
     from hw1.runs import Sweep
     from hw1.settings import RunSettings
+    from hw1.studies.answers import Answer
     from hw1.studies.headlines import Headline
 
 
@@ -57,6 +58,23 @@ class Study(Protocol):
         Args:
             tables: what `measure` gave.
             keys: the swept keys.
+        """
+
+    def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """The rows of `learned.training` whose networks must have learned something; a study may leave this out.
+
+        Args:
+            training: one row a member.
+            tables: what `measure` gave.
+        """
+
+    def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
+        """The answer in words; a study may leave this out.
+
+        Args:
+            tables: what `measure` gave.
+            keys: the swept keys.
+            numbers: what `headlines` gave.
         """
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hw1.metrics import QUANTITIES, SPLITS
+from hw1.metrics import METRICS, QUANTITIES, SPLITS
 from hw1.settings import ConfigError
+from hw1.studies.answers import Answer, number, percent, ranged
 from hw1.studies.headlines import Headline, headline, share_headline, unseeded
 from hw1.studies.learning_curves import SERIES, ends, learning_curves
 
@@ -68,6 +69,36 @@ class RandomLabels:
         shares = ", ".join(f"{share:.0%}" for share in sorted(curves["corruption"].unique()))
         title = f"training labels shuffled: {shares}; test labels true"
         return {"random_labels": draw_learning_curves(curves, QUANTITIES, title)}
+
+    def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """None: that random labels are not fitted is a finding, and counted."""
+        return training.iloc[:0]
+
+    def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
+        """Whether the random labels were fitted, and what the network is then worth on true ones."""
+        sentences = []
+        for (*_, series), part in tables["fits"].groupby([*unseeded(keys), SERIES], sort=False):
+            fitted, n = int(part["epochs_to_fit"].notna().sum()), len(part)
+            train, test = (headline(split, list(part[f"{split}/accuracy"])) for split in SPLITS)
+            corruption = float(part["corruption"].iloc[0])
+            labels = "shuffled labels" if corruption == 1 else f"labels of which {percent(corruption)} are shuffled"
+            epochs = f"after {number(float(part['epochs'].median()))} epochs"
+            if fitted == n:
+                first = f"{series} fits {labels}: it comes to {percent(self.fitted)} of them in each of {n} trainings"
+            elif fitted:
+                first = f"{series} fits {labels} in {fitted} of {n} trainings"
+            else:
+                first = (
+                    f"{series} has not fitted {labels} {epochs} (none of {n} trainings came to {percent(self.fitted)})"
+                )
+            sentences.append(f"{first}; train accuracy {ranged(train, write=percent)}.")
+            sentences.append(f"On true test labels it is then right on {ranged(test, write=percent)}.")
+        caption = (
+            "Loss and accuracy after each epoch on the training set, whose labels are partly or wholly shuffled, and "
+            "on the test set, whose labels are true."
+        )
+        columns = [*unseeded(keys), SERIES, "seed", "corruption", *METRICS, "epochs_to_fit"]
+        return Answer(sentences, {"random_labels": caption}, {"fits": columns})
 
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """Final accuracies on random training labels and true test labels, and the share of trainings that fitted."""

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from hw1.metrics import STEP_LOSS, TEST_LOSS, TRAIN_LOSS
 from hw1.runs.measured import beside
 from hw1.settings import ConfigError
+from hw1.studies.answers import Answer, number, ranged
 from hw1.studies.headlines import Headline, median_headline, share_headline, told_apart, unseeded
+from hw1.studies.learned import without
 from hw1.studies.learning_curves import SHAPE
 from hw1.studies.needed import found_on, require_kind, require_measure
 
@@ -135,6 +137,40 @@ class SimulateFunction:
             found.append(share_headline(f"constant_predictors {name}", int(part["constant"].sum()), len(part)))
         return found
 
+    def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """All that are no constant predictors: dead nets are a finding, and counted."""
+        return without(training, tables["members"][tables["members"]["constant"]])
+
+    def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
+        """How well each network fits, which of them fits best, and how many died."""
+        members, sentences = _with_panel(tables["members"], keys), []
+        for panel, of_panel in members.groupby("panel", sort=False):
+            found = {
+                network: median_headline(network, list(part[TRAIN_LOSS]))
+                for network, part in of_panel.groupby("network", sort=False)
+            }
+            best, *others = sorted(found, key=lambda name: found[name].value)
+            sentences.append(
+                f"On {panel} {best} has the smallest median train loss: {ranged(found[best], of='network')}."
+            )
+            for name in others:
+                chance = _same(of_panel, best, name)
+                told = "settled" if chance < 0.05 else "undecided"
+                sentences.append(
+                    f"{name} comes to {ranged(found[name], of='network')}: the difference is {told} "
+                    f"(Mann-Whitney, p = {number(chance, 2)})."
+                )
+            for name, part in of_panel.groupby("network", sort=False):
+                if dead := int(part["constant"].sum()):
+                    sentences.append(f"{dead} of {len(part)} networks {name} died: they predict a constant.")
+        captions = {
+            "loss": "The training loss against epochs: the line is the median over members, the band their range.",
+            "predictions": "What the member with the median loss predicts, over the function that it was to learn.",
+            "predicted": "What the member with the median loss predicts of each test image, against the truth.",
+        }
+        columns = [*unseeded(keys), "network", "data", "parameters", "loss_median", "loss_low", "loss_high", "n"]
+        return Answer(sentences, captions, {"networks": [*columns, "constant"]})
+
     def _binned(self, curve: pd.DataFrame) -> pd.DataFrame:
         """Columns member, epoch (the mean one in a bin), loss (the mean in it)."""
         width = -(-(int(curve["epoch"].max()) + 1) // self.bins)
@@ -157,6 +193,14 @@ class SimulateFunction:
             row |= {"epochs_to_reach": epochs if math.isfinite(epochs) else math.nan}
             rows.append(row | {"constant": int(part["constant"].sum())})
         return pd.DataFrame(rows)
+
+
+def _same(members: pd.DataFrame, one: str, other: str) -> float:
+    """Probability of losses so far apart between two networks that are alike (Mann & Whitney 1947, two-sided)."""
+    from scipy.stats import mannwhitneyu
+
+    losses = [members.loc[members["network"] == name, TRAIN_LOSS] for name in (one, other)]
+    return float(mannwhitneyu(*losses).pvalue)
 
 
 def _names(runs: Sequence[Run], keys: Sequence[str], sweep: Sweep) -> dict[Run, str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import GRADIENT_NORM, SPLITS
 from hw1.settings import ConfigError
+from hw1.studies.answers import Answer, in_words, ranged, verdict
 from hw1.studies.headlines import Headline, headline, labelled, parts, suffix, titled, unseeded
 from hw1.studies.needed import keeping
 
@@ -118,6 +119,41 @@ class WeightTrajectories:
                     against = list(paths["to_other_ends"] / paths["to_other_starts"])
                     found.append(_between(f"end_distance_over_start_distance{label}", against))
         return found
+
+    def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """All of them: a path that leads nowhere is none."""
+        return training
+
+    def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
+        """Whether different starts end in the same place, against ends that independent directions would give."""
+        sentences = []
+        for values, part in parts(tables["paths"], ["weights", *unseeded(keys)]):
+            weights = values.pop("weights")
+            where = in_words(values)
+            start = f"{where[:1].upper()}{where[1:]}, the" if where else "The"
+            of = "all weights" if weights == WHOLE else f"the layer {weights}"
+            net, length = (headline(name, list(part[name])) for name in ("net", "length"))
+            sentences.append(f"{start} path of {of} is {ranged(length)} long and ends {ranged(net)} from its start.")
+            if len(part) < 3:
+                sentences.append("Too few starts to say whether they end in the same place: it takes three.")
+                continue
+            expected = (part["to_other_starts"] ** 2 + 2 * part["net"] ** 2) ** 0.5
+            found = _between("ends", list(part["to_other_ends"] / expected))
+            text = verdict(found, 1, "they move further apart than that", "they end nearer than that", "path")
+            near = _between("near", list(part["to_other_ends"] / part["to_other_starts"]))
+            closer = verdict(near, 1, "no nearer to each other than they began", "nearer than they began", "path")
+            sentences.append(f"Different starts end {closer}: {ranged(near, 'times')} as far apart.")
+            sentences.append(
+                f"Against what independent directions would give, the ends are {ranged(found, 'times')} as far apart: "
+                f"{text}."
+            )
+        captions = {
+            "trajectory": "The paths on the two principal axes that all of them have in common; a dot is a snapshot, "
+            "and what the axes explain of the variance stands at them. Distances off this plane are not seen.",
+            "filters": "The filters as the first input channel sees them, at the smallest gradient and at the end.",
+        }
+        columns = [*unseeded(keys), "seed", "weights", "length", "net", "to_other_starts", "to_other_ends"]
+        return Answer(sentences, captions, {"paths": columns})
 
     def _measured(self, members: list[Member], cache: Cache) -> Iterator[tuple[str, pd.DataFrame]]:
         """(name, table) of members that differ in the seed alone; `member` counts through all of them."""

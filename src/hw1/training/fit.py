@@ -160,6 +160,7 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
         "epochs": trainer.current_epoch,
         "seconds": round(seconds, 3),
         "dataset": {"name": data.name, "source": data.source, **data.sizes, "sha256": data.identity()},
+        "constant": data.constant_metrics(),  # what a net that learned nothing comes to
     }
 
 

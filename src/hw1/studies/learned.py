@@ -1,0 +1,80 @@
+"""Which networks of a sweep have learned anything: no conclusion rests on those that have not. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hw1.metrics import TRAIN_ACCURACY, TRAIN_LOSS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hw1.runs import Sweep
+
+LOSS_SHARE = 0.8  # of the best constant prediction's train loss: at most so much,
+MARGIN = 0.1  # and a train accuracy so far above that of the commonest class, at least
+SPARED = 0.1  # a question is answered though so many of the networks that must have learned have not
+TABLE = "training"  # what the table is called among a sweep's
+
+
+def training(sweep: Sweep) -> pd.DataFrame:
+    """One row a member: run, member, the swept keys, seed, train loss and accuracy, and whether it has learned.
+
+    Learned has what comes to a train loss of at most `LOSS_SHARE` of the best constant prediction's and, with classes,
+    is right on `MARGIN` more of the training set than the commonest class. Both are of the training set, in evaluation
+    mode: a network that fits random labels has learned them.
+
+    Columns: run, member, seed, the swept keys, train/loss, loss_share (of the constant's; NaN where the loss is the
+    user's own), train/accuracy, above_constant (accuracy; both NaN without classes), learned.
+    """
+    import pandas as pd
+
+    rows = []
+    for member in sweep.members():
+        constant = member.run.constant()
+        loss, accuracy = (member.metrics.get(name, float("nan")) for name in (TRAIN_LOSS, TRAIN_ACCURACY))
+        share = loss / constant["loss"] if constant.get("loss") else float("nan")
+        above = accuracy - constant["accuracy"] if "accuracy" in constant else float("nan")
+        learned = loss == loss and not share > LOSS_SHARE and not above < MARGIN
+        rows.append(
+            {"run": member.run.path.name, "member": member.number, **member.cells, "seed": member.seed}
+            | {TRAIN_LOSS: loss, "loss_share": share, TRAIN_ACCURACY: accuracy, "above_constant": above}
+            | {"learned": learned}
+        )
+    return pd.DataFrame(rows)
+
+
+def without(table: pd.DataFrame, others: pd.DataFrame, by: Sequence[str] = ("run", "member")) -> pd.DataFrame:
+    """The rows of `training` but those of members that are among `others`, told by the columns `by`."""
+    named = set(others[list(by)].itertuples(index=False, name=None))
+    return table[[own not in named for own in table[list(by)].itertuples(index=False, name=None)]]
+
+
+def untrained(table: pd.DataFrame) -> str:
+    """Why a question cannot be answered yet: too many of its networks have learned nothing; "" if it can.
+
+    Args:
+        table: rows of `training` that must have learned.
+
+    Example:
+        >>> import pandas as pd
+        >>> untrained(pd.DataFrame({"learned": [True, False, False]}))
+        'Too short to answer: 2 of 3 networks are at chance or have hardly begun to learn.'
+    """
+    lost = int((~table["learned"].astype(bool)).sum()) if len(table) else 0
+    if lost <= SPARED * len(table):
+        return ""
+    return (
+        f"Too short to answer: {lost} of {_count(len(table), 'network')} are at chance or have hardly begun to learn."
+    )
+
+
+def left_out(table: pd.DataFrame) -> Sequence[str]:
+    """A sentence for the few that have learned nothing where the question is answered all the same; else none."""
+    lost = int((~table["learned"].astype(bool)).sum()) if len(table) else 0
+    return [f"{lost} of {_count(len(table), 'network')} learned nothing, and are among the numbers."] if lost else []
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
