@@ -34,7 +34,8 @@ def record(folder):
 def test_the_end_of_a_sweep(sweep):
     folder, _ = sweep
     lines = conclude(folder)
-    names = {"interpolation.csv", "barriers.csv", "runs.csv", "interpolation.png", "interpolation.svg", "report.html"}
+    tables = {"interpolation.csv", "barriers.csv", "training.csv", "runs.csv"}
+    names = {*tables, "interpolation.png", "interpolation.svg", "report.html"}
     assert names <= {path.name for path in folder.iterdir()} and set(record(folder)["files"]) == names
     assert record(folder)["status"] == "complete" and len(record(folder)["digest"]) == 64
     (headline,) = [line for line in lines if line.startswith("barrier")]
@@ -46,7 +47,10 @@ def test_the_end_of_a_sweep(sweep):
     page = (folder / "report.html").read_text()
     (image,) = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page)
     assert base64.b64decode(image) == (folder / "interpolation.png").read_bytes()
-    assert headline.split(" = ")[0] in page and "python train.py experiment=hand" in page
+    assert lines[0].startswith(
+        "Between the small-batch solution (16) and the large-batch solution (64) stands a barrier"
+    )
+    assert lines[0] in page and headline.split(" = ")[0] in page and "python train.py experiment=hand" in page
     assert not re.search(r"(src|href)=[\"']https?:", page)  # readable without a network
     assert list(folder.glob("events.out.tfevents.*"))
 
@@ -140,11 +144,11 @@ def test_another_budget_than_the_full_one_is_named(sweep):
     folder, _ = sweep
     (folder / "sweep.json").write_text(json.dumps(record(folder) | {"budget": "quick"}))
     lines = conclude(folder)
-    assert lines[0].startswith("budget = quick: ") and lines[1].startswith("barrier")
+    assert lines[0].startswith("budget = quick: ") and lines[1].startswith("Between the small-batch solution (16)")
     for name in ("interpolation", "barriers", "runs"):
         assert set(pd.read_csv(folder / f"{name}.csv")["budget"]) == {"quick"}
     assert "budget = quick" in (folder / "interpolation.svg").read_text()
-    assert "budget = quick" in (folder / "report.html").read_text()
+    assert "budget=quick: " in (folder / "report.html").read_text()
     (number,) = record(folder)["numbers"]
     assert record(folder)["headlines"][0].startswith(f"{number['name']} = {number['value']:.4g} [nan, nan], n = 1")
 

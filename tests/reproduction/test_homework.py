@@ -16,7 +16,8 @@ folder = pathlib.Path(words["output"]) / words["experiment"] / "sweeps" / "now"
 folder.mkdir(parents=True)
 (folder / "report.html").write_text("the report")
 (folder / "curve.png").write_bytes(b"picture")
-record = {"budget": "quick", "headlines": ["loss < 1 = 0.5 [0.4, 0.6], n = 3"], "failed": {}, "files": ["curve.png"]}
+record = {"budget": "quick", "answer": ["It is so."],
+          "headlines": ["loss < 1 = 0.5 [0.4, 0.6], n = 3"], "failed": {}, "files": ["curve.png"]}
 (folder / "sweep.json").write_text(json.dumps(record))
 print("report: " + str(folder / "report.html"))
 """
@@ -35,18 +36,20 @@ def checkout(tmp_path):
 
 
 def test_the_questions_are_the_experiments_of_the_first_level(checkout):
-    assert list(questions(checkout / "conf").items()) == [("broken", "broken"), ("first", "is it so? (section 1)")]
+    found = questions(checkout / "conf")
+    assert list(found) == ["first", "broken"]  # which says no section of the reports
+    assert found["first"].question == "is it so? (section 1)"
 
 
 def test_all_questions_on_one_page_and_a_failure_among_them(checkout, capfd):
     assert homework(checkout, ["budget=quick", "seed=1,2", f"output={checkout / 'out'}"]) == 1
     said = capfd.readouterr()
-    assert said.out.index("asked broken 1,2") < said.out.index("asked first 1,2")
+    assert said.out.index("asked first 1,2") < said.out.index("asked broken 1,2")
     assert "failed: broken: exit code 1" in said.err and "failed: first" not in said.err
     (index,) = (checkout / "out" / "homework").glob("*/index.html")
     text = index.read_text()
     assert "is it so? (section 1)" in text and "loss &lt; 1 = 0.5 [0.4, 0.6], n = 3" in text
-    assert "budget = quick: " in text and "data:image/png;base64,cGljdHVyZQ==" in text
+    assert "budget=quick: " in text and "<p>It is so.</p>" in text and "data:image/png;base64,cGljdHVyZQ==" in text
     (link,) = re.findall(r'href="([^"#]+)"', text)
     assert (index.parent / link).read_text() == "the report"
     (checkout / "conf" / "experiment" / "broken.yaml").unlink()

@@ -122,6 +122,7 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
         "status": "failed" if failed else "complete",
         "failed": failed,
         "answer": answer.lines,
+        "captions": dict(answer.captions),
         "headlines": headlines,
         "numbers": [asdict(number) for number in found],
         "files": _sums(folder, [*(folder / f"{n}.csv" for n in tables), *(folder / n for n in figures), report]),
@@ -170,7 +171,7 @@ def _not_measured(sweep: Sweep) -> dict[str, str]:
 
 def _lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
     budget = record.get("budget", "full")
-    lines = [] if budget == "full" else [f"budget = {budget}: less data and fewer epochs than the experiment's own"]
+    lines = [] if budget == "full" else [f"budget = {budget}: less data and fewer steps than the experiment's own"]
     lines += [*record.get("answer", []), *record["headlines"]]
     kinds = {"figure": ".png", "table": ".csv", "report": ".html"}
     for kind, suffix in kinds.items():

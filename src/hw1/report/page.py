@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, select_autoescape
+
+from hw1.paper import image, style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,9 @@ def page(
         command=" ".join(["python train.py", *sweep.record["command"]]),
         style=style(),
         headlines=headlines,
-        images=[_image(sweep, answer, name) for name in figures if name.endswith(".png")],
+        images=[
+            image(sweep.path, name, answer.captions, sweep.about.title) for name in figures if name.endswith(".png")
+        ],
         failed=failed,
         tables=[
             _shown(name, table, answer.columns.get(name, ()))
@@ -69,21 +72,6 @@ def page(
         git=next((run.result["git"] for run in sweep.runs if run.result.get("git")), None),
     )
     return str(rendered).lstrip()
-
-
-def style() -> str:
-    """The style sheet of all pages."""
-    return files("hw1").joinpath("page.css").read_text(encoding="utf-8")
-
-
-def _image(sweep: Sweep, answer: Answer, file: str) -> dict[str, str]:
-    """A figure as it stands in the page: how to read it below, what it is of for those who do not see it."""
-    name = file.removesuffix(".png")
-    start = max((start for start in answer.captions if name.startswith(start)), key=len, default="")
-    caption = answer.captions.get(start, "")
-    alt = f"Figure {name.replace('_', ' ')} of {sweep.about.title}"
-    data = base64.b64encode((sweep.path / file).read_bytes()).decode()
-    return {"name": name, "caption": caption, "alt": alt, "data": data, "vector": f"{name}.svg"}
 
 
 def _shown(name: str, table: pd.DataFrame, chosen: Sequence[str]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import base64
+import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,8 +17,9 @@ from typing import Any
 from jinja2 import Environment, select_autoescape
 
 from hw1.files import new_folder, write_text
+from hw1.paper import image, style
 from hw1.records import read_record
-from hw1.settings.about import experiments
+from hw1.settings.about import About, experiments
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Answer:
 
     Attributes:
         name: the experiment.
-        question: as its YAML asks it.
+        about: what its YAML says of it.
         command: words of the command.
         code: its exit code; None if it was not started.
         seconds: how long it took.
@@ -34,7 +36,7 @@ class Answer:
     """
 
     name: str
-    question: str
+    about: About
     command: list[str]
     code: int | None = None
     seconds: float = 0.0
@@ -42,9 +44,21 @@ class Answer:
     record: dict[str, Any] = field(default_factory=dict)
 
 
-def questions(conf: Path) -> dict[str, str]:
-    """The questions in conf/experiment/, by experiment in alphabetical order; variants are in folders below."""
-    return {name: about.question or name for name, about in experiments(conf).items() if "/" not in name}
+def questions(conf: Path) -> dict[str, About]:
+    """The questions in conf/experiment/, by experiment, in the reports' order; variants are in folders below."""
+    found = {name: about for name, about in experiments(conf).items() if "/" not in name}
+    return dict(sorted(found.items(), key=lambda item: (section(item[1].question), item[0])))
+
+
+def section(question: str) -> float:
+    """The section of the reports that a question names; infinite where it names none.
+
+    Example:
+        >>> section("What path do the weights take? (report 002, section 3)")
+        3.0
+    """
+    match = re.search(r"\bsection (\d+)", question)
+    return float(match[1]) if match else math.inf
 
 
 def homework(checkout: Path, words: Sequence[str]) -> int:
@@ -60,9 +74,9 @@ def homework(checkout: Path, words: Sequence[str]) -> int:
     asked = questions(checkout / "conf")
     output = next((Path(word.partition("=")[2]) for word in words if word.startswith("output=")), checkout / "multirun")
     answers: list[Answer] = []
-    for number, (name, question) in enumerate(asked.items(), 1):
+    for number, (name, about) in enumerate(asked.items(), 1):
         command = ["train.py", f"experiment={name}", *words]
-        answer = Answer(name, question, command)
+        answer = Answer(name, about, command)
         if not any(done.code == 130 for done in answers):
             print(f"[{number}/{len(asked)}] python {' '.join(command)}", flush=True)
             answer = _ask(answer, checkout)
@@ -92,34 +106,40 @@ def _ask(answer: Answer, checkout: Path) -> Answer:
                     report = Path(line.partition(": ")[2].strip()).absolute()
         except KeyboardInterrupt:  # the command has had the same signal, and ends by itself
             process.wait()
-            return Answer(answer.name, answer.question, answer.command, 130, time.monotonic() - begun)
+            return Answer(answer.name, answer.about, answer.command, 130, time.monotonic() - begun)
     sweep = report.parent if report else None
     record = read_record(sweep / "sweep.json") if sweep else {}
     seconds = time.monotonic() - begun
-    return Answer(answer.name, answer.question, answer.command, process.returncode, seconds, sweep, record)
+    return Answer(answer.name, answer.about, answer.command, process.returncode, seconds, sweep, record)
 
 
 def page(answers: Iterable[Answer], folder: Path) -> str:
     """The page of a homework, to stand in `folder`: headlines, figures inside, links to the reports."""
     shown = []
     for answer in answers:
-        images = [name for name in answer.record.get("files", []) if name.endswith(".png")]
+        title = answer.about.title or answer.name
+        record, sweep = answer.record, answer.sweep
         shown.append(
             {
                 "name": answer.name,
-                "question": answer.question,
+                "title": title,
+                "question": answer.about.question,
+                "expect": answer.about.expect,
                 "command": " ".join(["python", *answer.command]),
                 "status": {None: "not run", 0: "complete"}.get(answer.code, f"failed, exit code {answer.code}"),
                 "seconds": round(answer.seconds),
-                "budget": answer.record.get("budget", "full"),
-                "headlines": answer.record.get("headlines", []),
-                "failed": answer.record.get("failed", {}),
-                "report": os.path.relpath(answer.sweep / "report.html", folder) if answer.sweep else None,
-                "images": [base64.b64encode((answer.sweep / name).read_bytes()).decode() for name in images]
-                if answer.sweep
-                else [],
+                "budget": record.get("budget", "full"),
+                "lines": record.get("answer", []),
+                "headlines": record.get("headlines", []),
+                "failed": record.get("failed", {}),
+                "report": os.path.relpath(sweep / "report.html", folder) if sweep else None,
+                "images": [
+                    image(sweep, name, record.get("captions", {}), title)
+                    for name in record.get("files", [])
+                    if sweep and name.endswith(".png")
+                ],
             }
         )
     environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
     template = files("hw1.reproduction").joinpath("homework.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(answers=shown, time=folder.name)
+    return environment.from_string(template).render(answers=shown, time=folder.name, style=style())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from hw1.settings.identity import ConfigError, Settings, added, select, without
 # snapshots, evaluates as often and changes its objective as early as in the full experiment, relative to its length.
 _EPOCHS = ("every_n_epochs", "check_val_every_n_epoch", "objective.after")
 
-_LIMITS = ("train_size", "epochs", "steps", "members", "seeds", "measured", "source")
+_LIMITS = ("train_size", "epochs", "updates", "steps", "members", "seeds", "measured", "source")
 
 
 def budget_name(settings: Settings) -> str:
@@ -88,12 +89,31 @@ def limited(settings: Settings, given: Collection[str]) -> dict[str, Any]:
     limit("replicas", limits.get("members"))
     full_batch = select(settings, "dataset.batch_size") is None
     limit("trainer.max_epochs", limits.get("steps" if full_batch else "epochs"))
+    if not full_batch and (least := _epochs_of(limits, settings, changed)) is not None:
+        changed["trainer.max_epochs"] = least
     if "trainer.max_epochs" in changed and "trainer.max_epochs" not in given:
         share = changed["trainer.max_epochs"] / select(settings, "trainer.max_epochs")
         for key, value in _leaves(without(settings, ["budget", "quick"]), lambda path: path.endswith(_EPOCHS)):
             if isinstance(value, int) and value > 0:
                 changed[key] = max(1, round(value * share))
     return {key: value for key, value in changed.items() if key not in given and value != select(settings, key)}
+
+
+def _epochs_of(limits: Mapping[str, Any], settings: Settings, changed: Mapping[str, Any]) -> int | None:
+    """Epochs that make as many optimizer steps as a shorter training must, of a training set that was made smaller.
+
+    None where its epochs are enough: few large batches an epoch would else leave a network untrained.
+    """
+    size, batch, least = (
+        changed.get("dataset.train_size"),
+        select(settings, "dataset.batch_size"),
+        limits.get("updates"),
+    )
+    if least is None or size is None or not isinstance(batch, int):
+        return None
+    epochs = changed.get("trainer.max_epochs", select(settings, "trainer.max_epochs"))
+    wanted = math.ceil(least / math.ceil(size / batch))
+    return wanted if isinstance(epochs, int) and wanted > epochs else None
 
 
 def _large(settings: Settings) -> bool:

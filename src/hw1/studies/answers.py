@@ -102,12 +102,12 @@ def verdict(found: Headline, border: float, above: str, below: str, of: str = "s
         >>> verdict(Headline("barrier", 0.3, -0.8, 1.9, 3), 0.1, "two valleys", "one valley")
         'undecided, n = 3'
         >>> verdict(Headline("barrier", 1.3, math.nan, math.nan, 1), 0.1, "two valleys", "one valley")
-        'undecided: one seed has no interval'
+        'nothing follows from one seed'
     """
     side = settled(found, border)
     if side:
         return above if side > 0 else below
-    return f"undecided: one {of} has no interval" if found.n == 1 else f"undecided, n = {found.n}"
+    return f"nothing follows from one {of}" if found.n == 1 else f"undecided, n = {found.n}"
 
 
 def in_words(values: Mapping[str, object]) -> str:

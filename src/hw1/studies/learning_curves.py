@@ -59,8 +59,9 @@ def learning_curves(sweep: Sweep) -> pd.DataFrame:
 
 
 def ends(sweep: Sweep) -> pd.DataFrame:
-    """One row a member of every complete run: `learning_curves`' columns up to the seed, epochs, seconds, METRICS, run,
-    member.
+    """One row a member of every complete run.
+
+    Columns: those of `learning_curves` up to the seed, epochs, seconds, METRICS, run, member.
 
     Raises:
         ConfigError: a run has no accuracy.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import GRADIENT_NORM, SPLITS
 from hw1.settings import ConfigError
-from hw1.studies.answers import Answer, in_words, ranged, verdict
+from hw1.studies.answers import Answer, in_words, percent, ranged, verdict
 from hw1.studies.headlines import Headline, headline, labelled, parts, suffix, titled, unseeded
 from hw1.studies.needed import keeping
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 WHOLE = "all"  # the weights of a table's row, where they are no single layer's
 VERSION = 1  # of the measurements, for the cache
+ALIKE = 0.05  # within so much of 1 a ratio of distances is called the same
 _FIGURES = ("trajectory_layer", "trajectory_model", "filters")
 
 
@@ -140,6 +141,8 @@ class WeightTrajectories:
             expected = (part["to_other_starts"] ** 2 + 2 * part["net"] ** 2) ** 0.5
             found = _between("ends", list(part["to_other_ends"] / expected))
             text = verdict(found, 1, "they move further apart than that", "they end nearer than that", "path")
+            if 1 - ALIKE < found.low and found.high < 1 + ALIKE:
+                text = f"as far as that, to {percent(ALIKE)}: each start goes its own way"
             near = _between("near", list(part["to_other_ends"] / part["to_other_starts"]))
             closer = verdict(near, 1, "no nearer to each other than they began", "nearer than they began", "path")
             sentences.append(f"Different starts end {closer}: {ranged(near, 'times')} as far apart.")
