@@ -141,7 +141,7 @@ class WeightTrajectories:
             expected = (part["to_other_starts"] ** 2 + 2 * part["net"] ** 2) ** 0.5
             found = _between("ends", list(part["to_other_ends"] / expected))
             text = verdict(found, 1, "they move further apart than that", "they end nearer than that", "path")
-            if 1 - ALIKE < found.low and found.high < 1 + ALIKE:
+            if found.low > 1 - ALIKE and found.high < 1 + ALIKE:
                 text = f"as far as that, to {percent(ALIKE)}: each start goes its own way"
             near = _between("near", list(part["to_other_ends"] / part["to_other_starts"]))
             closer = verdict(near, 1, "no nearer to each other than they began", "nearer than they began", "path")
