@@ -81,6 +81,17 @@ def ranged(found: Headline, unit: str = "", of: str = "seed", write: Callable[[f
     return f"{text} [{write(found.low)}, {write(found.high)}] ({found.n} {of}s)"
 
 
+def rank(found: Headline, of: str) -> str:
+    """A rank correlation with its interval and what it is over.
+
+    Example:
+        >>> rank(Headline("rho", -0.9711, -0.9864, -0.8833, 15), "network")
+        'rank correlation -0.97 [-0.99, -0.88], 15 networks'
+    """
+    within = "no interval" if math.isnan(found.low) else f"[{found.low:.2f}, {found.high:.2f}]"
+    return f"rank correlation {found.value:.2f} {within}, {found.n} {of}s"
+
+
 def settled(found: Headline, border: float) -> int:
     """On which side of a border the whole interval lies: 1 above, -1 below, 0 undecided.
 

@@ -22,7 +22,7 @@ from hw1.metrics import (
     label,
 )
 from hw1.settings import ConfigError
-from hw1.studies.answers import Answer, ranged, settled
+from hw1.studies.answers import Answer, rank, settled
 from hw1.studies.headlines import Headline, correlation_headline, parts, share_headline, unseeded
 from hw1.studies.needed import columns_found, require_measure
 
@@ -189,8 +189,7 @@ class FlatnessSensitivity:
                 text = f"{goes} with the {label(self.across)}"
             else:
                 text = f"shows no settled relation to the {label(self.across)}"
-            rho = ranged(found, of="network")
-            sentences.append(f"{start} {known[column]} {text} (rank correlation {rho}).")
+            sentences.append(f"{start} {known[column]} {text} ({rank(found, 'network')}).")
         if "unreached" in tables:
             lost, all_of = len(tables["unreached"]), len(tables["points"])
             sentences.append(f"{lost} of {all_of} networks never came to the train loss, and are left out.")

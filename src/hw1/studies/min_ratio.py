@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hw1.studies.answers import Answer, in_words, percent, ranged, settled
+from hw1.studies.answers import Answer, in_words, percent, rank, settled
 from hw1.studies.headlines import (
     Headline,
     correlation_headline,
@@ -152,7 +152,7 @@ def _told(start: str, points: pd.DataFrame) -> list[str]:
             text = f"the higher the loss, the {'more' if found.value > 0 else 'fewer'} directions {word}"
         else:
             text = f"whether the directions that {word} go with the loss is undecided"
-        sentences.append(f"There {text} (rank correlation {ranged(found, of='point')}).")
+        sentences.append(f"There {text} ({rank(found, 'point')}).")
     return sentences
 
 

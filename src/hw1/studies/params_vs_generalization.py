@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import METRICS, TEST_ACCURACY, TEST_LOSS, TRAIN_LOSS
 from hw1.settings import ConfigError
-from hw1.studies.answers import Answer, in_words, listed, number, percent, ranged, settled
+from hw1.studies.answers import Answer, in_words, listed, number, percent, rank, settled
 from hw1.studies.headlines import (
     Headline,
     correlation_headline,
@@ -117,11 +117,10 @@ class ParamsVsGeneralization:
                 write = percent if column == TEST_ACCURACY else number
                 least, most = means.index.min(), means.index.max()
                 ends = f"{write(means[least])} at {least:,}, {write(means[most])} at {most:,}"
-                rho = ranged(found, of="network")
-                sentences.append(f"{start} {word} {text} (rank correlation {rho}): {ends}.")
+                sentences.append(f"{start} {word} {text} ({rank(found, 'network')}): {ends}.")
             lost = part.merge(unlearned, on=["run", "member"])
             if len(lost):
-                names = listed(sorted({f"{size:,}" for size in lost[self.against]}))
+                names = listed([f"{size:,}" for size in sorted(set(lost[self.against]))])
                 sentences.append(f"{len(lost)} of {len(part)} networks learned nothing: {self.against} {names}.")
         caption = (
             f"Each dot is one training; train and test values at its end against the {of}, with the mean over seeds."
