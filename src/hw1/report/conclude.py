@@ -138,16 +138,15 @@ def answered(
     study: Study, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]
 ) -> Answer:
     """The answer of a study in words, or why there is none; of one that has no words of its own, its numbers."""
-    lost: Sequence[str] = ()
-    if hasattr(study, "must_learn"):
-        must = study.must_learn(tables[TABLE], tables)
-        if reason := untrained(must):
-            return Answer(too_short=reason)
-        lost = left_out(must)
-    if not hasattr(study, "answer"):
-        return Answer([f"{number}." for number in numbers])
-    answer = study.answer(tables, keys, numbers)
-    return replace(answer, sentences=[*answer.sentences, *lost])
+    answer = Answer([f"{number}." for number in numbers])
+    if hasattr(study, "answer"):
+        answer = study.answer(tables, keys, numbers)
+    if not hasattr(study, "must_learn"):
+        return answer
+    must = study.must_learn(tables[TABLE], tables)
+    if reason := untrained(must):
+        return replace(answer, sentences=(), too_short=reason)
+    return replace(answer, sentences=[*answer.sentences, *left_out(must)])
 
 
 def _sums(base: Path, files: Iterable[Path]) -> dict[str, list[Any]]:
