@@ -33,7 +33,7 @@ def main(words: list[str] | None = None) -> int:
     homework = commands.add_parser("homework", help="run every question's default, and write one page")
     homework.add_argument("words", nargs="*", help="for every command, as budget=quick or --dry-run")
     for name, text in (
-        ("results", "fill docs/results.csv and the README's table from finished sweeps"),
+        ("results", "fill docs/results.csv and docs/results.md from finished sweeps"),
         ("claims", "fill docs/claims.md and docs/claims.csv from finished sweeps"),
     ):
         table = commands.add_parser(name, help=text)

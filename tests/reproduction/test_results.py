@@ -1,4 +1,4 @@
-"""The table of reported and measured values, from sweeps made by hand, and the one in the README."""
+"""The table of reported and measured values, from sweeps made by hand, and the one in docs/results.md."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ def checkout(tmp_path):
     (tmp_path / "docs").mkdir()
     entries = {"hand": [{"report": "002", "quantity": "loss*[5,*", "reported": "4.9e-4"}]}
     (tmp_path / "docs" / "reported.yaml").write_text(yaml.safe_dump(entries))
-    (tmp_path / "README.md").write_text(EMPTY)
+    (tmp_path / "docs" / "results.md").write_text(EMPTY)
     return tmp_path
 
 
@@ -104,9 +104,9 @@ def test_a_row_a_reported_value_and_one_for_every_other_experiment(checkout):
         "not run",
         "",
     )
-    readme = (checkout / "README.md").read_text()
-    assert "| 002 | `python train.py experiment=hand` | loss size=[5, 10]: 4.9e-4 | 1 [0.5, 1.5] |\n" in readme
-    assert "|  | `python train.py experiment=hand/other` |  | not run |\n" in readme and "old" not in readme
+    page = (checkout / "docs" / "results.md").read_text()
+    assert "| 002 | `python train.py experiment=hand` | loss size=[5, 10]: 4.9e-4 | 1 [0.5, 1.5] |\n" in page
+    assert "|  | `python train.py experiment=hand/other` |  | not run |\n" in page and "old" not in page
 
 
 def test_what_was_measured_once_stays(checkout):
@@ -127,7 +127,7 @@ def test_a_quick_row_says_how_long_the_full_one_takes(checkout):
     assert fill(checkout, checkout / "multirun") == []
     row = read(checkout / "docs" / "results.csv")[0]
     assert (row["budget"], row["full_hours"], row["seconds"]) == ("quick", "3", "4")
-    assert "4.9e-4 | 1 [0.5, 1.5] (quick budget; full: 3 hours) |\n" in (checkout / "README.md").read_text()
+    assert "4.9e-4 | 1 [0.5, 1.5] (quick budget; full: 3 hours) |\n" in (checkout / "docs" / "results.md").read_text()
 
 
 def test_a_quick_experiment_that_says_no_time_is_named(checkout):
@@ -166,7 +166,7 @@ def test_a_name_with_brackets_is_matched_as_it_stands():
     assert named("*", numbers).value == 5
 
 
-def test_a_readme_without_the_place_and_a_table_of_other_columns(tmp_path):
+def test_a_page_without_the_place_and_a_table_of_other_columns(tmp_path):
     with pytest.raises(ValueError, match="got no <!-- results -->"):
         with_table("# nothing", [])
     (tmp_path / "results.csv").write_text("a,b\n1,2\n")
@@ -174,11 +174,11 @@ def test_a_readme_without_the_place_and_a_table_of_other_columns(tmp_path):
         read(tmp_path / "results.csv")
 
 
-def test_the_readme_and_results_csv_agree_and_no_experiment_is_left_out():
+def test_the_page_and_results_csv_agree_and_no_experiment_is_left_out():
     rows = read(ROOT / "docs" / "results.csv")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_table(readme, rows) == readme, "run python -m hw1 results"
-    table = re.search(r"<!-- results -->(.*)<!-- /results -->", readme, re.DOTALL)[1]
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert with_table(page, rows) == page, "run python -m hw1 results"
+    table = re.search(r"<!-- results -->(.*)<!-- /results -->", page, re.DOTALL)[1]
     for name in experiments(ROOT / "conf"):
         assert name in {experiment_of(row["command"]) for row in rows}, "run python -m hw1 results"
         assert re.search(rf"experiment={re.escape(name)}[ `]", table)
@@ -207,8 +207,8 @@ def test_the_share_of_members_at_or_below_a_reported_value(checkout):
     assert read(checkout / "docs" / "results.csv")[0]["at_or_below"] == ""  # which a budget says nothing of
     assert fill(checkout, checkout / "multirun") == []
     assert read(checkout / "docs" / "results.csv")[0]["at_or_below"] == "0.5"
-    readme = (checkout / "README.md").read_text()
-    assert "0.25 (read off a plot) | 1 [0.5, 1.5]; 0.5 of the members at or below the reported |\n" in readme
+    page = (checkout / "docs" / "results.md").read_text()
+    assert "0.25 (read off a plot) | 1 [0.5, 1.5]; 0.5 of the members at or below the reported |\n" in page
     share = share_at_or_below(0.25, among, finished(checkout / "multirun")["hand"])
     assert (share.value, share.n) == (0.5, 4) and share.low < 0.5 < share.high
     with pytest.raises(ConfigError, match=r"^train/loss at or below 1: no rows are left"):

@@ -1,4 +1,4 @@
-"""docs/results.csv and the README's table: what the reports measured, and what the experiments measure. No torch.
+"""docs/results.csv and the table of docs/results.md: what the reports measured, and what the experiments do. No torch.
 
 The one place that knows reported values is docs/reported.yaml. Where it says among whom, `at_or_below` is the share of
 a sweep's members that are at or below the reported value.
@@ -30,7 +30,7 @@ _TABLE = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
 def fill(checkout: Path, output: Path) -> list[str]:
-    """Write docs/results.csv from the finished sweeps below `output`, and the README's table from it.
+    """Write docs/results.csv from the finished sweeps below `output`, and the table of docs/results.md from it.
 
     An experiment without a finished sweep keeps the rows that it has, and full rows are not replaced by quick ones.
 
@@ -54,8 +54,8 @@ def fill(checkout: Path, output: Path) -> list[str]:
         rows += made
         problems += missing
     write_text(file, _csv(rows))
-    readme = checkout / "README.md"
-    write_text(readme, with_table(readme.read_text(encoding="utf-8"), rows))
+    page = checkout / "docs" / "results.md"
+    write_text(page, with_table(page.read_text(encoding="utf-8"), rows))
     return problems
 
 
@@ -143,18 +143,18 @@ def _csv(rows: Sequence[Mapping[str, str]]) -> str:
     return text.getvalue()
 
 
-def with_table(readme: str, rows: Sequence[Mapping[str, str]]) -> str:
-    """`readme` with the table of `rows` between its two comments.
+def with_table(page: str, rows: Sequence[Mapping[str, str]]) -> str:
+    """`page` with the table of `rows` between its two comments.
 
     Raises:
         ValueError: the comments are not there.
     """
-    if not _TABLE.search(readme):
-        raise ValueError("README.md: got no <!-- results --> and <!-- /results -->, expected them around the table")
+    if not _TABLE.search(page):
+        raise ValueError("docs/results.md: got no <!-- results --> and <!-- /results -->, expected them around the table")
     lines = ["| report | command | reported | measured [95% interval] |", "|---|---|---|---|"]
     lines += [f"| {row['report']} | `{row['command']}` | {_reported(row)} | {_measured(row)} |" for row in rows]
     table = "\n".join(lines) + "\n"
-    return _TABLE.sub(lambda match: f"{match[1]}{table}{match[2]}", readme)
+    return _TABLE.sub(lambda match: f"{match[1]}{table}{match[2]}", page)
 
 
 def _reported(row: Mapping[str, str]) -> str:
