@@ -150,7 +150,7 @@ def with_table(page: str, rows: Sequence[Mapping[str, str]]) -> str:
         ValueError: the comments are not there.
     """
     if not _TABLE.search(page):
-        raise ValueError("docs/results.md: got no <!-- results --> and <!-- /results -->, expected them around the table")
+        raise ValueError("docs/results.md: got no <!-- results -->, <!-- /results -->, expected them around the table")
     lines = ["| report | command | reported | measured [95% interval] |", "|---|---|---|---|"]
     lines += [f"| {row['report']} | `{row['command']}` | {_reported(row)} | {_measured(row)} |" for row in rows]
     table = "\n".join(lines) + "\n"

@@ -1,8 +1,10 @@
 """Reading and finding runs, their members, and sweeps. Importing it is cheap: torch and pandas load on first use.
 
-sweep = Sweep.read("multirun/flatness_interp")
-for member in sweep.members():
-    print(member.cells, member.seed, member.metrics["test/accuracy"], member.theta().norm())
+Example::
+
+    sweep = Sweep.read("multirun/flatness_interp")
+    for member in sweep.members():
+        print(member.cells, member.seed, member.metrics["test/accuracy"], member.theta().norm())
 """
 
 from hw1.runs.folders import ended, find_run, is_complete, slug_of

@@ -1,0 +1,220 @@
+"""The documentation: built with warnings as errors, its notebook executed; links, commands and code are right."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import torch
+from torch import nn
+
+from hw1.__main__ import main
+from hw1.settings.about import experiments
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+MISSING = [name for name in ("sphinx", "myst_nb", "pydata_sphinx_theme") if find_spec(name) is None]
+NEEDS_SPHINX = pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: pip install -e '.[docs]'")
+PAGES = [page for page in DOCS.rglob("*.md") if "_build" not in page.parts]
+
+
+@pytest.fixture(scope="module")
+def known_experiments():
+    """The experiments of conf/."""
+    return experiments(ROOT / "conf")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the built site."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-d",
+        folder / "trees",
+        DOCS,
+        folder / "html",
+    ]
+    kernels = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}  # which draws in the page
+    made = subprocess.run(command, capture_output=True, text=True, env=kernels)
+    assert made.returncode == 0, made.stderr
+    return folder / "html"
+
+
+class Page(HTMLParser):
+    """What a page points to, its anchors, and what it loads."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.loads, self.anchors = [], [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.anchors.update({attrs.get("id"), attrs.get("name") if tag == "a" else None} - {None})
+        if tag == "a" and attrs.get("href"):
+            self.links.append(attrs["href"])
+        if tag in ("script", "img", "source", "iframe", "video") and attrs.get("src"):
+            self.loads.append(attrs["src"])
+        if tag == "link" and attrs.get("href") and attrs.get("rel") not in ("canonical", "author"):
+            self.loads.append(attrs["href"])
+
+
+@NEEDS_SPHINX
+def test_every_link_inside_the_site_leads_somewhere_and_nothing_is_loaded_from_elsewhere(site):
+    pages = {
+        page.resolve(): Page(page.read_text(encoding="utf-8"))
+        for page in site.rglob("*.html")
+        if "_static" not in page.parts
+    }
+    wanted = {"tutorial.html", "curvature.html", "flatness_interp.html", "design.html", "search.html"}
+    assert wanted <= {page.name for page in pages}
+    for page, found in pages.items():
+        for target in [*found.links, *found.loads]:
+            parts = urlsplit(target)
+            if parts.scheme or parts.netloc:
+                assert target in found.links and parts.scheme in ("http", "https", "mailto"), f"{page}: loads {target}"
+                continue
+            file = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            assert file.is_file(), f"{page}: {target}"
+            if parts.fragment and file in pages:
+                assert unquote(parts.fragment) in pages[file].anchors, f"{page}: {target}"
+    for style in site.rglob("*.css"):
+        assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style.read_text(encoding="utf-8")), style
+
+
+@NEEDS_SPHINX
+def test_the_notebook_is_executed_and_its_estimates_are_right(site):
+    page = (site / "notebook" / "curvature.html").read_text(encoding="utf-8")
+    text = re.sub(r"<[^>]+>", "", page).replace("&#39;", "'")
+    found = [float(value) for value in re.findall(r"^(\d+\.\d{4}), residual", text, re.MULTILINE)]
+    exact = [float(value) for value in re.search(r"largest \[(.*?)\]", text)[1].split(",")]
+    assert len(found) == 5 and found == pytest.approx(exact, rel=1e-3)
+    trace = float(re.search(r"exact: (\d+\.\d+)", text)[1])
+    for name in ("Hutchinson", "XTrace"):
+        value, error = re.search(rf"{name}: (\d+\.\d+) \+- (\d+\.\d+)", text).groups()
+        assert abs(float(value) - trace) <= 4 * float(error) + 1e-3
+    assert page.count("<img") >= 2 and re.search(r"barrier: \d\.\d\d nats", text)
+
+
+def test_the_notebook_holds_no_outputs():
+    for cell in json.loads((DOCS / "notebook" / "curvature.ipynb").read_text(encoding="utf-8"))["cells"]:
+        assert not cell.get("outputs") and cell.get("execution_count") is None, "clear the outputs: the site makes them"
+
+
+@NEEDS_SPHINX
+def test_the_drawing_has_every_room(site):
+    from test_floors import FLOORS
+
+    drawing = re.search(r"<svg class=\"house\".*?</svg>", (site / "design.html").read_text(encoding="utf-8"))[0]
+    drawn = {room.removesuffix(".py") for room in re.findall(r"text-anchor=\"middle\">([^<]+)<", drawing)}
+    packages = {path.stem for path in (ROOT / "src" / "hw1").iterdir() if path.suffix == ".py" or path.is_dir()}
+    rooms = {room for floor in FLOORS for room in floor} & (packages | {"hydra_plugins", "train"})
+    assert rooms - {"_before_torch", "optim"} <= drawn and drawn <= rooms
+
+
+def test_every_question_has_a_page_with_its_facts(known_experiments):
+    for name in known_experiments:
+        if "/" not in name:
+            page = (DOCS / "questions" / f"{name}.md").read_text(encoding="utf-8")
+            for directive in ("asked", "verdicts", "measured", "variants"):
+                assert f"```{{{directive}}} {name}\n```" in page
+            assert re.search(r"!\[[^\]]{20,}\]", page), "a figure that says what it shows"
+            assert f"({name}.md)" in (DOCS / "questions" / "index.md").read_text(encoding="utf-8")
+
+
+def commands(page):
+    """The commands of a page's blocks that say no language."""
+    blocks = re.findall(r"^```\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+TRAININGS = {c.removesuffix(" --dry-run") for c in commands(DOCS / "tutorial.md") if c.startswith("python train.py")}
+
+
+@pytest.mark.parametrize("command", sorted(TRAININGS))
+def test_commands_of_the_tutorial_can_be_planned(command, tmp_path):
+    words = [*shlex.split(command)[1:], "dataset.source=bundled", f"output={tmp_path}", "--dry-run"]
+    made = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert made.returncode == 0, made.stderr
+    assert "nothing was trained" in made.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_commands_of_every_page_exist(page, known_experiments, capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    known = set(re.search(r"\{([a-z,]+)\}", capsys.readouterr().out)[1].split(","))
+    text = page.read_text(encoding="utf-8")
+    words = set(re.findall(r"python -m hw1 ([a-z]+)", text))
+    if "compare" in words - known:
+        pytest.skip("python -m hw1 compare: not made yet")
+    assert words <= known
+    for name in re.findall(r"(?<![\w.])experiment=([a-z0-9_/]+)", text):
+        assert name in known_experiments or name == "seed_spread"
+
+
+def python_blocks(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def given():
+    """What the pages on curvature say that the reader brings."""
+    torch.manual_seed(0)
+    a, b = (nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 3)) for _ in range(2))
+    x, y = torch.randn(90, 1, 4, 4), torch.randint(0, 3, (90,))
+    size = sum(parameter.numel() for parameter in a.parameters())
+    return {
+        **{"a": a, "b": b, "net": a, "x": x, "y": y, "criterion": nn.CrossEntropyLoss()},
+        **{"batches": [(x[:40], y[:40]), (x[40:], y[40:])], "parameters": list(a.parameters())},
+        **{"v": torch.randn(size), "d": torch.randn(size), "alphas": [i / 21 for i in range(1, 22)]},
+    }
+
+
+def test_blocks_of_the_curvature_guide_run(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = python_blocks(DOCS / "curvature_guide.md")
+    for block in blocks:
+        if "def batch_loss" not in block:  # a language model, which is not at hand
+            exec(block, given)
+    said = capsys.readouterr().out
+    assert len(blocks) >= 4 and "eigenvalues" in said and "barrier" in said and "BoxRise" in said
+
+
+PEERS = {"PyHessian": "pyhessian", "curvlinops": "curvlinops", "loss-landscapes": "loss_landscapes"}
+EQUAL = ("Hessian times vector", "between two networks", "largest eigenvalue", "solve (A + λ I) x = b")
+
+
+@pytest.mark.parametrize("tool", PEERS)
+@pytest.mark.filterwarnings("ignore")  # of the other tools
+def test_their_lines_and_ours(given, tool):
+    text = (DOCS / "coming_from.md").read_text(encoding="utf-8")
+    exec(python_blocks(DOCS / "coming_from.md")[0], given)
+    section = text.partition(f"\n## {tool}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| `(.+)` \|$", section, re.MULTILINE)
+    assert len(rows) >= 2
+    theirs = None
+    if find_spec(PEERS[tool]):
+        theirs = dict(given)
+        exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], theirs)
+    for what, left, right in rows:
+        ours = eval(right, given)
+        if theirs is not None and left != "–" and what not in ("spectral density",):
+            other = eval(left.strip("`"), theirs)
+            if what in EQUAL:
+                assert torch.as_tensor(other).double().flatten() == pytest.approx(
+                    torch.as_tensor(ours).double().flatten(), rel=1e-3, abs=1e-4
+                )
