@@ -23,7 +23,14 @@ def plain(app: Sphinx, what: str, name: str, thing: object, options: object, lin
             lines[number] = _escape(line)
 
 
+def whole(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Keep napoleon from reading the words before a colon in a property's sentence as its type."""
+    if what == "property" and isinstance(doc := getattr(thing, "__doc__", None), str) and "\n" not in doc:
+        lines[:] = [_escape(doc), ""]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Before napoleon, which reads the sections."""
+    """Before napoleon, which reads the sections, and after it."""
     app.connect("autodoc-process-docstring", plain, priority=100)
+    app.connect("autodoc-process-docstring", whole, priority=900)
     return {"parallel_read_safe": True}
