@@ -1,12 +1,16 @@
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
-from hw1.command import explain, fail, help_text, job_line, normalised, with_budget
+from hw1.command import explain, fail, job_line, normalised, refuse_slips, with_budget
 from hw1.measures.take import Taken
 from hw1.runs import Ask
 from hw1.runs.measured import Measured, write_measured
@@ -57,34 +61,6 @@ def test_what_cfg_shows_is_what_the_budget_makes_of_it(monkeypatch, tmp_path):
     assert shown[4:] == ["trainer.max_epochs=3", "model.layers=[p2,4]", *pins, "experiment=mine", "budget=quick"]
 
 
-def test_the_help_lists_groups_and_three_commands():
-    lines = help_text(CONF).splitlines()
-    assert lines[0].startswith("usage: python train.py")
-    groups = {
-        line.split("=")[0].strip(): line.split("=", 1)[1].split(", ")
-        for line in lines[lines.index("groups:") + 1 :]
-        if "=" in line
-    }
-    groups = {name: [option.strip() for option in options] for name, options in groups.items()}
-    folders = {path.name for path in CONF.iterdir() if path.is_dir()} - {"hydra"}
-    assert set(groups) == folders | {"hydra/launcher"}
-    for folder in folders:
-        own = {file.stem for file in (CONF / folder).glob("*.yaml")}
-        assert own <= set(groups[folder])
-    assert "parallel" in groups["hydra/launcher"] and not any("base" in option for option in groups["dataset"])
-    assert sum(line.startswith("  python train.py ") for line in lines) == 3
-
-
-def test_options_of_a_made_up_folder(tmp_path):
-    for name in ("model/mlp", "model/deep/wide", "model/base/shared", "hydra/launcher/mine", "experiment/first"):
-        file = tmp_path / f"{name}.yaml"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("{}")
-    lines = [line.split() for line in help_text(tmp_path).splitlines()]
-    assert ["model=", "deep/wide,", "mlp"] in lines and ["experiment=", "first"] in lines
-    assert ["hydra/launcher=", "parallel,", "basic,", "mine"] in lines
-
-
 @pytest.fixture
 def refusal(monkeypatch):
     """refusal(*overrides) -> how the exception of composing them is explained."""
@@ -114,6 +90,16 @@ def refusal(monkeypatch):
         (["callbacks=[default,sharpness]"], "callbacks: got sharpness, which is a measure; ", ["measures=[sharpness]"]),
         (["callbacks.sensitivity.a=1"], "callbacks.sensitivity.a: no such setting; ", ["measures=[sensitivity]"]),
         (["seed.deep=1"], "seed.deep: no such setting", []),
+        (["lr=0.1"], "lr: no such setting; did you mean optimizer.lr?", []),
+        (["batch_size=3"], "batch_size: no such setting; did you mean dataset.batch_size?", []),
+        (["epochs=3"], "epochs: no such setting; did you mean trainer.max_epochs or callbacks.", []),
+        (["trainer.lr=3"], "trainer.lr: no such setting; did you mean optimizer.lr?", []),
+        (
+            ["model.layers=[c3(10),p2]"],
+            "model.layers: got [c3(10),p2], expected quotes",
+            ["'model.layers=[\"c3(10)\",p2]'"],
+        ),
+        (["seed=rang(1,6)"], "seed: got rang(1,6), expected one of the functions", ["(did you mean range?)"]),
         (["~nope"], "Could not delete from config. 'nope' does not exist.", []),
         (["+seed=1"], "Could not append to config. An item is already at 'seed'.", ["++seed=1"]),
     ],
@@ -121,6 +107,83 @@ def refusal(monkeypatch):
 def test_what_hydra_refuses_is_one_line(words, start, parts, refusal):
     text = refusal(*words)
     assert text.startswith(start) and all(part in text for part in parts), text
+
+
+def test_a_setting_without_a_default_says_what_it_is(monkeypatch):
+    monkeypatch.setenv("HW1_CHECKOUT", str(CONF.parent))
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(Exception) as caught:
+        OmegaConf.to_container(compose("train", ["dataset=image_folder"]), resolve=True, throw_on_missing=True)
+    text = explain(caught.value)
+    assert text.startswith("dataset.folder: got no value, expected dataset.folder=VALUE (below the root"), text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--experiment=x"], "--experiment=x: got a setting with dashes, expected experiment=x"),
+        (["--experiment", "x"], "--experiment: got a setting with dashes, expected experiment=x"),
+        (["-seed=1"], "-seed=1: got a setting with dashes, expected seed=1"),
+        (["--optimizer.lr=1"], "--optimizer.lr=1: got a setting with dashes, expected optimizer.lr=1"),
+        (["--lr=1"], "--lr=1: no such option; a setting has no dashes: lr=1"),
+        (["--dryrun"], "--dryrun: no such option; did you mean --dry-run?"),
+        (["--zzz"], "--zzz: no such option; see python train.py --help"),
+        (["experiment", "x"], "experiment x: got no =, expected experiment=x"),
+        (["experiment=", "x"], "experiment= x: got a space behind =, expected experiment=x"),
+        (["experiment", "=", "x"], "experiment =: got a space before =, expected experiment=x"),
+        (["experiment", "=x"], "experiment =x: got a space before =, expected experiment=x"),
+        (["seed"], "seed: got no value, expected seed=VALUE"),
+        (["min_ratio"], "min_ratio: got no =, expected experiment=min_ratio"),
+        (["zzz"], "zzz: got no =, expected KEY=VALUE, see python train.py --help"),
+        (["seed=1,", "2"], "seed=1,: got a space behind a comma, expected seed=1,2"),
+        (["seed=1,2,"], "seed: got '1,2,', expected a value on both sides of each comma: seed=1,2"),
+        (["optimizer.lr=,1"], "optimizer.lr: got ',1', expected a value on both sides of each comma: optimizer.lr=1"),
+        (["seed=1-5"], "seed: got 1-5, expected values with commas, or 'seed=range(1,6)'"),
+        (["dataset.seed=0..2"], "dataset.seed: got 0..2, expected values with commas, or 'dataset.seed=range(0,3)'"),
+        (["seed=0-2,7"], "seed: got 0-2,7, expected seed=0,1,2,7"),
+    ],
+)
+def test_a_slip_is_refused_with_its_remedy(words, said):
+    for among in (words, ["model=mlp", *words], [*words, "--dry-run"]):
+        with pytest.raises(ConfigError) as caught:
+            refuse_slips(among, CONF)
+        assert str(caught.value) == said
+
+
+def test_every_slip_is_named():
+    with pytest.raises(ConfigError) as caught:
+        refuse_slips(["--seed=1", "experiment", "x", "name=1,"], CONF)
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == ["--seed=1", "experiment x", "name"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "--multirun", "--dry-run", "--rerun", "--keep", "seed=1,2"],
+        ["--config-dir", "mine", "-cd", "mine", "--cfg", "job", "-c", "job", "--info", "searchpath", "--resolve"],
+        ["--config-dir=mine", "--info", "--mult", "--hydra-help"],
+        ["-sc", "query=bash"],
+        ["--config-path", "run", "--config-name", "config", "hydra.mode=RUN", "hydra.run.dir=run"],
+        ["~callbacks", "~model.hidden=[1]", "+model.depth=3", "++seed=1", "experiment=null", "name="],
+        ["model.hidden=[1,2],[3]", 'model.layers=["c3(10)",p2],[p2]', "name='a,'", "seed=range(1,6)", "name=1-5"],
+        ["optimizer={lr: 1,weight_decay: 0}", "seed=choice(1,2)", "seed=5-1", "seed=-1"],
+        ["measured_sweep='a b=c'", "hydra.sweep.dir='x'"],
+    ],
+)
+def test_what_hydra_understands_is_no_slip(words):
+    refuse_slips(words, CONF)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    words = f"{sys.executable} {CONF.parent / 'train.py'} --help | head -1"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("usage: ") and done.stderr == ""
+    closed, end = os.pipe()
+    os.close(closed)
+    with os.fdopen(end, "w") as pipe:  # nobody reads at all
+        program = [sys.executable, str(CONF.parent / "train.py"), "--help"]
+        done = subprocess.run(program, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_no_close_name_no_hint(refusal):

@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from hw1.command import help_text
+from hw1.help import help_text
 from hw1.measures.take import asks_of, measure_of
 from hw1.runs import Sweep
 from hw1.settings import ConfigError, RunSettings
@@ -82,9 +82,16 @@ def test_launchers_compose(monkeypatch):
 
 def test_the_help_lists_every_option():
     text = help_text(CONF)
-    listed = {line.split("=", 1)[0].strip(): line.split("=", 1)[1] for line in text.splitlines() if "=   " in line}
-    for group, option in [*OPTIONS, *(("experiment", name) for name in EXPERIMENTS)]:
-        assert option in [word.strip() for word in listed[group].split(",")]
+    part = re.search(r"\ngroups .*?\n\n", text, re.DOTALL)[0]
+    listed = {
+        name: " ".join(said.split()) for name, said in re.findall(r"^  (\S+)= ((?:.|\n   )*)", part, re.MULTILINE)
+    }
+    for group, option in OPTIONS:
+        assert option in listed[group].split(", ")
+    for name in EXPERIMENTS:
+        question, _, variant = name.partition("/")
+        block = re.search(rf"^  {question} \(.*\)\n(      .*\n)*", text, re.MULTILINE)[0]
+        assert not variant or f"/{variant}" in re.split(r",?\s+", block)
 
 
 REFUSED = {

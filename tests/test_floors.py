@@ -19,7 +19,7 @@ FLOORS = [
     {"measures"},
     {"callbacks", "studies"},
     {"report", "reproduction"},
-    {"hydra_plugins", "__main__", "command", "job", "train"},
+    {"hydra_plugins", "__main__", "command", "help", "slips", "job", "train"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = ("torch", "lightning", "torchmetrics", "torchvision", "pandas", "matplotlib", "sklearn", "scipy")
@@ -38,6 +38,11 @@ BESIDE = {
     ("hw1", "_before_torch"),
     ("records", "files"),
     ("__main__", "command"),
+    ("__main__", "help"),
+    ("command", "help"),
+    ("command", "slips"),
+    ("slips", "help"),
+    ("job", "help"),
     ("__main__", "job"),
     ("job", "command"),
     ("train", "job"),
@@ -120,7 +125,20 @@ def test_a_config_object_stays_at_the_door():
 # data only what decides where examples come from.
 LIGHT_ROOMS = ("settings", "runs", "measures", "studies", "report", "reproduction", "hydra_plugins")
 LIGHT_MODULES = (
-    *("files", "machine", "workers", "seeds", "kinds", "metrics", "command", "job", "__main__", "data.source"),
+    *(
+        "files",
+        "machine",
+        "workers",
+        "seeds",
+        "kinds",
+        "metrics",
+        "command",
+        "help",
+        "slips",
+        "job",
+        "__main__",
+        "data.source",
+    ),
 )
 LIGHT = [
     file.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")

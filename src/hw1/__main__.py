@@ -5,12 +5,15 @@ import os
 import sys
 from pathlib import Path
 
+from hw1.help import version_text
+
 
 def main(words: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m hw1", description="Commands on experiments and finished sweeps; only homework trains."
     )
+    parser.add_argument("--version", action="version", version=version_text())
     commands = parser.add_subparsers(dest="command", required=True)
     paths = "a sweep (multirun/NAME/sweeps/TIME), or multirun/NAME for its latest one"
     report = commands.add_parser("report", help="measure and draw a sweep again, and write its page")

@@ -1,4 +1,4 @@
-"""What train.py says and understands: its words in order, its help, and every error in one line. Imports little."""
+"""What train.py understands and says: its words in order, every error in one line, the end of a job. Imports little."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hw1.settings.conf import options_of, unknown_option
+from hw1.slips import elsewhere, missing_value, slips, unknown_function
+
 if TYPE_CHECKING:
     from hw1.measures.take import Taken
 
 # Hydra's other modes; with one of them the command is no sweep.
 _OTHER_MODES = ("--cfg", "-c", "--info", "-i", "--run", "-r", "--shell-completion", "-sc", "--hydra-help", "--version")
 
+# Keys at the top that a command does not set.
+_NOT_TYPED = ("hydra", "sweep", "measured_sweep", "about")
+
 # Words of the sweeper's.
-_FLAGS = {f"--{name.replace('_', '-')}": f"hydra.sweeper.{name}=true" for name in ("dry_run", "rerun", "keep")}
+FLAGS = {f"--{name.replace('_', '-')}": f"hydra.sweeper.{name}=true" for name in ("dry_run", "rerun", "keep")}
 
 
 def normalised(words: Sequence[str]) -> list[str]:
@@ -31,9 +37,23 @@ def normalised(words: Sequence[str]) -> list[str]:
         >>> normalised(["--dry-run", "experiment=flatness_interp"])
         ['--multirun', 'hydra.sweeper.dry_run=true', 'experiment=flatness_interp']
     """
-    rest = [_FLAGS.get(word, word) for word in words if word not in ("-m", "--multirun")]
+    rest = [FLAGS.get(word, word) for word in words if word not in ("-m", "--multirun")]
     other = any(word.split("=")[0] in _OTHER_MODES or re.fullmatch(r"hydra\.mode=RUN", word) for word in rest)
     return rest if other else ["--multirun", *rest]
+
+
+def refuse_slips(words: Sequence[str], conf: Path) -> None:
+    """Refuse what is no word of Hydra's, or would be taken for something else, before anything slow is imported.
+
+    Raises:
+        ConfigError: one line a slip, with its remedy.
+    """
+    from hw1.settings import ConfigError
+
+    if any(word in ("-sc", "--shell-completion") for word in words):  # the words are still being typed
+        return
+    if found := list(slips(words, conf, [*FLAGS, "-m", "--multirun"])):
+        raise ConfigError("\n".join(found))
 
 
 def with_budget(words: Sequence[str], conf: Path) -> list[str]:
@@ -62,39 +82,6 @@ def with_budget(words: Sequence[str], conf: Path) -> list[str]:
     return [*words[:at], *own, *words[at:]]
 
 
-def help_text(conf: Path) -> str:
-    """The groups with their options, and three example commands; read from the folder, without Hydra."""
-    groups = []
-    for folder in sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
-        groups.append((folder.name, _options(folder)))
-    groups.append(("hydra/launcher", ["parallel", "basic", *_options(conf / "hydra" / "launcher")]))
-    lines = [
-        "usage: python train.py [experiment=NAME] [GROUP=OPTION ...] [KEY=VALUE[,VALUE...] ...]",
-        "",
-        "Trains the runs that a command asks for (several values of a key: a sweep), then measures and draws.",
-        "A finished run is reused, an interrupted one goes on. Results: multirun/<name>/",
-        "",
-        "examples:",
-        "  python train.py experiment=flatness_interp",
-        "  python train.py experiment=flatness_interp seed=1,2,3 init=independent,shared",
-        "  python train.py model=mlp dataset=digits trainer.max_epochs=3 optimizer.lr=1e-3,1e-2",
-        "",
-        "groups:",
-        *(f"  {name + '=':<18}{', '.join(options)}" for name, options in groups),
-        "",
-        "also: --dry-run (list the runs, estimate minutes and disk, and stop), --cfg job (print the settings),",
-        "      --rerun, --keep (train runs again, or take them as they are, whose model or other code of your own",
-        "      has changed), --hydra-help, python -m hw1 --help",
-    ]
-    return "\n".join(lines)
-
-
-def _options(folder: Path) -> list[str]:
-    """Names of a group's options, nested ones as group/name; a folder `base` holds what options share."""
-    files = sorted(file.relative_to(folder).with_suffix("") for file in folder.rglob("*.yaml"))
-    return [file.as_posix() for file in files if file.parts[0] != "base"]
-
-
 def explain(error: BaseException, loader: Any = None) -> str:
     """An exception in one line a problem: the key, what was got, what is expected.
 
@@ -111,6 +98,8 @@ def explain(error: BaseException, loader: Any = None) -> str:
         return _missing_option(error, loader)
     if name in ("ConfigCompositionException", "OverrideParseException"):
         return _refused_override(error)
+    if name == "MissingMandatoryValue" and (key := getattr(error, "full_key", None)):
+        return missing_value(str(key), _conf())
     text = _one_line(str(error))
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}"
@@ -124,15 +113,17 @@ def _missing_option(error: BaseException, loader: Any) -> str:
     options = list(getattr(error, "options", None) or (loader.get_group_options(group) if loader else _shipped(group)))
     if group == "callbacks" and option in _shipped("measures"):
         return f"callbacks: got {option}, which is a measure; expected measures=[{option}], which trains nothing again"
-    close = difflib.get_close_matches(option, options, 1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"{group}: got {option}, expected one of: {', '.join(options)}{hint}"
+    return unknown_option(group, option, options)
 
 
 def _shipped(group: str) -> list[str]:
     """The options of a group in the checkout's conf/."""
-    folder = Path(os.environ.get("HW1_CHECKOUT", ""), "conf", group)
-    return _options(folder) if folder.is_dir() else []
+    folder = _conf() / group
+    return options_of(folder) if folder.is_dir() else []
+
+
+def _conf() -> Path:
+    return Path(os.environ.get("HW1_CHECKOUT", ""), "conf")
 
 
 def _refused_override(error: BaseException) -> str:
@@ -140,6 +131,9 @@ def _refused_override(error: BaseException) -> str:
     while cause is not None and not hasattr(cause, "full_key"):
         cause = cause.__cause__ or cause.__context__
     text = str(error)
+    unknown = re.search(r"override '(.*)'\s.*Unknown function '(\w+)'\s*Available: (\S+)", text, re.DOTALL)
+    if unknown:
+        return unknown_function(unknown[1], unknown[2], unknown[3].split(","))
     missing = re.search(r"Could not override '([^']+)'", text)
     if missing:
         key = missing[1]
@@ -149,12 +143,13 @@ def _refused_override(error: BaseException) -> str:
             return f"{key}: no such setting; {parts[1]} is a measure: expected {asked}"
         node = getattr(cause, "parent_node", None)
         known = [str(name) for name in node] if node is not None and hasattr(node, "keys") else []
+        known = [name for name in known if name not in _NOT_TYPED]
         # The exception names the first part of the path that is missing; suggest only among its siblings.
         wrong = str(getattr(cause, "key", key))
-        close = difflib.get_close_matches(wrong, known, 1)
-        expected = (
-            f"did you mean {key.replace(wrong, close[0], 1)}?" if close else f"expected one of: {', '.join(known)}"
-        )
+        close = [key.replace(wrong, one, 1) for one in difflib.get_close_matches(wrong, known, 1)]
+        if node is not None and hasattr(node, "_get_root"):
+            close = close or elsewhere(key, _content(node._get_root()))
+        expected = f"did you mean {' or '.join(close[:3])}?" if close else f"expected one of: {', '.join(known)}"
         if not known:
             expected = "see python train.py --help"
         return f"{key}: no such setting; {expected} (+{key}=... adds a new one)"
@@ -163,6 +158,14 @@ def _refused_override(error: BaseException) -> str:
         text = f"{word}: {text}"
     reason = _one_line(str(cause) if cause is not None and cause is not error else "")
     return _one_line(text) + (f": {reason}" if reason and reason not in text else "")
+
+
+def _content(config: Any) -> dict[str, Any]:
+    """Settings as plain containers, whatever is missing in them."""
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(config)
+    return {str(name): value for name, value in plain.items()}
 
 
 def _one_line(text: str) -> str:

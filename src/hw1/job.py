@@ -54,23 +54,32 @@ def command(checkout: Path) -> None:
     Args:
         checkout: the folder of conf/ and of the default output.
     """
-    from hw1.command import fail, help_text, normalised, with_budget
+    from hw1.command import fail, normalised, refuse_slips, with_budget
+    from hw1.help import help_for, start_line, version_text
 
-    words = sys.argv[1:]
-    if "--help" in words or "-h" in words:
-        print(help_text(checkout / "conf"))
-        return
+    words, conf = sys.argv[1:], checkout / "conf"
     full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
-    os.environ["HW1_CHECKOUT"] = str(checkout)
-    signal.signal(signal.SIGTERM, interrupt)
-
-    import hydra
-
     try:
-        sys.argv[1:] = normalised(with_budget(words, checkout / "conf"))
-        hydra.main(version_base="1.3", config_path=str(checkout / "conf"), config_name="train")(run)()
+        if asked := {"--help", "-h", "--version"} & set(words):
+            print(version_text() if asked == {"--version"} else help_for(words, conf), flush=True)
+            return
+        refuse_slips(words, conf)
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
+        os.environ["HW1_CHECKOUT"] = str(checkout)
+        signal.signal(signal.SIGTERM, interrupt)
+        hydras = normalised(words)
+        if hydras[0] == "--multirun" and (line := start_line(words, conf)):
+            print(line, file=sys.stderr, flush=True)
+
+        import hydra
+
+        sys.argv[1:] = normalised(with_budget(words, conf))
+        hydra.main(version_base="1.3", config_path=str(conf), config_name="train")(run)()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as of a process that SIGPIPE ended
     except Exception as error:
         fail(error, full)

@@ -1,0 +1,93 @@
+"""The folders of settings, read without Hydra: the options of groups, and what an experiment's file says. No torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hw1.settings.identity import ConfigError
+
+
+def folders_of(conf: Path, own: Path | None) -> list[Path]:
+    """Where options stand, the first one that has it wins, as with Hydra."""
+    return [conf, *([own] if own else [])]
+
+
+def options_of(folder: Path) -> list[str]:
+    """Names of a group's options, nested ones as group/name; a folder `base` holds what options share."""
+    files = sorted(file.relative_to(folder).with_suffix("") for file in folder.rglob("*.yaml"))
+    return [file.as_posix() for file in files if file.parts[0] != "base"]
+
+
+def unknown_option(group: str, option: str, options: Sequence[str]) -> str:
+    """What to say of an option that a group has not."""
+    close = difflib.get_close_matches(option, options, 1)
+    if not close:  # a variant by its own name
+        close = [one for one in options if one.rpartition("/")[2] == option]
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return f"{group}: got {option}, expected one of: {', '.join(options)}{hint}"
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The content of a file of settings.
+
+    Raises:
+        ConfigError: it is no YAML.
+    """
+    try:
+        node = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: got no YAML ({str(error).splitlines()[0]})") from error
+    return mapping(node)
+
+
+def mapping(node: object) -> dict[str, Any]:
+    """A node with text for keys; empty for what is no mapping."""
+    return {str(key): value for key, value in node.items()} if isinstance(node, Mapping) else {}
+
+
+def _chain(name: str, folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """The content of an experiment's file, behind those of the experiments that it begins with."""
+    file = next((file for folder in folders if (file := folder / "experiment" / f"{name}.yaml").is_file()), None)
+    if file is None:
+        known = sorted(one for folder in folders for one in options_of(folder / "experiment"))
+        raise ConfigError(unknown_option("experiment", name, known))
+    node = read_yaml(file)
+    named = [one for one in node.get("defaults") or [] if isinstance(one, str)]
+    first = [one.removeprefix("/experiment/") for one in named if one.startswith("/experiment/")]
+    return [*(part for one in first for part in _chain(one, folders)), node]
+
+
+def merged(name: str, folders: Sequence[Path]) -> dict[str, Any]:
+    """The settings of an experiment's file, with those of the experiments that it begins with.
+
+    Raises:
+        ConfigError: there is no such experiment, or a file is no YAML.
+    """
+    whole: dict[str, Any] = {}
+    for node in _chain(name, folders):
+        _merge(whole, node)
+    return whole
+
+
+def _merge(onto: dict[str, Any], node: Mapping[str, Any]) -> None:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and isinstance(onto.get(key), dict):
+            _merge(onto[key], mapping(value))
+        else:
+            onto[key] = mapping(value) if isinstance(value, Mapping) else value
+
+
+def picked(name: str, folders: Sequence[Path]) -> dict[str, list[str]]:
+    """The options that an experiment picks, by group; see `merged`."""
+    found: dict[str, list[str]] = {}
+    for node in _chain(name, folders):
+        for entry in node.get("defaults") or []:
+            for key, options in mapping(entry).items():
+                group = key.removeprefix("override ").removeprefix("/")
+                found[group] = [str(one) for one in options] if isinstance(options, list) else [str(options)]
+    return found

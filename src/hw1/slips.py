@@ -1,0 +1,174 @@
+"""Slips of the command line, each named in one line with its remedy. No Hydra, unless there is an unknown option.
+
+What Hydra takes is left to Hydra: here stands what it refuses in other words than a user's, or misunderstands.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from hw1.help import split_values
+from hw1.settings.conf import options_of
+
+# Hydra's options that have a value of their own in the next word.
+_WITH_VALUE = (
+    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p"),
+    *("--cfg", "-c", "--info", "-i", "--experimental-rerun"),
+)
+_CALL = re.compile(r"""(?<![\w"'.$])[A-Za-z_]\w*\([^()]*\)""")  # a layer as c3(10)
+
+
+def slips(words: Sequence[str], conf: Path, own: Collection[str]) -> Iterator[str]:
+    """One line for each slip among a command's words.
+
+    Args:
+        words: as typed.
+        conf: the folder of settings.
+        own: the options of train.py that are not Hydra's.
+    """
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        option, equals, value = word.partition("=")
+        if word.startswith("-"):
+            if option in own:
+                continue
+            if said := _option(word, rest[0] if rest else "", conf, own):
+                yield said
+                if rest and not equals and _bare(rest[0]):
+                    rest.pop(0)
+            elif option in _WITH_VALUE and not equals and rest:
+                rest.pop(0)
+        elif not equals and not word.startswith(("~", "+")):
+            yield _alone(word, rest, conf)
+        elif equals and not value and rest and _bare(rest[0]):  # experiment= flatness_interp
+            yield f"{word} {rest[0]}: got a space behind =, expected {word}{rest.pop(0)}"
+        elif value.endswith(",") and rest and _bare(rest[0]):  # seed=1, 2
+            whole = word
+            while whole.endswith(",") and rest and _bare(rest[0]):
+                whole += rest.pop(0)
+            yield f"{word}: got a space behind a comma, expected {whole}"
+        elif equals and (said := _values(option, value)):
+            yield said
+
+
+def _bare(word: str) -> bool:
+    return "=" not in word and not word.startswith(("-", "~", "+"))
+
+
+def _option(word: str, following: str, conf: Path, own: Collection[str]) -> str:
+    """What is wrong with a word that begins with a dash; "" if Hydra knows it."""
+    from hydra._internal.utils import get_args_parser
+
+    option, equals, value = word.partition("=")
+    name = option.lstrip("-")
+    known = [*get_args_parser()._option_string_actions, *own]
+    if option in known:
+        return ""
+    if name.partition(".")[0] in _settings(conf):
+        found = value if equals else following if following and _bare(following) else "VALUE"
+        return f"{word}: got a setting with dashes, expected {name}={found}"
+    if any(one.startswith(option) for one in known if option.startswith("--")):  # Hydra takes a beginning
+        return ""
+    if equals:
+        return f"{word}: no such option; a setting has no dashes: {name}={value}"
+    close = difflib.get_close_matches(option, [one for one in known if one.startswith("--")], 1)
+    return f"{option}: no such option; " + (f"did you mean {close[0]}?" if close else "see python train.py --help")
+
+
+def _settings(conf: Path) -> set[str]:
+    """Groups, and keys at the top of train.yaml."""
+    top = re.findall(r"^(\w+):", (conf / "train.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+    return {*top, *(path.name for path in conf.iterdir() if path.is_dir())} - {"defaults"}
+
+
+def _alone(word: str, rest: list[str], conf: Path) -> str:
+    """What is wrong with a word without =; takes the words that belong to it out of `rest`."""
+    following = rest[0] if rest else ""
+    if word.partition(".")[0] in _settings(conf):
+        if following.startswith("="):  # experiment = x, experiment =x
+            rest.pop(0)
+            value = following[1:] or (rest.pop(0) if rest and _bare(rest[0]) else "VALUE")
+            return f"{word} {following}: got a space before =, expected {word}={value}"
+        if following and _bare(following):
+            return f"{word} {rest.pop(0)}: got no =, expected {word}={following}"
+        return f"{word}: got no value, expected {word}=VALUE"
+    groups = [path for path in sorted(conf.iterdir()) if path.is_dir() and path.name != "hydra"]
+    places = [f"{group.name}={word}" for group in groups if word in options_of(group)]
+    return f"{word}: got no =, expected " + (" or ".join(places) or "KEY=VALUE, see python train.py --help")
+
+
+def _values(key: str, value: str) -> str:
+    """What is wrong with the values of a key; "" for nothing."""
+    parts = split_values(value)
+    whole = [part for part in parts if part.strip()]
+    if 0 < len(whole) < len(parts):
+        return f"{key}: got '{value}', expected a value on both sides of each comma: {key}={','.join(whole)}"
+    if key.rpartition(".")[2] not in ("seed", "noise_seed"):
+        return ""
+    numbers: list[str] = []
+    for part in whole:
+        if (match := re.fullmatch(r"\s*(\d+)\s*(?:-|\.\.\.?|:)\s*(\d+)\s*", part)) and int(match[1]) < int(match[2]):
+            first, last = int(match[1]), int(match[2])
+            if len(whole) == 1:
+                return f"{key}: got {value}, expected values with commas, or '{key}=range({first},{last + 1})'"
+            numbers += [str(number) for number in range(first, last + 1)]
+        else:
+            numbers.append(part)
+    return f"{key}: got {value}, expected {key}={','.join(numbers)}" if numbers != whole else ""
+
+
+# What Hydra refuses
+
+
+def unknown_function(word: str, name: str, known: Sequence[str]) -> str:
+    r"""What to say where Hydra takes `c3(10)` for a call of a function.
+
+    Example:
+        >>> unknown_function("model.layers=[c3(10),p2]", "c3", ["range"])
+        'model.layers: got [c3(10),p2], expected quotes where there are parentheses: \'model.layers=["c3(10)",p2]\''
+    """
+    key, _, value = word.partition("=")
+    if close := difflib.get_close_matches(name, known, 1, cutoff=0.75):
+        return f"{key}: got {value}, expected one of the functions {', '.join(known)} (did you mean {close[0]}?)"
+    pieces = re.split(r"""("[^"]*"|'[^']*')""", value)  # what is quoted stays
+    quoted = "".join(piece if piece[:1] in ('"', "'") else _CALL.sub(r'"\g<0>"', piece) for piece in pieces)
+    return f"{key}: got {value}, expected quotes where there are parentheses: '{key}={quoted}'"
+
+
+def elsewhere(key: str, settings: Mapping[str, object]) -> list[str]:
+    """Dotted keys that end as one that does not exist does, or almost: `optimizer.lr` for `lr`.
+
+    Args:
+        key: a key at the top, or below a group that has not got it.
+        settings: the composed settings.
+
+    Example:
+        >>> elsewhere("epochs", {"trainer": {"max_epochs": 1, "threads": 1}})
+        ['trainer.max_epochs']
+    """
+    last = key.rpartition(".")[2]
+    paths = [path for path in _paths(settings) if path.partition(".")[0] not in ("hydra", "quick", "about", "budget")]
+    same = [path for path in paths if path.rpartition(".")[2] == last]
+    return same or [path for path in paths if path.rpartition(".")[2].endswith(f"_{last}")]
+
+
+def _paths(node: Mapping[str, object], prefix: str = "") -> Iterator[str]:
+    for name, value in node.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{prefix}{name}.")
+
+
+def missing_value(key: str, conf: Path) -> str:
+    """What to say of a setting that has no default: the comment that stands beside its ??? in conf/."""
+    group, _, name = key.partition(".")
+    said, line = "", re.compile(rf"^{re.escape(name)}: \?\?\?\s*# *(.*)$", re.MULTILINE)
+    for file in sorted((conf / group).rglob("*.yaml")):
+        if match := line.search(file.read_text(encoding="utf-8")):
+            said = f" ({match[1]})"
+            break
+    return f"{key}: got no value, expected {key}=VALUE{said}"
