@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"hw1", "vectors", "files", "seeds", "kinds", "metrics", "models", "optim", "records", "sealed"}
-    | {"_before_torch", "machine", "workers"},
+    | {"_before_torch", "machine", "stages", "workers"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training"},
     {"runs"},
@@ -125,20 +125,8 @@ def test_a_config_object_stays_at_the_door():
 # data only what decides where examples come from.
 LIGHT_ROOMS = ("settings", "runs", "measures", "studies", "report", "reproduction", "hydra_plugins")
 LIGHT_MODULES = (
-    *(
-        "files",
-        "machine",
-        "workers",
-        "seeds",
-        "kinds",
-        "metrics",
-        "command",
-        "help",
-        "slips",
-        "job",
-        "__main__",
-        "data.source",
-    ),
+    *("files", "machine", "stages", "workers", "seeds", "kinds", "metrics"),
+    *("command", "help", "slips", "job", "__main__", "data.source"),
 )
 LIGHT = [
     file.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")

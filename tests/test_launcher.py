@@ -177,7 +177,9 @@ def test_bars_stay_below_whole_lines_of_a_terminal(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert all(len(re.sub(r"\x1b\[\w+", "", line).lstrip("\r")) < 80 for line in said.split("\n"))
     before, after = said.split("a line\n")
-    assert before.endswith("\x1b[J") and f"{'a' * 28}… " in after and "50%" in after and "test/loss=0.5" in after
+    assert (
+        before.endswith("\x1b[J") and f"{'a' * 17}…{'b' * 11} " in after and "50%" in after and "test/loss=0.5" in after
+    )
     assert "short" in after and "xx" not in after and said.endswith("\x1b[J")
 
 
@@ -258,7 +260,7 @@ def test_an_end_of_the_command_ends_its_workers_and_the_command_goes_on(number, 
         time.sleep(0.02)
     assert "Traceback" not in stderr and not list(tmp_path.glob("default/runs/*/result.json"))
     if number != signal.SIGKILL:
-        assert process.returncode == 130 and stderr.count("\n") == 1 and "interrupted" in stderr
+        assert process.returncode == 130 and stderr.count("\n") == 2 and "interrupted" in stderr
     again = command(*LONG, TWO, output=tmp_path)
     assert again.returncode == 0, again.stderr
     for path in processes:

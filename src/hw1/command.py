@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.settings.conf import options_of, unknown_option
 from hw1.slips import elsewhere, missing_value, slips, unknown_function
+from hw1.stages import duration as duration
 
 if TYPE_CHECKING:
     from hw1.measures.take import Taken
@@ -218,14 +219,6 @@ def _value(value: float | list[float]) -> str:
 def quoted(text: str) -> str:
     """A text as one word of a command to Hydra: in single quotes, those inside escaped."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a reader says them."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.2g} s" if seconds < 9.5 else f"{rest} s"
 
 
 def fail(error: BaseException, full: bool) -> None:

@@ -127,7 +127,7 @@ def start_line(words: Sequence[str], conf: Path) -> str:
         return f"measuring: looking for what is missing in {sweep.strip(chr(39))}"
     others = " ".join(f"{key}={value}" for key, value in given.items() if key not in ("output", "hydra.launcher"))
     if not name:
-        return f"planning: {others or 'the default run'}"
+        return textwrap.shorten(f"planning: {others or 'the default run'}", 2 * WIDTH, placeholder=" …")
     folders = folders_of(conf, own_folder(words))
     files = [file for folder in folders if (file := folder / "experiment" / f"{name}.yaml").is_file()]
     if not files:
@@ -135,7 +135,9 @@ def start_line(words: Sequence[str], conf: Path) -> str:
     about = About.of(read_yaml(files[0]).get("about"))
     time = about.expect.partition(";")[0].rstrip(".") if not others else ""  # other settings take another time
     said = [f"{about.title}{f' ({time})' if time else ''}" if about.title else "", f"with {others}" if others else ""]
-    return f"planning {name}: " + ("; ".join(part for part in said if part) or "its runs")
+    return textwrap.shorten(
+        f"planning {name}: " + ("; ".join(filter(None, said)) or "its runs"), 2 * WIDTH, placeholder="…"
+    )
 
 
 def version_text() -> str:

@@ -14,6 +14,7 @@ from hw1.data.protocol import TrainTest
 from hw1.data.source import data_root, sha256
 from hw1.files import replacing
 from hw1.kinds import Kind
+from hw1.stages import stage, through
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +81,8 @@ class ImageFolder:
         shape = (len(paths), *self.in_shape)
         if not _holds(cache, shape):
             images = np.empty(shape, dtype=np.uint8)
-            _decode(paths, images)
+            with stage(f"decoding the images of {self.name}"):
+                _decode(paths, images)
             with replacing(cache) as temporary, temporary.open("wb") as file:
                 np.save(file, images)
         return cache
@@ -164,5 +166,5 @@ def _decode(paths: Sequence[Path], images: NDArray[np.uint8]) -> None:
 
     # Pillow decodes without the interpreter's lock. Not torchvision.io.decode_image: deprecated since 0.29.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(decode, range(len(paths))):
+        for _ in through(pool.map(decode, range(len(paths))), len(paths)):
             pass

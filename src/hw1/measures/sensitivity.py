@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from hw1.measures.protocol import Column, Finding, Measure, Subject
+from hw1.stages import through
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +35,7 @@ class Sensitivity(Measure):
         data = subject.data
         found = [
             sensitivity(net, subject.loss, *data.test_tensors, batch_size=data.eval_batch_size, kind=data.kind)
-            for net in subject.end.nets
+            for net in through(subject.end.nets, len(subject.end.nets))
         ]
         values = {"sensitivity/loss": [one.loss for one in found]}
         softmax = [one.softmax for one in found if one.softmax is not None]

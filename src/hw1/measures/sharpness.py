@@ -10,6 +10,7 @@ from hw1.measures.finite import finite
 from hw1.measures.protocol import Column, Finding, Measure, Subject
 from hw1.measures.rounding import precision_file
 from hw1.measures.training_part import check_examples, training_part
+from hw1.stages import at
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from hw1.risk.precision_error import PrecisionError
 
 
+_PARTS = 4  # of a network, to count: the largest eigenvalue, the trace, Keskar's two boxes, the adaptive one
 KEPT = 4096  # examples whose graph is kept between products: above, memory counts for more than time
 
 
@@ -78,13 +80,14 @@ class Sharpness(Measure):
         rows, vectors = [], []
         precisions: list[PrecisionError | None] = []
         for member, net in enumerate(subject.end.nets):
+            at(_PARTS * member, _PARTS * len(subject.end.nets))
             if not finite(net, subject.loss, x, y):
                 rows.append(dict.fromkeys(self.columns, math.nan))
                 vectors.append(torch.cat([torch.zeros_like(part).flatten() for part in net.parameters()]).detach())
                 precisions.append(None)
                 continue
             start = None if starts is None or not starts[member].any() else starts[member]
-            row, pair = self._of(net, subject, x, y, seed, start)
+            row, pair = self._of(net, subject, x, y, seed, start, member)
             rows.append(row)
             vectors.append(pair.vectors[:, 0].clone())
             precisions.append(pair.precision)
@@ -92,7 +95,7 @@ class Sharpness(Measure):
         return Finding(values, files=precision_file(precisions), memory={"eigenvectors": torch.stack(vectors)})
 
     def _of(
-        self, net: nn.Module, subject: Subject, x: Tensor, y: Tensor, seed: int, start: Tensor | None
+        self, net: nn.Module, subject: Subject, x: Tensor, y: Tensor, seed: int, start: Tensor | None, member: int
     ) -> tuple[dict[str, float], Eigenpairs]:
         """The columns of one network, and its largest eigenvalue with the eigenvector [P]."""
         from hw1.curvature import EmpiricalRisk, Hessian, extreme_eigenpairs, hutchpp_trace
@@ -103,13 +106,19 @@ class Sharpness(Measure):
         def randomness(purpose: str) -> torch.Generator:
             return generator(seed, f"sharpness {purpose}")
 
+        def done(parts: int) -> None:
+            at(_PARTS * member + parts, _PARTS * len(subject.end.nets))
+
         risk = EmpiricalRisk(net, subject.loss, [(x, y)], ParamSpace.of(net), keep_graph=len(x) <= KEPT)
         theta = risk.theta
         start = None if start is None else start.to(theta)  # a checkpoint's lies on the CPU
         hessian = Hessian(risk, theta)
         largest = extreme_eigenpairs(hessian, 1, tol=1e-3, generator=randomness("eigenvalue"), start=start)
+        done(1)
         trace = hutchpp_trace(hessian, products=self._products, generator=randomness("trace"))
+        done(2)
         wide, narrow = (keskar_sharpness(risk, theta, e, generator=randomness("box")) for e in (1e-3, 5e-4))
+        done(3)
         adaptive = adaptive_sharpness(risk, theta, self._rho, generator=randomness("box"))
         found = {
             "sharpness/keskar_1e-3": wide.value,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from hw1.stages import at
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -50,6 +52,7 @@ def describe(
         exact = thetas.shape[1] <= exact_up_to
         hessians: Tensor | list[None] = many.hessian(thetas[few]) if exact else [None] * len(thetas[few])
         for theta, gradient, hessian in zip(thetas[few], gradients[few], hessians, strict=True):
+            at(len(rows), len(thetas))
             norm = gradient.norm().item()
             if hessian is not None:
                 signs = _by_eigenvalues(hessian, gradient)

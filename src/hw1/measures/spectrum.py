@@ -9,6 +9,7 @@ from hw1.measures.finite import finite
 from hw1.measures.protocol import Column, Finding, Measure, Subject
 from hw1.measures.rounding import precision_file
 from hw1.measures.training_part import check_examples, training_part
+from hw1.stages import through
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +66,7 @@ class Spectrum(Measure):
         seed = subject.seed if self._seed is None else self._seed
         x, y = training_part(subject.data, self._examples, seed, "spectrum examples")
         densities = []
-        for net in subject.end.nets:
+        for net in through(subject.end.nets, len(subject.end.nets)):
             if not finite(net, subject.loss, x, y):
                 size = sum(parameter.numel() for parameter in net.parameters())
                 nodes = torch.full((self._probes, min(self._steps, size)), torch.nan, dtype=torch.float64)

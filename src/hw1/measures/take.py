@@ -18,6 +18,7 @@ from hw1.seeds import digest
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.code import code_of_node
 from hw1.settings.construct import call
+from hw1.stages import stage
 
 if TYPE_CHECKING:
     from hw1.data import DataModule
@@ -117,7 +118,8 @@ def take(run: Run, asks: Sequence[Ask], threads: int | None = None) -> list[Take
             measured, files = Measured(ask.name, _key(run, ask, measure, epochs)), dict[str, bytes]()
             try:
                 data = data or run.datamodule()
-                finding = _taken(run, measure, epochs, data, threads or run.settings.threads)
+                with stage(f"{ask.name} of {run.slug}"):
+                    finding = _taken(run, measure, epochs, data, threads or run.settings.threads)
                 measured, files = _checked(measured, measure, finding, run.count), dict(finding.files)
             except Exception as problem:  # it is written down, and named by the command
                 error = " ".join(str(problem).split()) or type(problem).__name__

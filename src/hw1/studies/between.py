@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hw1.kinds import has_accuracy
 from hw1.metrics import SPLITS
 from hw1.runs import Run
+from hw1.stages import at
 from hw1.workers import WorkerLostError, spread
 
 if TYPE_CHECKING:
@@ -45,10 +46,13 @@ def computed(parts: Sequence[Part], workers: int) -> Generator[tuple[int, pd.Dat
     """(number of the part, its values) of each, in this process or in workers."""
     try:
         if workers == 1:
-            yield from ((i, values_of(part)) for i, part in enumerate(parts))
+            for i, part in enumerate(parts):
+                at(i, len(parts))
+                yield i, values_of(part)
             return
         with contextlib.closing(spread(values_of, parts, workers)) as done:
-            for i, values in done:
+            for count, (i, values) in enumerate(done):
+                at(count, len(parts))
                 if isinstance(values, Exception) and not isinstance(values, WorkerLostError):
                     raise values
                 # What a killed worker was at is done here, where there is memory for it as without workers.

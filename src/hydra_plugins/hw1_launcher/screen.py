@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from hw1.stages import bar
+
 _EVERY = 0.2  # seconds between two drawings, at least
 
 
 @dataclass
 class _Bar:
-    """A training run: what it said last, and when and at which step it was first heard of."""
+    """A run, or a stage of it: what it said last, and when and at which step it was first heard of."""
 
     name: str
     step: int
@@ -55,9 +57,9 @@ class Screen:
                 self._draw()
             return
         name, step, total, notes = message
-        if number in self._bars:
-            bar = self._bars[number]
-            bar.step, bar.total, bar.notes = step, total, notes
+        known = self._bars.get(number)
+        if known is not None and known.name == name:
+            known.step, known.total, known.notes = step, total, notes
         else:
             self._bars[number] = _Bar(name, step, total, notes, first=step)
         if time.monotonic() - self._last > _EVERY:
@@ -68,7 +70,11 @@ class Screen:
             return
         columns, rows = os.get_terminal_size(sys.stderr.fileno())
         columns, rows = columns or 80, rows or 24  # a terminal without a size
-        shown = [_drawn(bar, columns - 1) for bar in self._bars.values()]
+        now = time.monotonic()
+        shown = [
+            bar(one.name, one.step, one.total, now - one.since, columns - 1, one.notes, one.first)
+            for one in self._bars.values()
+        ]
         if len(shown) > rows - 2:
             shown = [*shown[: rows - 3], f"... and {len(shown) - rows + 3} more runs"]
         # In one piece, over what stands there: cleared first, bars would flicker.
@@ -81,19 +87,3 @@ class Screen:
         if self._drawn:
             sys.stderr.write(f"\r\x1b[{self._drawn}A\x1b[J")  # up to the first bar, and away with all below
             self._drawn = 0
-
-
-def _drawn(bar: _Bar, columns: int) -> str:
-    """A bar of so many columns at most: the end of a long name is cut off, notes that do not fit are left out."""
-    from tqdm import tqdm
-
-    room = max(8, columns * 3 // 8)
-    name = bar.name if len(bar.name) <= room else f"{bar.name[: room - 1]}…"
-    text: str = tqdm.format_meter(
-        bar.step, bar.total, time.monotonic() - bar.since, initial=bar.first, prefix=name.ljust(room), ncols=columns,
-        bar_format="{desc} {percentage:3.0f}%|{bar:10}| {elapsed}<{remaining}",
-    )  # fmt: skip
-    for note in bar.notes:
-        if len(text) + 1 + len(note) <= columns:
-            text += f" {note}"
-    return text[:columns]

@@ -7,19 +7,19 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from hw1.command import duration
 from hw1.runs import Ask, find_run, is_complete
 from hw1.settings import run_key
 from hw1.settings.identity import put
+from hw1.stages import duration, through
 from hydra_plugins.hw1_sweeper.plan import Job
 
 
 def listing(
-    jobs: Iterable[Job], to_train: Sequence[Job], lacking: Mapping[str, Sequence[Ask]], base: Path
+    jobs: Sequence[Job], to_train: Sequence[Job], lacking: Mapping[str, Sequence[Ask]], base: Path
 ) -> list[str]:
     """What a command would train and measure, with an estimate of time and disk; nothing is written."""
     lines, costs, measuring = [], {}, set()
-    for job in jobs:
+    for job in through(jobs, len(jobs)):
         name, line = job.folder.name, f"  complete  {job.folder.name}"
         if job in to_train:
             from hw1.training.cost import cost_group, cost_of

@@ -21,6 +21,7 @@ from hw1.settings.budget import limited
 from hw1.settings.construct import is_node, target_of
 from hw1.settings.identity import WITHOUT_EFFECT, put, select
 from hw1.settings.run_settings import refuse_unknown
+from hw1.stages import through
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Job:
 
 
 def jobs_of(
-    combinations: Iterable[list[str]],
+    combinations: Sequence[list[str]],
     compose: "Composer",
     pins: "Pins",
     readable: Sequence[str],
@@ -68,7 +69,7 @@ def jobs_of(
     """
     problems: dict[str, None] = {}
     jobs = []
-    for overrides in combinations:
+    for overrides in through(combinations, len(combinations)):
         try:
             plain = compose(overrides)
         except Exception as error:  # explained in one line; each distinct one once, below

@@ -32,6 +32,7 @@ from hw1.runs.measured import Measured, write_measured
 from hw1.runs.sound import passing_damage
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.budget import budget_name, budget_words
+from hw1.stages import stage, through
 from hydra_plugins.hw1_sweeper.listing import count, crowded, listing, of_other_threads
 from hydra_plugins.hw1_sweeper.measuring import asks_of_command, forget, lacking_measures, take_in
 from hydra_plugins.hw1_sweeper.plan import Composer, Job, Pins, jobs_of
@@ -91,7 +92,8 @@ class Hw1Sweeper(BasicSweeper):
             return
         base = Path(str(self.config.hydra.sweep.dir)).absolute()
         _check_name(str(self.config.name))
-        swept, jobs = self._plan(arguments, base)
+        with stage("planning the runs"):
+            swept, jobs = self._plan(arguments, base)
         from hw1.measures.take import asks_of, measure_of
 
         asks = asks_of(jobs[0].settings.measures)
@@ -113,7 +115,10 @@ class Hw1Sweeper(BasicSweeper):
         if to_train:
             if (prepare := getattr(self.launcher, "prepare", None)) is not None and not self.dry_run:
                 prepare([job.settings for job in to_train])
-            _validate(to_train, asks)  # before the study's check: a value that no run can take is the better to name
+            with stage("checking the runs"):
+                _validate(
+                    to_train, asks
+                )  # before the study's check: a value that no run can take is the better to name
         record = {
             "format": FORMAT,
             "name": str(self.config.name),
@@ -135,7 +140,9 @@ class Hw1Sweeper(BasicSweeper):
         if hint := of_other_threads(to_train, base):
             print(hint, file=sys.stderr)
         if self.dry_run:
-            print("\n".join(listing(jobs, to_train, lacking, base)))
+            with stage("timing some steps of each kind of run"):
+                lines = listing(jobs, to_train, lacking, base)
+            print("\n".join(lines))
             return
         if before:
             print(f"{self.config.name}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
@@ -157,7 +164,7 @@ class Hw1Sweeper(BasicSweeper):
             print(f"{record['name']}: {count(len(jobs), 'run')}, {len(to_train)} to train{also}, in {base}", flush=True)
             try:
                 self._launch(launched, folder / "sweep.json", record)
-                with at_most(self._most_cores()):
+                with at_most(self._most_cores()), stage(f"measuring and drawing {record['name']}"):
                     lines = conclude(folder)
             except KeyboardInterrupt:
                 write_record(folder / "sweep.json", {**record, "status": "interrupted"})
@@ -220,7 +227,7 @@ class Hw1Sweeper(BasicSweeper):
                 self._launch(to_measure, Path(file.name), record)
             except KeyboardInterrupt:
                 _interrupted(record)
-        with at_most(self._most_cores()):
+        with at_most(self._most_cores()), stage(f"drawing {sweep.record['name']}"):
             lines, failed = take_in(sweep.path, asks, [run.path for run in finished])
         print("\n".join(lines))
         _say_failures(failed)
@@ -377,13 +384,13 @@ def _say_failures(failed: Mapping[str, str]) -> None:
         print(f"failed: {name}: {error}", file=sys.stderr)
 
 
-def _validate(jobs: Iterable[Job], asks: Sequence[Ask]) -> None:
+def _validate(jobs: Sequence[Job], asks: Sequence[Ask]) -> None:
     """Refuse every bad value of every job before the first one trains."""
     from hw1.measures.take import check
     from hw1.training.build import validate
 
     problems: dict[str, None] = {}
-    for job in jobs:
+    for job in through(jobs, len(jobs)):
         try:
             validate(job.settings, job.folder)
             if asks:
