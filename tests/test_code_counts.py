@@ -202,7 +202,7 @@ def test_an_edited_layer_is_noticed_kept_and_trained_again(mine, command, hw1, m
     for words in ((), ("--dry-run",)):
         refused = train(*words)
         told = f"{line}add --rerun to train them again, or --keep to take them as they are"
-        assert (refused.returncode, refused.stdout, refused.stderr.splitlines()[1:]) == (1, "", [told])
+        assert (refused.returncode, refused.stdout, refused.stderr.splitlines()[-1]) == (1, "", told)
     told = f"{line}run their command with --rerun to train them again, or add --keep to take them as they are"
     for words in (("report", base), ("measure", base, "sensitivity")):
         refused = hw1(*words)

@@ -215,7 +215,7 @@ def test_the_same_weights_as_one_after_the_other_and_whole_lines(command, backgr
         re.match(r"\[\d/3\] batch_size=\d+_.*test/accuracy 0\.\d+ in ", line) for line in lines
     )
     assert "\r" not in stdout + stderr and "\x1b" not in stdout + stderr
-    assert stderr.startswith("planning") and len(stderr.splitlines()) == 1
+    assert re.fullmatch(r"planning: .*\n([a-z, ]+ \.\.\.\n)*", stderr), stderr  # of a slow machine, what it waits for
     processes = {slug: process_of(run) for slug, run in runs_of(tmp_path / "two").items()}
     assert len(set(processes.values())) == 2 and process.pid not in processes.values()
     for run in runs_of(tmp_path / "two").values():  # each has the log of its own
@@ -260,7 +260,8 @@ def test_an_end_of_the_command_ends_its_workers_and_the_command_goes_on(number, 
         time.sleep(0.02)
     assert "Traceback" not in stderr and not list(tmp_path.glob("default/runs/*/result.json"))
     if number != signal.SIGKILL:
-        assert process.returncode == 130 and stderr.count("\n") == 2 and "interrupted" in stderr
+        *_, said = stderr.splitlines()
+        assert process.returncode == 130 and "interrupted" in said and stderr.count("interrupted") == 1
     again = command(*LONG, TWO, output=tmp_path)
     assert again.returncode == 0, again.stderr
     for path in processes:

@@ -11,7 +11,7 @@ from PIL import Image
 from hw1 import stages
 from hw1.data import ImageFolder
 from hw1.stages import at, bar, duration, shortened, stage, through
-from hydra_plugins.hw1_launcher.screen import Screen
+from hydra_plugins.hw1_launcher.screen import Screen, told_apart
 
 SLUG = "batch_size=1024_lr=0.001_weight_decay=0.0001_independent_seed="
 
@@ -134,7 +134,8 @@ def test_a_bar_stays_readable(width, total):
     one, other = (bar(f"{SLUG}{seed}", 250, total, 10.0, width, ("test/loss=0.5", "x" * 40)) for seed in (1, 2))
     assert len(one) <= width and one != other and one.startswith("bat")
     assert width < 40 or ((" 25%|" in one and "00:10<00:30" in one) if total else "00:10" in one)
-    assert ("test/loss=0.5" in one) == (width >= 79) and ("xxx" in one) == (width == 200)
+    if total:
+        assert ("test/loss=0.5" in one) == (width >= 79) and ("xxx" in one) == (width == 200)
 
 
 def test_a_resumed_bar_counts_its_own_time():
@@ -157,6 +158,21 @@ def test_a_run_that_goes_on_to_a_stage_has_a_bar_of_that_name(monkeypatch):
         screen.told(0, ("sharpness", 1, 4, ()))
     assert "training" in stream[0] and "100%" in stream[0]
     assert "sharpness" in stream[1] and " 25%" in stream[1] and "training" not in stream[1] and "loss" not in stream[1]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["seed=1_digits_mlp_lr=0.001"], ["seed=1_digits_mlp_lr=0.001"]),
+        (["seed=1_digits_mlp", "seed=2_digits_mlp"], ["seed=1", "seed=2"]),
+        (["seed=1_size=5", "seed=11_size=5", "seed=2_size=5"], ["seed=1", "seed=11", "seed=2"]),
+        (["a_b", "a_b"], ["a_b", "a_b"]),
+        (["a_b", "c_d"], ["a_b", "c_d"]),
+        (["_b", "a_b"], ["_b", "a_b"]),
+    ],
+)
+def test_what_all_names_end_with_is_left_out(names, expected):
+    assert told_apart(names) == expected
 
 
 def test_decoding_is_a_stage(tmp_path, monkeypatch, heard):

@@ -135,9 +135,8 @@ def start_line(words: Sequence[str], conf: Path) -> str:
     about = About.of(read_yaml(files[0]).get("about"))
     time = about.expect.partition(";")[0].rstrip(".") if not others else ""  # other settings take another time
     said = [f"{about.title}{f' ({time})' if time else ''}" if about.title else "", f"with {others}" if others else ""]
-    return textwrap.shorten(
-        f"planning {name}: " + ("; ".join(filter(None, said)) or "its runs"), 2 * WIDTH, placeholder="…"
-    )
+    line = f"planning {name}: " + ("; ".join(filter(None, said)) or "its runs")
+    return textwrap.shorten(line, 2 * WIDTH, placeholder=" …")
 
 
 def version_text() -> str:

@@ -166,7 +166,7 @@ def bar(name: str, done: int, total: int, seconds: float, width: int, notes: Seq
 
 
 def shortened(name: str, room: int) -> str:
-    """A name of at most so many columns, without its middle: what tells runs apart stands at both ends.
+    """A name of at most so many columns, without its middle.
 
     Example:
         >>> shortened("batch_size=1024_lr=0.001_seed=3", 20)

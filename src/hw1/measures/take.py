@@ -118,7 +118,7 @@ def take(run: Run, asks: Sequence[Ask], threads: int | None = None) -> list[Take
             measured, files = Measured(ask.name, _key(run, ask, measure, epochs)), dict[str, bytes]()
             try:
                 data = data or run.datamodule()
-                with stage(f"{ask.name} of {run.slug}"):
+                with stage(f"{run.slug}: {ask.name}"):
                     finding = _taken(run, measure, epochs, data, threads or run.settings.threads)
                 measured, files = _checked(measured, measure, finding, run.count), dict(finding.files)
             except Exception as problem:  # it is written down, and named by the command

@@ -6,6 +6,7 @@ Hydra imports this file at every start: it stays free of torch.
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -70,10 +71,10 @@ class Screen:
             return
         columns, rows = os.get_terminal_size(sys.stderr.fileno())
         columns, rows = columns or 80, rows or 24  # a terminal without a size
-        now = time.monotonic()
+        bars, now = self._bars.values(), time.monotonic()
         shown = [
-            bar(one.name, one.step, one.total, now - one.since, columns - 1, one.notes, one.first)
-            for one in self._bars.values()
+            bar(name, one.step, one.total, now - one.since, columns - 1, one.notes, one.first)
+            for name, one in zip(told_apart([one.name for one in bars]), bars, strict=True)
         ]
         if len(shown) > rows - 2:
             shown = [*shown[: rows - 3], f"... and {len(shown) - rows + 3} more runs"]
@@ -87,3 +88,21 @@ class Screen:
         if self._drawn:
             sys.stderr.write(f"\r\x1b[{self._drawn}A\x1b[J")  # up to the first bar, and away with all below
             self._drawn = 0
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Names of runs without the settings that all of them end with.
+
+    Example:
+        >>> told_apart(["seed=1_mlp_digits", "seed=2_mlp_digits"])
+        ['seed=1', 'seed=2']
+    """
+    same = 0  # letters that all end with
+    for letters in zip(*(name[::-1] for name in names), strict=False):
+        if len(set(letters)) > 1:
+            break
+        same += 1
+    end = names[0][len(names[0]) - same :] if names else ""
+    end = end[end.find("_") :] if "_" in end else ""
+    short = [name.removesuffix(end) for name in names]
+    return short if len(set(names)) > 1 and all(short) else list(names)

@@ -115,10 +115,10 @@ class Hw1Sweeper(BasicSweeper):
         if to_train:
             if (prepare := getattr(self.launcher, "prepare", None)) is not None and not self.dry_run:
                 prepare([job.settings for job in to_train])
-            with stage("checking the runs"):
-                _validate(
-                    to_train, asks
-                )  # before the study's check: a value that no run can take is the better to name
+            with stage(
+                "loading torch, checking the runs"
+            ):  # before the study's check: what no run can take is the better to name
+                _validate(to_train, asks)
         record = {
             "format": FORMAT,
             "name": str(self.config.name),
