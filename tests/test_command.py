@@ -186,6 +186,27 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("experiment=min_r", "experiment=min_ratio"),
+        ("--dry-run --config-dir conf seed=1 experiment=min_r", "experiment=min_ratio"),
+        ("experiment=min_ratio/s", "experiment=min_ratio/smooth"),
+        ("--dry-run model=reports/", "model=reports/cnn_242k model=reports/dense_102k"),
+        ("budget=", "budget=full budget=quick"),
+        ("model.wid", "model.width="),
+        ("--re", "--rerun"),
+        ("seed=1 --", "--dry-run --rerun --keep --cfg --config-dir --help --version"),
+    ],
+)
+def test_what_a_shell_completes(line, said):
+    line = f"python train.py {line}"
+    env = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    words = [sys.executable, "train.py", "-sc", "query=bash"]
+    done = subprocess.run(words, cwd=CONF.parent, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, said, "")
+
+
 def test_no_close_name_no_hint(refusal):
     assert "did you mean" not in refusal("model=zzz") and "did you mean" not in refusal("zzz=1")
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Hydra's other modes; with one of them the command is no sweep.
 _OTHER_MODES = ("--cfg", "-c", "--info", "-i", "--run", "-r", "--shell-completion", "-sc", "--hydra-help", "--version")
 
+_SHELL = {"-sc", "--shell-completion"}
+
 # Keys at the top that a command does not set.
 _NOT_TYPED = ("hydra", "sweep", "measured_sweep", "about")
 
@@ -43,6 +45,30 @@ def normalised(words: Sequence[str]) -> list[str]:
     return rest if other else ["--multirun", *rest]
 
 
+def completes(words: Sequence[str], conf: Path) -> bool:
+    """Print what the word that is being typed may become, if that is nothing that Hydra completes; else False.
+
+    Hydra completes groups, their options and settings, but no option of a group in a folder (experiment=min_ratio/cnn),
+    and it refuses a line with options of train.py's own: they are taken out of the line.
+    """
+    line = os.environ.get("COMP_LINE", "")
+    if not _SHELL & set(words) or os.environ.get("COMP_POINT") != str(len(line)):
+        return False
+    *before, last = line.split(" ")
+    if last.startswith("-"):
+        print(
+            *(option for option in (*FLAGS, "--cfg", "--config-dir", "--help", "--version") if option.startswith(last))
+        )
+        return True
+    group, _, option = last.partition("=")
+    if "/" in option and (conf / group).is_dir():
+        print(*(f"{group}={one}" for one in options_of(conf / group) if one.startswith(option)))
+        return True
+    line = " ".join([*(word for word in before if word not in FLAGS), last])
+    os.environ |= {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+    return False
+
+
 def refuse_slips(words: Sequence[str], conf: Path) -> None:
     """Refuse what is no word of Hydra's, or would be taken for something else, before anything slow is imported.
 
@@ -51,7 +77,7 @@ def refuse_slips(words: Sequence[str], conf: Path) -> None:
     """
     from hw1.settings import ConfigError
 
-    if any(word in ("-sc", "--shell-completion") for word in words):  # the words are still being typed
+    if _SHELL & set(words):  # the words are still being typed
         return
     if found := list(slips(words, conf, [*FLAGS, "-m", "--multirun"])):
         raise ConfigError("\n".join(found))

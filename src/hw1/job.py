@@ -54,7 +54,7 @@ def command(checkout: Path) -> None:
     Args:
         checkout: the folder of conf/ and of the default output.
     """
-    from hw1.command import fail, normalised, refuse_slips, with_budget
+    from hw1.command import completes, fail, normalised, refuse_slips, with_budget
     from hw1.help import help_for, start_line, version_text
 
     words, conf = sys.argv[1:], checkout / "conf"
@@ -62,6 +62,8 @@ def command(checkout: Path) -> None:
     try:
         if asked := {"--help", "-h", "--version"} & set(words):
             print(version_text() if asked == {"--version"} else help_for(words, conf), flush=True)
+            return
+        if completes(words, conf):
             return
         refuse_slips(words, conf)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
