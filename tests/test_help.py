@@ -60,7 +60,7 @@ def test_a_variant_has_what_it_takes_over():
 def test_a_folder_of_ones_own(tmp_path):
     for file, text in {
         "experiment/mine.yaml": "defaults: [/experiment/random_labels]\nabout: {title: Mine, expect: 2 hours.}",
-        "experiment/function.yaml": "hydra: {sweeper: {params: {seed: 'range(1,4)'}}}\nseed: null\nlayers: [a, true]",
+        "experiment/function.yaml": "hydra: {sweeper: {params: {seed: 'range(1,4)'}}}\nseed: null\nlayers: [a(1),true]",
         "model/base/shared.yaml": "{}",
         "model/deep/wide.yaml": "{}",
         "hydra/launcher/mine.yaml": "{}",
@@ -76,7 +76,7 @@ def test_a_folder_of_ones_own(tmp_path):
     assert help_for([f"--config-dir={tmp_path}", "experiment=mine,random_labels"], CONF).startswith(f"{mine}\n\nrandom")
     assert help_for(["--help", "model=mlp"], CONF) == help_text(CONF)
     text = experiment_help("function", CONF, tmp_path)
-    assert "runs" not in text and "layers=[a,true]" in text and text.startswith("function\n")
+    assert "runs" not in text and 'layers=["a(1)",true]' in text and text.startswith("function\n")
     assert start_line(words, CONF) == "planning mine: Mine (2 hours)"
     (tmp_path / "experiment" / "mine.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match=r"mine\.yaml: got no YAML"):
@@ -86,8 +86,9 @@ def test_a_folder_of_ones_own(tmp_path):
 def test_the_help_of_no_experiment():
     with pytest.raises(ConfigError, match=r"^experiment: got flatness, expected one of: .*mean flatness_interp"):
         experiment_help("flatness", CONF)
-    with pytest.raises(ConfigError, match=r"\(did you mean actual_task/cifar10\?\)"):
+    with pytest.raises(ConfigError, match=r"\(did you mean actual_task/cifar10\?\)") as caught:
         experiment_help("cifar10", CONF)
+    assert "random_labels, " in str(caught.value) and "random_labels/" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

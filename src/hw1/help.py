@@ -218,6 +218,8 @@ def _shown(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {_shown(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(_shown(one) for one in value) + "]"
+    if isinstance(value, str) and re.search(r"[(),]", value):
+        return f'"{value}"'
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

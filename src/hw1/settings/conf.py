@@ -11,6 +11,8 @@ import yaml
 
 from hw1.settings.identity import ConfigError
 
+_MANY = 20  # options, from which on those in folders are not listed
+
 
 def folders_of(conf: Path, own: Path | None) -> list[Path]:
     """Where options stand, the first one that has it wins, as with Hydra."""
@@ -29,7 +31,9 @@ def unknown_option(group: str, option: str, options: Sequence[str]) -> str:
     if not close:  # a variant by its own name
         close = [one for one in options if one.rpartition("/")[2] == option]
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-    return f"{group}: got {option}, expected one of: {', '.join(options)}{hint}"
+    plain = [one for one in options if "/" not in one]
+    few = options if len(options) < _MANY else [*plain, "or a variant of one, see python train.py --help"]
+    return f"{group}: got {option}, expected one of: {', '.join(few)}{hint}"
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
