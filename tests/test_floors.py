@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"hw1", "vectors", "files", "seeds", "kinds", "metrics", "models", "optim", "records", "sealed"}
-    | {"_before_torch", "machine", "stages", "workers"},
+    | {"_before_torch", "machine", "paper", "stages", "workers"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training"},
     {"runs"},
