@@ -138,10 +138,14 @@ def _told(start: str, points: pd.DataFrame) -> list[str]:
     n, used = len(points), points[points["counted"]]
     converged = share_headline("converged", int((points["reason"] == "converged").sum()), n)
     hits, constant = round(converged.value * n), int(points["constant"].sum())
+    there = int(((points["reason"] == "converged") & points["constant"]).sum())
     share = f"{percent(converged.value)} [{percent(converged.low)}, {percent(converged.high)}]"
     sentences = [f"{start[:1].upper()}{start[1:]} {hits} of {n} networks are where the gradient is zero ({share})."]
     if constant:
-        sentences.append(f"{constant} of {n} are constant predictors.")
+        which = f"{there} of them where the gradient is zero" if there else "none of them where the gradient is zero"
+        sentences.append(
+            f"{constant} of {n} {'is a constant predictor' if constant == 1 else 'are constant predictors'}, {which}."
+        )
     if len(used) < LEAST:
         words = "no network that is" if not len(used) else f"only {len(used)} that are"
         sentences.append(f"With {words} there and not constant, nothing follows about index and loss.")
