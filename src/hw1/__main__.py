@@ -33,6 +33,10 @@ def main(words: list[str] | None = None) -> int:
     check.add_argument("path", type=Path, help="a run, a sweep, multirun/NAME, or multirun")
     again = commands.add_parser("rekey", help="give what an earlier version trained today's keys and format")
     again.add_argument("path", type=Path, help="the folder of an experiment, as multirun/NAME")
+    board = commands.add_parser(
+        "tensorboard", help="show the runs of some sweeps alone; its flags go on to TensorBoard"
+    )
+    board.add_argument("paths", nargs="+", help=paths)
     homework = commands.add_parser("homework", help="run every question's default, and write one page")
     homework.add_argument("words", nargs="*", help="for every command, as budget=quick or --dry-run")
     for name, text in (
@@ -42,7 +46,7 @@ def main(words: list[str] | None = None) -> int:
         table = commands.add_parser(name, help=text)
         table.add_argument("output", nargs="?", type=Path, help="where the sweeps are; default: multirun/")
     chosen, flags = parser.parse_known_args(words)
-    if flags and chosen.command != "homework":  # whose flags are train.py's
+    if flags and chosen.command not in ("homework", "tensorboard"):  # whose flags are another program's
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
 
     from hw1.command import explain
@@ -62,6 +66,10 @@ def main(words: list[str] | None = None) -> int:
             from hw1.reproduction.homework import homework as ask
 
             return ask(_checkout(), [*chosen.words, *flags])
+        if chosen.command == "tensorboard":
+            from hw1.report.tensorboard import show
+
+            return show(chosen.paths, flags)
         if chosen.command in ("results", "claims"):
             from hw1.reproduction import claims, results
 

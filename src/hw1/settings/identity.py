@@ -109,6 +109,5 @@ def run_seed(settings: Settings, member: int = 0) -> int:
 
 
 def deciding(settings: Settings) -> dict[str, Any]:
-    """The settings that tell runs apart for a reader: seed, init, and those that learning depends on."""
-    chosen = {name: settings[name] for name in ("seed", "init", *_LEARNING) if settings.get(name) is not None}
-    return without(chosen, [*WITHOUT_EFFECT, *_SEEDS])
+    """The settings that tell runs apart for a reader: those that can change a result, without copies of the seed."""
+    return without(settings, [*WITHOUT_EFFECT, *_SEEDS])

@@ -17,6 +17,7 @@ from hw1.models import side_by_side
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.construct import call, naming, target_of
 from hw1.settings.run_settings import refuse_unknown
+from hw1.training.charts import charts
 from hw1.training.task import Task
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -50,6 +51,8 @@ def validate(settings: RunSettings, folder: Path) -> None:
         if (check := getattr(callback, "check_run", None)) is not None:  # Track's, of its measures
             with naming(f"callbacks.{name}", node):
                 check(settings, parameters)
+    for name, node in settings.logger.items():
+        target_of(node, f"logger.{name}")  # its package may be missing
     trainer(settings, folder, callbacks=[], loggers=[])
 
 
@@ -129,13 +132,14 @@ def callbacks(settings: RunSettings) -> list[lightning.Callback]:
 def loggers(settings: RunSettings, folder: Path, first_step: int) -> list[Logger]:
     """The loggers of the `logger` group.
 
-    Those with a `save_dir` get the run's folder, those with a `first_step` the step at which training goes on.
+    Those that take them get the run's folder (`save_dir`), its name (`run_name`), the step at which training goes on
+    (`first_step`), and the `charts` of this run.
     """
     made = []
+    shared = {"save_dir": str(folder), "run_name": folder.name, "first_step": first_step, "charts": charts(settings)}
     for name, node in settings.logger.items():
         takes = inspect.signature(target_of(node, f"logger.{name}")).parameters
-        given = {"save_dir": str(folder), "first_step": first_step}
-        made.append(call(node, f"logger.{name}", **{key: value for key, value in given.items() if key in takes}))
+        made.append(call(node, f"logger.{name}", **{key: value for key, value in shared.items() if key in takes}))
     return made
 
 

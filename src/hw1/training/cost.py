@@ -4,7 +4,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -19,9 +19,10 @@ from hw1.settings.construct import target_of
 from hw1.settings.identity import WITHOUT_EFFECT, without
 from hw1.settings.run_settings import LOSS
 from hw1.training import build
-from hw1.training.fit import expected_warnings, threads
+from hw1.training.fit import closing_all, expected_warnings, threads
 from hw1.training.metrics_csv import MetricsCsv
 from hw1.training.step_loss import StepLoss
+from hw1.training.tensorboard import tensorboard_logger
 
 # What changes the result of a run but not its cost.
 _SAME_COST = (
@@ -137,18 +138,17 @@ def _phase(settings: RunSettings, minimise: str, epochs: int) -> Cost:
         data.order_seeds = seeds
         task = build.task(build.network(settings, data, seeds), settings, data)
         csv, clock = MetricsCsv(folder, members=len(seeds)), _Clock()
-        loggers = [csv, *build.loggers(settings, folder, 0)]
+        others = build.loggers(_in_the_folder(settings), folder, 0)
         callbacks = [StepLoss(), *build.callbacks(settings), clock]
-        trainer = build.trainer(settings, folder, callbacks, loggers)
-        trainer.fit(task, datamodule=data)
-        begun = time.monotonic()
-        trainer.validate(task, datamodule=data, verbose=False)
+        trainer = build.trainer(settings, folder, callbacks, [csv, *others])
+        with closing_all(others):
+            trainer.fit(task, datamodule=data)
+            begun = time.monotonic()
+            trainer.validate(task, datamodule=data, verbose=False)
         batches = [len(loader) for loader in data.val_dataloader()]
         share = sum(min(_TIMED_BATCHES, number) for number in batches) / sum(batches)
         evaluation = (time.monotonic() - begun) / share
         csv.write()
-        for logger in loggers:
-            logger.finalize("success")
         logged = sum(file.stat().st_size for file in folder.glob("*") if file.is_file()) / trainer.global_step
         steps = len(data.train_dataloader())
         step, epoch = clock.times()
@@ -160,6 +160,13 @@ def _phase(settings: RunSettings, minimise: str, epochs: int) -> Cost:
             weights, state, whole, (taken or {}).get("every_n_epochs"), taken is not None, whole * steps * logged
         )
     return Cost(seconds, size)
+
+
+def _in_the_folder(settings: RunSettings) -> RunSettings:
+    """The settings with those loggers alone that write into the run's folder: no service hears of an estimate."""
+    nodes = settings.logger.items()
+    events = {name: node for name, node in nodes if target_of(node, f"logger.{name}") is tensorboard_logger}
+    return replace(settings, logger=events)
 
 
 def _snapshots(settings: RunSettings) -> Mapping[str, Any] | None:

@@ -20,7 +20,7 @@ import lightning
 import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from hw1 import __version__
@@ -30,10 +30,11 @@ from hw1.records import FORMAT, DamagedError, read_record
 from hw1.sealed import is_whole, seal
 from hw1.seeds import mixed
 from hw1.settings import ConfigError, RunSettings
-from hw1.settings.identity import deciding
 from hw1.training import build
 from hw1.training.checkpoint import RECORDED, AtomicCheckpointIO, EpochCheckpoint
 from hw1.training.contents import RESULT, SETTINGS, begin, end, require, snapshot_sums, stored
+from hw1.training.histograms import WeightHistograms
+from hw1.training.hyperparameters import hyperparameters
 from hw1.training.metrics_csv import MetricsCsv
 from hw1.training.progress import TrainingProgress
 from hw1.training.snapshots import SnapshotsAt
@@ -125,34 +126,33 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
     require(folder, recorded.get("snapshots", {}))
 
     csv = MetricsCsv(folder, first_step, members=len(seeds), recorded=recorded.get("metrics"))
-    loggers = [csv, *build.loggers(settings, folder, first_step)]
+    others = build.loggers(settings, folder, first_step)
     clock = EpochCheckpoint(
         settings.checkpoint_seconds,
         lambda epoch, member: mixed(seeds[member], "epoch", epoch),
         csv.write,
         lambda: {"metrics": csv.record(), "snapshots": snapshot_sums(folder)},
     )
-    callbacks = [StepLoss(), *build.callbacks(settings), SnapshotsAt(snapshots), clock]
+    callbacks = [StepLoss(), *build.callbacks(settings), SnapshotsAt(snapshots), WeightHistograms(), clock]
     if settings.progress:
         callbacks.append(TrainingProgress(folder.name.rpartition("-")[0]))
-    with expected_warnings():
-        trainer = build.trainer(settings, folder, callbacks, loggers)
+    with expected_warnings(), closing_all(others):
+        trainer = build.trainer(settings, folder, callbacks, [csv, *others])
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        for logger in others:
+            logger.log_hyperparams(hyperparameters(settings.plain, data.sizes["train"]))
         with _interruptible():
             trainer.fit(task, datamodule=data, ckpt_path=checkpoint if first_step else None, weights_only=True)
         seconds = clock.seconds_trained
         metrics = _test(trainer, task, data, callbacks)
+        single = len(seeds) == 1
+        middle = {name: values[0] if single else median(values) for name, values in metrics.items()}
+        late = {name: value for name, value in middle.items() if name not in task.member_metrics}  # of callbacks
+        for logger in others:
+            logger.log_metrics(late, step=trainer.global_step - 1)
+            logger.finalize("success")
+    csv.write()
     parameters = sum(parameter.numel() for parameter in net.parameters()) // len(seeds)
-    single = len(seeds) == 1
-    middle = {name: values[0] if single else median(values) for name, values in metrics.items()}
-    hyperparameters = _flat(deciding(settings.plain))
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            # At the last step: at step 0, the default, TensorBoard takes the whole curve for an abandoned attempt.
-            logger.log_hyperparams(hyperparameters, middle, step=trainer.global_step - 1)
-        else:
-            logger.log_hyperparams(hyperparameters)
-        logger.finalize("success")
     return {
         "parameters": parameters,
         "replicas": len(seeds),
@@ -256,6 +256,17 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
+def closing_all(loggers: Sequence[Logger]) -> Iterator[None]:
+    """Close what a logger holds open, of those that can `close`: Lightning's `finalize` ends each of its own steps."""
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            if (close := getattr(logger, "close", None)) is not None:
+                close()
+
+
+@contextmanager
 def expected_warnings() -> Iterator[None]:
     """Silence what Lightning warns of and is done on purpose here, one message at a time."""
     with warnings.catch_warnings():
@@ -264,20 +275,6 @@ def expected_warnings() -> Iterator[None]:
         # Lightning 2.6 asks torch 2.15's pytrees in a deprecated way.
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         yield
-
-
-def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in node.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        elif name == "_target_":
-            flat[prefix.rstrip(".")] = value.rpartition(".")[2]
-        elif isinstance(value, int | float | str | bool):
-            flat[f"{prefix}{name}"] = value
-        else:
-            flat[f"{prefix}{name}"] = "null" if value is None else str(value)
-    return flat
 
 
 def _versions() -> dict[str, str]:
