@@ -6,7 +6,9 @@ from typing import Any
 _HOME = {
     "MetricsCsv": "metrics_csv",
     "Task": "task",
+    "mlflow_logger": "mlflow_store",
     "tensorboard_logger": "tensorboard",
+    "wandb_logger": "weights_and_biases",
 }
 
 __all__ = sorted(_HOME)

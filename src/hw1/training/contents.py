@@ -67,12 +67,15 @@ def end(folder: Path, result: Mapping[str, Any]) -> None:
 def contents(folder: Path) -> dict[str, list[Any]]:
     """[bytes, SHA-256] of every file of the training by its path in the run's folder.
 
-    Left out is what goes on growing or comes later: run.log, TensorBoard's event files, measures and the lock.
+    Left out is what goes on growing or comes later: run.log, the files of TensorBoard and Weights & Biases, measures
+    and the lock.
     """
     found = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        aside = name in (RESULT, "run.log", ".lock") or name.startswith("measures/") or "tfevents" in file.name
+        aside = (
+            name in (RESULT, "run.log", ".lock") or name.startswith(("measures/", "wandb/")) or "tfevents" in file.name
+        )
         if file.is_file() and not aside and not file.name.endswith(".part"):
             found[name] = file_sums(file)
     return found

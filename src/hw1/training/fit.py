@@ -126,7 +126,6 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
     require(folder, recorded.get("snapshots", {}))
 
     csv = MetricsCsv(folder, first_step, members=len(seeds), recorded=recorded.get("metrics"))
-    others = build.loggers(settings, folder, first_step)
     clock = EpochCheckpoint(
         settings.checkpoint_seconds,
         lambda epoch, member: mixed(seeds[member], "epoch", epoch),
@@ -136,9 +135,11 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
     callbacks = [StepLoss(), *build.callbacks(settings), SnapshotsAt(snapshots), WeightHistograms(), clock]
     if settings.progress:
         callbacks.append(TrainingProgress(folder.name.rpartition("-")[0]))
+    others = build.loggers(settings, folder, first_step)
     with expected_warnings(), closing_all(others):
         trainer = build.trainer(settings, folder, callbacks, [csv, *others])
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        data.prepare_data()
         for logger in others:
             logger.log_hyperparams(hyperparameters(settings.plain, data.sizes["train"]))
         with _interruptible():
