@@ -150,7 +150,8 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
         middle = {name: values[0] if single else median(values) for name, values in metrics.items()}
         late = {name: value for name, value in middle.items() if name not in task.member_metrics}  # of callbacks
         for logger in others:
-            logger.log_metrics(late, step=trainer.global_step - 1)
+            if late:
+                logger.log_metrics(late, step=trainer.global_step - 1)
             logger.finalize("success")
     csv.write()
     parameters = sum(parameter.numel() for parameter in net.parameters()) // len(seeds)
