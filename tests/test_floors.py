@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"hw1", "vectors", "files", "seeds", "kinds", "metrics", "models", "optim", "records", "sealed"}
+    {"hw1", "vectors", "files", "seeds", "kinds", "metrics", "words", "models", "optim", "records", "sealed"}
     | {"_before_torch", "machine", "paper", "stages", "workers"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training"},
@@ -37,6 +37,7 @@ UNKNOWN = {
 BESIDE = {
     ("hw1", "_before_torch"),
     ("records", "files"),
+    ("words", "metrics"),
     ("__main__", "command"),
     ("__main__", "help"),
     ("command", "help"),
@@ -125,7 +126,7 @@ def test_a_config_object_stays_at_the_door():
 # data only what decides where examples come from.
 LIGHT_ROOMS = ("settings", "runs", "measures", "studies", "report", "reproduction", "hydra_plugins")
 LIGHT_MODULES = (
-    *("files", "machine", "stages", "workers", "seeds", "kinds", "metrics"),
+    *("files", "machine", "stages", "workers", "seeds", "kinds", "metrics", "words"),
     *("command", "help", "slips", "job", "__main__", "data.source"),
 )
 LIGHT = [

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hw1.words import model_in_words
+
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
@@ -37,9 +39,10 @@ class Member:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """Where its training examples come from, as cells of a table: data, source, n_train."""
-        dataset = self.run.result["dataset"]
-        return {"data": dataset["name"], "source": dataset["source"], "n_train": dataset["train"]}
+        """Where its training examples come from and what it is, as cells of a table: data, source, n_train, net."""
+        dataset, weights = self.run.result["dataset"], self.run.result["parameters"]
+        examples = {"data": dataset["name"], "source": dataset["source"], "n_train": dataset["train"]}
+        return {**examples, "net": model_in_words(self.run.settings.model, weights)}
 
     def history(self) -> pd.DataFrame:
         """Its rows of metrics.csv, see `Run.history`."""
