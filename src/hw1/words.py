@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,27 @@ def counted(number: int, noun: str) -> str:
         ('one seed', 'two seeds', '30 networks')
     """
     return f"{_NUMBERS[number] if number < len(_NUMBERS) else number} {noun}{'s' * (number != 1)}"
+
+
+def estimate_in_words(value: float, low: float, high: float, n: int, unit: str = "", of: str = "seed") -> str:
+    """A number with its 95% interval, in one line.
+
+    Args:
+        value: it.
+        low: lower end; NaN where there is no interval.
+        high: upper end.
+        n: of how many.
+        unit: may be empty.
+        of: what there are n of.
+
+    Example:
+        >>> estimate_in_words(1.35, 0.76, 1.93, 3, "nats"), estimate_in_words(0.5, math.nan, math.nan, 1)
+        ('1.35 nats [0.76, 1.93], n = 3', '0.5 (one seed: no interval)')
+    """
+    number = f"{value:.3g} {unit}".strip()
+    if math.isnan(low):
+        return f"{number} ({counted(n, of)}: no interval)"
+    return f"{number} [{low:.3g}, {high:.3g}], n = {n}"
 
 
 def model_in_words(model: Mapping[str, Any], weights: int | None = None) -> str:

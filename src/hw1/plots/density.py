@@ -4,7 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hw1.plots.style import COLORS, style
+from hw1.metrics import axis
+from hw1.plots.style import COLORS, scale, style
 
 FLOOR = 1e-6  # densities below this share of the highest are left out
 POINTS = 2000
@@ -40,10 +41,9 @@ def draw_density(nodes: NDArray[np.float64], weights: NDArray[np.float64], sigma
         ax = figure.subplots()
         ax.fill_between(grid, curves.min(0), curves.max(0), color=COLORS[0], alpha=0.2, linewidth=0)
         ax.plot(grid, mean, color=COLORS[0])
-        ax.set_yscale("log")
         ax.set_ylim(FLOOR * mean.max(), 2 * curves.max())
         ax.set_xlabel("eigenvalue")
-        ax.set_ylabel("density (log scale)")
+        ax.set_ylabel(axis("density", scale(ax, "y", "density")))
         spread = "line: mean, band: range" if len(nodes) > 1 else "one probe: no spread"
         ax.set_title(f"{len(nodes)} probes of {nodes.shape[1]} steps ({spread}), Gaussians of width {sigma:.2g}")
     return figure

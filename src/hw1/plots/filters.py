@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hw1.plots.style import style
+from hw1.plots.style import heading, style
 
 
 def draw_filters(table: pd.DataFrame, title: str) -> Figure:
@@ -16,14 +16,15 @@ def draw_filters(table: pd.DataFrame, title: str) -> Figure:
     Both panels of a layer share a colour scale that is symmetric about 0.
 
     Args:
-        table: columns seed, layer, moment, epoch, gradient_norm, filter, row, column, value, data, source, n_train.
+        table: columns seed, layer, moment, epoch, gradient_norm, filter, row, column, value, called
+            (the layer in words), data, source, n_train.
         title: what this figure holds fixed; may be empty.
     """
     first = table.iloc[0]
     shown = table[table["seed"] == first["seed"]]
     moments = list(shown["moment"].unique())
     with style():
-        layers = list(shown.groupby("layer", sort=False))
+        layers = list(shown.groupby("called", sort=False))
         figure = Figure(figsize=(4.6 * len(moments) + 0.8, 4.2 * len(layers) + 1.0))
         axes = figure.subplots(len(layers), len(moments), squeeze=False)
         for i, (layer, of_layer) in enumerate(layers):
@@ -35,15 +36,15 @@ def draw_filters(table: pd.DataFrame, title: str) -> Figure:
                     f"{layer}: {moment}\nepoch {part['epoch'].iloc[0]}, norm {part['gradient_norm'].iloc[0]:.3g}"
                 )
                 ax.set_axis_off()
-            figure.colorbar(image, ax=list(axes[i]), label=f"weight of {layer}", shrink=0.85)
+            figure.colorbar(image, ax=list(axes[i]), label=str(layer), shrink=0.85)
         others = table["seed"].nunique() - 1
-        figure.suptitle(
-            f"{first['data']} ({first['source']}, {first['n_train']:,} training examples)"
-            + (f", {title}" if title else "")
-            + f"\nfilters as the first input channel sees them, seed {first['seed']}"
-            + (f" (n = 1; {others} more in the table)" if others else " (n = 1)")
-            + "\nnorm: median of the mini-batch gradient norms in the epoch",
-            fontsize=11,
+        heading(
+            figure,
+            shown,
+            title,
+            f"filters as the first input channel sees them, seed {first['seed']}"
+            + (f" (n = 1; {others} more in the table)" if others else " (n = 1)"),
+            "norm: median of the mini-batch gradient norms in the epoch",
         )
     return figure
 

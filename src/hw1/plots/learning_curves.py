@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hw1.metrics import LOSS, axis, unit
-from hw1.plots.style import COLORS, DASHES, MARKERS, Look, log_scale, style
+from hw1.metrics import axis, unit
+from hw1.plots.style import COLORS, DASHES, MARKERS, Look, heading, scale, style
 
 # The first and the second set.
 _SETS: tuple[Look, ...] = (
@@ -25,7 +25,7 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
     are means over seeds, bands their range.
 
     Args:
-        curves: columns series, seed, epoch, split, quantity, value, data, source, n_train.
+        curves: columns series (what a line is called), seed, epoch, split, quantity, value, data, source, n_train, net.
         quantities: which panels: loss, accuracy.
         title: what this figure holds fixed; may be empty.
     """
@@ -41,19 +41,17 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
                 "marker": MARKERS[own % len(MARKERS)],
             }
     with style():
-        figure = Figure(figsize=(8.0, 4.6 + 0.2 * len(series)))
+        figure = Figure(figsize=(8.0, 4.4 + 0.25 * len(series)))
         for ax, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
             for (name, split), look in looks.items():
                 own = curves["series"].eq(name) & curves["split"].eq(split) & curves["quantity"].eq(quantity)
                 _band(ax, curves[own], look)
-            scale = "log scale" if quantity == LOSS else ""
-            ax.set(xlabel="epochs", ylabel=axis(quantity, unit(quantity, classes=True), scale))
+            note = scale(ax, "y", quantity)
+            ax.set(xlabel="epochs", ylabel=axis(quantity, unit(quantity, classes=True), note))
             ax.set_xlim(left=0)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-            if quantity == LOSS:
-                log_scale(ax)
         if one:
-            handles = [Line2D([], [], **look, label=f"{name}, {split} set") for (name, split), look in looks.items()]
+            handles = [Line2D([], [], **look, label=f"{split} set") for (_, split), look in looks.items()]
         else:
             handles = [Line2D([], [], **looks[name, splits[0]], label=name) for name in series]
             for of_set, split in zip(_SETS, splits, strict=False):
@@ -66,12 +64,7 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
         n = curves.groupby("series")["seed"].nunique()
         count = f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
         spread = "line: mean, band: range over seeds" if n.max() > 1 else "one seed: no spread"
-        first = curves.iloc[0]
-        figure.suptitle(
-            f"{first['data']} ({first['source']}, {first['n_train']:,} training examples), n = {count} ({spread})"
-            + (f"\n{title}" if title else ""),
-            fontsize=11,
-        )
+        heading(figure, curves, f"n = {count} ({spread})", title)
     return figure
 
 

@@ -6,17 +6,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from hw1.plots.style import COLORS, log_scale, style
+from hw1.metrics import LOSS, axis
+from hw1.plots.style import COLORS, broken, heading, inches_of, scale, style
+from hw1.words import counted
 
-# Reason why the search stopped -> marker, colour. Converged points are filled, the others are open.
+# Reason why the search stopped -> marker, colour, words. Converged points are filled, the others are open.
 REASONS = {
-    "converged": ("o", COLORS[0]),
-    "flat": ("D", COLORS[4]),
-    "stalled": ("^", COLORS[1]),
-    "budget": ("s", COLORS[2]),
+    "converged": ("o", COLORS[0], "converged: no gradient left"),
+    "flat": ("D", COLORS[4], "flat along the gradient"),
+    "stalled": ("^", COLORS[1], "no step goes further down"),
+    "budget": ("s", COLORS[2], "gradient not yet zero"),
 }
+_NARROWEST = 0.02  # of an axis of shares: below, only the error of the estimate is seen
 _TITLES = {
     "training": "after training",
     "gradient_norm": "after minimising |g|²",
@@ -44,27 +47,25 @@ def draw_minimal_ratio(points: pd.DataFrame, title: str, notes: Mapping[str, str
             part = points[points["phase"] == phase]
             for ax, (column, label) in zip(axes[:, j], rows.items(), strict=True):
                 _scatter(ax, part, column)
+                _shares_axis(ax)
                 ax.set_xlabel(label)
-                ax.xaxis.set_major_locator(MaxNLocator(4))  # small shares have long numbers
             share = f"{int(part['counted'].sum())} of {len(part)} converged and not constant"
             lines = [_TITLES[phase], share, *([notes[phase]] if phase in notes else [])]
-            axes[0, j].set_title("\n".join(lines))
+            axes[0, j].set_title(broken("\n".join(lines), inches_of(axes[0, j])))
+        note = scale(axes[0, 0], "y", LOSS)
         for ax in axes[:, 0]:
-            ax.set_ylabel("loss (log scale)")
-        log_scale(axes[0, 0])
-        figure.legend(handles=_legend(points), loc="outside lower center", ncols=5)
-        figure.suptitle(
-            f"{points['data'].iloc[0]} ({points['source'].iloc[0]}, {points['n_train'].iloc[0]:,} training examples), "
-            f"{points['parameters'].iloc[0]:,} parameters, n = {points.groupby('phase').size().max()} networks"
-            + (f"\n{title}" if title else ""),
-            fontsize=11,
-        )
+            ax.set_ylabel(axis(LOSS, note))
+        handles = _legend(points)
+        longest = max(len(str(handle.get_label())) for handle in handles) if handles else 1
+        fitting = int(figure.get_figwidth() / (0.08 * longest + 0.6))
+        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(len(handles), fitting)))
+        heading(figure, points, counted(int(points.groupby("phase").size().max()), "network"), title)
     return figure
 
 
 def _scatter(ax: Axes, points: pd.DataFrame, column: str) -> None:
     error = f"{column}_error"
-    for reason, (marker, color) in REASONS.items():
+    for reason, (marker, color, _) in REASONS.items():
         for constant in (False, True):
             part = points[(points["reason"] == reason) & (points["constant"] == constant)]
             if part.empty:
@@ -78,14 +79,25 @@ def _scatter(ax: Axes, points: pd.DataFrame, column: str) -> None:
             )  # fmt: skip
 
 
+def _shares_axis(ax: Axes) -> None:
+    """Shares lie between 0 and 1; few numbers, as small ones are long, and none as a difference from another."""
+    low, high = ax.get_xlim()
+    if high - low < _NARROWEST:
+        low, high = (low + high - _NARROWEST) / 2, (low + high + _NARROWEST) / 2
+    margin = 0.04 * (high - low)
+    ax.set_xlim(max(low, -margin), min(high, 1 + margin))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
 def _legend(points: pd.DataFrame) -> list[Line2D]:
     handles = []
-    for reason, (marker, color) in REASONS.items():
+    for reason, (marker, color, words) in REASONS.items():
         count = int((points["reason"] == reason).sum())
         if count:
             fill = color if reason == "converged" else "none"
             handles.append(
-                Line2D([], [], label=reason, linestyle="none", marker=marker, color=color, markerfacecolor=fill)
+                Line2D([], [], label=words, linestyle="none", marker=marker, color=color, markerfacecolor=fill)
             )
     if points["constant"].any():
         handles.append(Line2D([], [], linestyle="none", marker="X", color="#555555", markerfacecolor="none",

@@ -6,7 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hw1.plots.style import COLORS, DASHES, MARKERS, style
+from hw1.metrics import LOSS, noted
+from hw1.plots.style import COLORS, DASHES, MARKERS, broken, inches_of, scale, style
 
 _TRUTH = "#999999"
 _MIDDLE = "of each network the member with the median final loss, n = {}"
@@ -19,7 +20,7 @@ def draw_losses(curves: pd.DataFrame, networks: pd.DataFrame) -> Figure:
 
     Args:
         curves: columns panel, network, epoch, median, low, high, n; data, source, n_train.
-        networks: one row a network and panel; columns panel, network, parameters, noise, constant, n.
+        networks: one row a network and panel; columns panel, network, noise, constant, n.
     """
     panels = list(dict.fromkeys(curves["panel"]))
     names = list(dict.fromkeys(networks["network"]))
@@ -39,14 +40,16 @@ def draw_losses(curves: pd.DataFrame, networks: pd.DataFrame) -> Figure:
                     ax.plot(curve["epoch"], curve[edge], DASHES[i % len(DASHES)], color=color, linewidth=0.5)
             if noise := ends["noise"].iloc[0]:
                 ax.axhline(noise**2, color="black", linestyle=":", linewidth=1)
-            dead = [f"\n{row.constant} of {row.n} {row.network} constant" for row in ends.itertuples() if row.constant]
-            ax.set_title(_heading(part) + "".join(dead))
-            ax.set(yscale="log", xlabel="epoch")
-        axes[0].set_ylabel("training loss (mean squared error)")
-        handles = [_line(i, f"{name} ({_parameters(networks, name)})") for i, name in enumerate(names)]
+            dead = [f"\n{row.constant} of {row.n} constant: {row.network}" for row in ends.itertuples() if row.constant]
+            ax.set_title(broken(_heading(part) + "".join(dead), inches_of(ax)))
+            ax.set_xlabel("epoch")
+        for ax in axes:
+            note = scale(ax, "y", LOSS)
+        axes[0].set_ylabel(noted("training loss", "mean squared error", note))
+        handles = [_line(i, name) for i, name in enumerate(names)]
         if networks["noise"].any():
             handles.append(Line2D([], [], linestyle=":", color="black", label="variance of the noise"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+        figure.legend(handles=handles, loc="outside lower center", ncols=_columns(figure, handles))
         figure.suptitle(f"n = {_members(curves)} members a network; line: median, band: range", fontsize=11)
     return figure
 
@@ -77,7 +80,7 @@ def draw_functions(predictions: pd.DataFrame) -> Figure:
         axes[1, 0].set_ylabel("prediction - f(x)")
         handles = [Line2D([], [], color=_TRUTH, linewidth=4, label="ground truth")]
         handles += [_line(i, name) for i, name in enumerate(names)]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+        figure.legend(handles=handles, loc="outside lower center", ncols=_columns(figure, handles))
         figure.suptitle(f"Between the training points; {_MIDDLE.format(predictions['n'].max())}", fontsize=11)
     return figure
 
@@ -124,7 +127,8 @@ def _scatter(ax: Axes, own: pd.DataFrame, i: int, ends: np.ndarray) -> None:
     ax.plot(ends, ends, color="black", linewidth=1)
     for edge in (-noise, noise) if noise else ():  # the band lies below the points
         ax.plot(ends, ends + edge, color="black", linewidth=0.7, linestyle=":")
-    ax.set_title(f"{own['network'].iloc[0]}: RMSE {rmse:.3g}" + (f", noise {noise:g}" if noise else ""))
+    error = f"RMSE {rmse:.3g}" + (f", noise {noise:g}" if noise else "")
+    ax.set_title(broken(f"{own['network'].iloc[0]}\n{error}", inches_of(ax)))
 
 
 def _heading(part: pd.DataFrame) -> str:
@@ -132,13 +136,15 @@ def _heading(part: pd.DataFrame) -> str:
     return f"{first['panel']} ({first['source']}, {first['n_train']:,} training examples)"
 
 
-def _parameters(networks: pd.DataFrame, name: str) -> str:
-    return f"{networks.loc[networks['network'] == name, 'parameters'].iloc[0]:,} parameters"
-
-
 def _members(curves: pd.DataFrame) -> str:
     counts = sorted(set(curves["n"]))
     return str(counts[-1]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def _columns(figure: Figure, handles: list[Line2D]) -> int:
+    """Of a legend, as many as fit."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    return max(1, min(3, int(figure.get_figwidth() / (0.08 * longest + 0.7))))
 
 
 def _line(i: int, label: str) -> Line2D:

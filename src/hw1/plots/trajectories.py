@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from hw1.metrics import TEST_ACCURACY, TEST_LOSS
-from hw1.plots.style import COLORS, DASHES, MARKERS, Look, log_scale, style
+from hw1.metrics import TEST_ACCURACY, TEST_LOSS, noted
+from hw1.plots.style import Look, heading, panels, scale, style
 
 _ACROSS = 4  # enlarged paths in a row
 _LABEL_SIZE = 7.5  # points
@@ -22,7 +22,7 @@ _HALO = [withStroke(linewidth=1.5, foreground="white")]  # where a line passes b
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))  # where a label may stand
 
 
-def draw_trajectories(table: pd.DataFrame, title: str) -> Figure:
+def draw_trajectories(table: pd.DataFrame, title: str, looks: Mapping[int, Look]) -> Figure:
     """All runs' paths in one plane, their displacements between snapshots beside it, each path enlarged below.
 
     Beside the points stands the test accuracy in percent, or the test loss where there are no classes: in the common
@@ -31,8 +31,9 @@ def draw_trajectories(table: pd.DataFrame, title: str) -> Figure:
 
     Args:
         table: columns seed, weights, parameters, epoch, pc1, pc2, explained_1, explained_2, displacement, test/loss,
-            test/accuracy (absent without classes), data, source, n_train.
+            test/accuracy (absent without classes), called (the weights in words), data, source, n_train.
         title: what this figure holds fixed; may be empty.
+        looks: of each seed, the same in all figures of a sweep.
     """
     percent = TEST_ACCURACY in table
     texts = (100 * table[TEST_ACCURACY]).map("{:.1f}".format) if percent else table[TEST_LOSS].map(_short)
@@ -43,11 +44,9 @@ def draw_trajectories(table: pd.DataFrame, title: str) -> Figure:
         figure = Figure(figsize=(12, 7 + 3 * rows))
         parts = figure.subfigures(2 if rows else 1, 1, height_ratios=[7, 3 * rows] if rows else None, squeeze=False)
         plane, steps = parts[0, 0].subplots(1, 2, width_ratios=[2, 1])
-        enlarged = list(parts[1, 0].subplots(rows, _ACROSS).flat) if rows else []
-        for spare in enlarged[len(runs) :]:
-            spare.set_axis_off()
+        enlarged = panels(parts[1, 0], len(runs), _ACROSS) if rows else []
         for i, run in enumerate(runs):
-            look = _look(i)
+            look = looks[int(run["seed"].iloc[0])]
             steps.plot(run["epoch"].iloc[1:], run["displacement"].iloc[1:], **look, markersize=4)
             _path(plane, run, look)
             if rows:
@@ -59,7 +58,15 @@ def draw_trajectories(table: pd.DataFrame, title: str) -> Figure:
             axis.set_label_text(f"principal axis {i} ({table[f'explained_{i}'].iloc[0]:.1%} of the variance)")
         _dress_steps(steps, runs[0]["epoch"].tolist())
         _legend(parts[0, 0], plane)
-        parts[0, 0].suptitle(_title(table, len(runs), "accuracy in %" if percent else "loss", title), fontsize=11)
+        weights = f"paths of the {table['called'].iloc[0]} ({table['parameters'].iloc[0]:,})"
+        beside = "accuracy in %" if percent else "loss"
+        paths = "one path each, principal axes common to all" if len(runs) > 1 else "one path, on its own axes"
+        heading(
+            parts[0, 0],
+            table,
+            f"{weights}; {title}" if title else weights,
+            f"n = {len(runs)} ({paths}); beside points: test {beside}",
+        )
         figure.draw_without_rendering()  # the layout decides where labels collide
         ends = pd.concat([run.iloc[[0, -1]] for run in runs])
         _label(plane, table, ends if rows else table)
@@ -70,16 +77,6 @@ def draw_trajectories(table: pd.DataFrame, title: str) -> Figure:
 
 def _short(loss: float) -> str:
     return f"{loss:#.3g}" if not loss < 1e-3 else f"{loss:.1e}".replace("e-0", "e-")  # NaN stays `nan`
-
-
-def _look(i: int) -> Look:
-    """Run i's colour, marker and dashes: the colours come round again after 7 runs, the looks do not."""
-    again = i // len(COLORS)
-    return {
-        "color": COLORS[i % len(COLORS)],
-        "marker": MARKERS[(i + again) % len(MARKERS)],
-        "linestyle": DASHES[again % len(DASHES)],
-    }
 
 
 def _path(ax: Axes, run: pd.DataFrame, look: Look) -> None:
@@ -99,8 +96,7 @@ def _dress_steps(ax: Axes, epochs: Sequence[int]) -> None:
     shorter = f"\n(the last interval has {intervals[-1]} instead of {intervals[0]})" if len(set(intervals)) > 1 else ""
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(f"epoch at the interval's end{shorter}")
-    ax.set_ylabel("displacement since the snapshot before ($l_2$ norm, log scale)")
-    log_scale(ax)
+    ax.set_ylabel(noted("displacement since the snapshot before", "$l_2$ norm", scale(ax, "y", "displacement")))
 
 
 def _legend(figure: SubFigure, plane: Axes) -> None:
@@ -110,17 +106,6 @@ def _legend(figure: SubFigure, plane: Axes) -> None:
     ]
     handles = [*plane.get_legend_handles_labels()[0], *marks]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 10))
-
-
-def _title(table: pd.DataFrame, n: int, beside: str, title: str) -> str:
-    first = table.iloc[0]
-    weights = "all parameters" if first["weights"] == "all" else first["weights"]
-    return (
-        f"{first['data']} ({first['source']}, {first['n_train']:,} training examples): "
-        f"paths of {weights} ({first['parameters']:,} weights)"
-        + (f", {title}" if title else "")
-        + f"\nn = {n} (one path each, principal axes common to all); beside points: test {beside}"
-    )
 
 
 def _label(ax: Axes, shown: pd.DataFrame, labelled: pd.DataFrame) -> None:

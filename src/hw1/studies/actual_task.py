@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hw1.metrics import QUANTITIES, TEST_ACCURACY
 from hw1.studies.answers import Answer, number, percent, ranged, verdict
+from hw1.studies.called import in_words
 from hw1.studies.headlines import Headline, headline, unseeded
 from hw1.studies.learning_curves import DESCRIBED, SERIES, check_classes, ends, learning_curves
 
@@ -51,7 +52,7 @@ class ActualTask:
         """Loss of all models in one chart, accuracy in another."""
         from hw1.plots.learning_curves import draw_learning_curves
 
-        curves = tables["learning_curves"]
+        curves = in_words(tables["learning_curves"], keys)
         return {name: draw_learning_curves(curves, [name], "") for name in QUANTITIES}
 
     def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

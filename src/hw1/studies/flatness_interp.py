@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hw1.machine import cores, room
-from hw1.metrics import ACCURACY, BATCH_SIZE, LEARNING_RATE, QUANTITIES, SPLITS, label
+from hw1.metrics import ACCURACY, BATCH_SIZE, LEARNING_RATE, LOSS, QUANTITIES, SPLITS, label, unit
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer, in_words, listed, ranged, verdict
 from hw1.studies.between import Part, chunks, computed
-from hw1.studies.headlines import Headline, headline, labelled, parts, suffix, titled
+from hw1.studies.headlines import Headline, headline, labelled, parts, suffix
 from hw1.studies.needed import columns_found
+from hw1.words import estimate_in_words, settings_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,7 +118,9 @@ class FlatnessInterp:
             return {}
         columns = [*keys, "theta_1", "theta_2", "data", "source"]
         frames = [
-            table.assign(**{name: end[name] for name in columns}, n_train=first.origin["n_train"])
+            table.assign(
+                **{name: end[name] for name in columns}, n_train=first.origin["n_train"], net=first.origin["net"]
+            )
             for table, end, (first, _) in zip(self._tables(pairs, cache), ends, pairs, strict=True)
         ]
         interpolation = pd.concat(frames, ignore_index=True)
@@ -135,7 +138,8 @@ class FlatnessInterp:
         figures = {}
         for values, part in parts(table, [key for key in own if key != across]):
             varied = {key: value for key, value in values.items() if table[key].nunique() > 1}
-            figure = draw_interpolation(part, across, self.pair_by, titled(values))
+            heights = self._heights(tables["barriers"], values, across, unit(LOSS, classes=ACCURACY in table))
+            figure = draw_interpolation(part, across, self.pair_by, settings_in_words(values), heights)
             figures[f"interpolation{suffix(varied)}"] = figure
         return figures
 
@@ -194,6 +198,17 @@ class FlatnessInterp:
         found = Headline("ratio", math.exp(mean.value), math.exp(mean.low), math.exp(mean.high), mean.n)
         follows = verdict(found, 1, "it is the sharper of the two", "it is the flatter of the two")
         return [f"There {second} is {ranged(found, 'times')} as sharp as the other (Keskar's sharpness): {follows}."]
+
+    def _heights(
+        self, barriers: pd.DataFrame, values: Mapping[str, Any], across: str | None, of: str
+    ) -> dict[tuple[Any, ...], str]:
+        """The test-loss barrier of each pair of a figure in words, with its interval over seeds."""
+        own = barriers[(barriers["split"] == "test") & (barriers[list(values)] == list(values.values())).all(axis=1)]
+        found = {}
+        for ends, part in parts(own, [*([across] if across else []), "theta_1", "theta_2"]):
+            mean = headline("", list(part["barrier"]))
+            found[tuple(ends.values())] = estimate_in_words(mean.value, mean.low, mean.high, mean.n, of)
+        return found
 
     def _keys(self, swept: Sequence[str]) -> list[str]:
         """The columns that tell pairs of one setting of `pair_by` apart: seed, swept keys and init."""

@@ -23,6 +23,7 @@ from hw1.metrics import (
 )
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer, rank, settled
+from hw1.studies.called import called, rho
 from hw1.studies.headlines import Headline, correlation_headline, parts, share_headline, unseeded
 from hw1.studies.needed import columns_found, require_measure
 
@@ -128,11 +129,15 @@ class FlatnessSensitivity:
         from hw1.plots.flatness_sensitivity import draw_gap, draw_measures, draw_quality
 
         points = tables["points"]
-        named = [(_words(values), part) for values, part in self._groups(points, keys)]
+        groups = list(self._groups(points, keys))
+        names = called(groups) if len(groups) > 1 else [""]
+        named = [(name, part) for name, (_, part) in zip(names, groups, strict=True)]
         measures = {row.name: (row.label, row.unit) for row in tables["measures"].itertuples(index=False)}
         if self.across in GAPS:
             over = _over(tables["measures"], measures)
-            return {"gap": draw_gap(named, self.across, measures, over)} if measures else {}
+            found = self.headlines(tables, keys)
+            rhos = {name: rho(found, self._rho(name)) for name in measures}
+            return {"gap": draw_gap(named, self.across, measures, over, rhos)} if measures else {}
         sensitivity = {name: label for name, (label, _) in measures.items() if name.startswith(_SENSITIVITY)}
         right = {name: label for name, label in sensitivity.items() if not name.startswith(_OWN_SCALE)}
         figures = {
@@ -160,7 +165,7 @@ class FlatnessSensitivity:
         for values, part in groups:
             used = part[part["reached"]]
             for name in names:
-                label = " ".join(word for word in ("spearman_rho", name, f"{self.across}", _words(values)) if word)
+                label = self._rho(name, _words(values))
                 both = used[["x", name]].dropna()
                 found.append(correlation_headline(label, list(both["x"]), list(both[name])))
         return found
@@ -202,6 +207,10 @@ class FlatnessSensitivity:
         shown = [*(name for name in (TRAIN_LOSS, TEST_LOSS, TEST_ACCURACY) if name in tables["points"])]
         columns = [*unseeded(keys), "seed", *shown, *tables["measures"]["name"]]
         return Answer(sentences, captions, {"points": columns})
+
+    def _rho(self, name: str, where: str = "") -> str:
+        """The name of the headline that correlates `across` with a column."""
+        return " ".join(word for word in ("spearman_rho", name, self.across, where) if word)
 
     def _groups(self, points: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
         """(values, rows) of each combination of the swept keys other than the seed and what the x axis shows."""

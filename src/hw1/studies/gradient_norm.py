@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import GRADIENT_NORM, METRICS, STEP_LOSS, TEST_LOSS, TRAIN_LOSS
 from hw1.settings import ConfigError
@@ -18,11 +18,11 @@ from hw1.studies.headlines import (
     parts,
     share_headline,
     suffix,
-    titled,
     unseeded,
 )
 from hw1.studies.learned import without
 from hw1.studies.needed import found_on, keeping, require_measure
+from hw1.words import layers_in_words, settings_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,10 +89,11 @@ class GradientNormCurves:
                 history = member.history()
                 row |= {GRADIENT_NORM: _last_norm(history), "norm_follows_loss": _follows(history)}
                 ends.append(row | {"constant": constant} | own)
-            binned.append(self._binned(run.history()).assign(**own))  # all members at once
+            of_run = self._binned(run.history()).assign(**own)  # all members at once
+            binned.append(of_run.assign(layer=_layers(of_run["quantity"], run.settings.model)))
         if not binned:
             return {}
-        groups = [*keys, "data", "source", "n_train", "quantity", "iteration"]
+        groups = [*keys, "data", "source", "n_train", "quantity", "layer", "iteration"]
         values = pd.concat(binned, ignore_index=True).groupby(groups, sort=False)["value"]
         curves = values.agg(median="median", low="min", high="max", n="count").reset_index()
         return {"curves": curves, "ends": pd.DataFrame(ends)}
@@ -122,7 +123,7 @@ class GradientNormCurves:
         figures = {}
         for values, part in parts(curves, others):
             own = ends[(ends[others] == list(values.values())).all(axis=1)]
-            figures[f"gradient_norm{suffix(values)}"] = draw_gradient_norm(part, own, across, titled(values))
+            figures[f"gradient_norm{suffix(values)}"] = draw_gradient_norm(part, own, across, settings_in_words(values))
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
@@ -180,6 +181,13 @@ def _follows(history: pd.DataFrame) -> float:
     if len(both) < 3 or both.nunique().min() < 2:
         return math.nan
     return float(spearmanr(both[STEP_LOSS], both[GRADIENT_NORM]).statistic)
+
+
+def _layers(quantities: pd.Series, model: Mapping[str, Any]) -> pd.Series:
+    """What the layer of each quantity is called; "" of what is no layer's."""
+    names = layers_in_words(model)
+    layers = {quantity: quantity.partition("/")[2] for quantity in quantities.unique() if quantity != STEP_LOSS}
+    return quantities.map({quantity: names.get(layer, layer) for quantity, layer in layers.items()}).fillna("")
 
 
 def _last_norm(history: pd.DataFrame) -> float:

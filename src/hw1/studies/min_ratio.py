@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hw1.studies.answers import Answer, in_words, percent, rank, settled
+from hw1.studies.called import rho
 from hw1.studies.headlines import (
     Headline,
     correlation_headline,
@@ -15,11 +16,11 @@ from hw1.studies.headlines import (
     parts,
     share_headline,
     suffix,
-    titled,
     unseeded,
 )
 from hw1.studies.learned import without
 from hw1.studies.needed import found_on, require_measure
+from hw1.words import settings_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,14 +85,14 @@ class MinRatio:
         """One figure for each combination of swept keys: a column a phase, a row an estimator."""
         from hw1.plots.minimal_ratio import draw_minimal_ratio
 
-        figures = {}
+        figures, found = {}, self.headlines(tables, keys)
         for values, part in parts(tables["points"], unseeded(keys)):
-            notes = {}
-            for phase, points in _last(part).groupby("phase", sort=False):
-                if len(used := points[points["counted"]]) >= LEAST:
-                    rho = _correlation("", used, "positive")
-                    notes[phase] = rf"$\rho$(loss, positive) = {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
-            figures[f"minimal_ratio{suffix(values)}"] = draw_minimal_ratio(_last(part), titled(values), notes)
+            phases = _last(part)["phase"].unique()
+            words = {phase: rho(found, _rho("positive", phase, values)) for phase in phases}
+            notes = {phase: f"rank correlation of share and loss {word}" for phase, word in words.items() if word}
+            figures[f"minimal_ratio{suffix(values)}"] = draw_minimal_ratio(
+                _last(part), settings_in_words(values), notes
+            )
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
@@ -106,7 +107,7 @@ class MinRatio:
                 if len(used) >= LEAST:
                     for share in ("positive", "negative"):
                         found.append(median_headline(f"{share}_share {name}", list(used[share])))
-                        found.append(_correlation(f"spearman_rho_{share} {name}", used, share))
+                        found.append(_correlation(_rho(share, phase, values), used, share))
         return found
 
     def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -158,6 +159,11 @@ def _told(start: str, points: pd.DataFrame) -> list[str]:
             text = f"whether the directions that {word} go with the loss is undecided"
         sentences.append(f"There {text} ({rank(found, 'point')}).")
     return sentences
+
+
+def _rho(share: str, phase: str, values: Mapping[str, Any]) -> str:
+    """The name of the headline that correlates the loss with a share, in a phase."""
+    return f"spearman_rho_{share}{labelled({'phase': phase, **values})}"
 
 
 def _correlation(name: str, used: pd.DataFrame, share: str) -> Headline:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hw1.metrics import METRICS, TEST_ACCURACY, TEST_LOSS, TRAIN_LOSS
+from hw1.metrics import ACCURACY, LOSS, METRICS, TEST_ACCURACY, TEST_LOSS, TRAIN_LOSS, label
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer, in_words, listed, number, percent, rank, settled
+from hw1.studies.called import rho
 from hw1.studies.headlines import (
     Headline,
     correlation_headline,
@@ -15,12 +16,12 @@ from hw1.studies.headlines import (
     labelled,
     parts,
     suffix,
-    titled,
     told_apart,
     unseeded,
 )
 from hw1.studies.learned import TABLE
 from hw1.studies.learning_curves import DESCRIBED, SHAPE, check_classes, ends
+from hw1.words import settings_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,9 +83,14 @@ class ParamsVsGeneralization:
         """Loss beside accuracy against the size, one figure for each combination of other swept keys."""
         from hw1.plots.sizes import draw_sizes
 
-        figures = {}
+        figures, found = {}, self.headlines(tables, keys)
         for values, part in _parts(tables["points"], keys):
-            figures[f"params_vs_generalization{suffix(values)}"] = draw_sizes(part, self.against, titled(values))
+            rhos = {column: rho(found, self._rho(column, values)) for column in (TEST_LOSS, GAP, TEST_ACCURACY)}
+            told = {column: f"{label(column)} {words}" for column, words in rhos.items() if words}
+            losses = [told[column] for column in (TEST_LOSS, GAP) if column in told]
+            notes = {LOSS: "\n".join(losses), ACCURACY: told.get(TEST_ACCURACY, "")}
+            figure = draw_sizes(part, self.against, settings_in_words(values), notes)
+            figures[f"params_vs_generalization{suffix(values)}"] = figure
         return figures
 
     def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -140,9 +146,13 @@ class ParamsVsGeneralization:
                 found.append(headline(f"test_accuracy{label}", list(points[TEST_ACCURACY])))
                 found.append(headline(f"gap{label}", list(points[GAP])))
             for column in (*METRICS, GAP):
-                label = f"spearman_rho_{self.against}_{column.replace('/', '_')}{name}"
+                label = self._rho(column, values)
                 found.append(correlation_headline(label, list(part[self.against]), list(part[column])))
         return found
+
+    def _rho(self, column: str, values: Mapping[str, Any]) -> str:
+        """The name of the headline that correlates the size with a column."""
+        return f"spearman_rho_{self.against}_{column.replace('/', '_')}{labelled(values)}"
 
 
 def _parts(points: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hw1.metrics import METRICS, QUANTITIES, SPLITS
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer, number, percent, ranged
+from hw1.studies.called import in_words
 from hw1.studies.headlines import Headline, headline, share_headline, unseeded
 from hw1.studies.learning_curves import SERIES, ends, learning_curves
 
@@ -65,7 +66,7 @@ class RandomLabels:
         """Loss against epochs, accuracy beside it."""
         from hw1.plots.learning_curves import draw_learning_curves
 
-        curves = tables["learning_curves"]
+        curves = in_words(tables["learning_curves"], keys)
         shares = ", ".join(f"{share:.0%}" for share in sorted(curves["corruption"].unique()))
         title = f"training labels shuffled: {shares}; test labels true"
         return {"random_labels": draw_learning_curves(curves, QUANTITIES, title)}

@@ -116,8 +116,10 @@ class SimulateFunction:
         """The training loss of all networks, and their predictions; one column a function."""
         from hw1.plots.simulate_function import draw_functions, draw_losses, draw_scatter
 
+        names = _in_words(tables["members"], keys)
         curves, networks, predictions = (
-            _with_panel(tables[name], keys) for name in ("curves", "networks", "predictions")
+            _with_panel(tables[name], keys).replace({"network": names})
+            for name in ("curves", "networks", "predictions")
         )
         figures = {"loss": draw_losses(curves, networks)}
         of_x, of_images = predictions[predictions["x"].notna()], predictions[predictions["x"].isna()]
@@ -209,6 +211,26 @@ def _names(runs: Sequence[Run], keys: Sequence[str], sweep: Sweep) -> dict[Run, 
     shapes = [{key: cells[key] for key in cells if key in SHAPE} for cells in own]
     names = [_name(cells, _architecture(run)) for run, cells in zip(runs, own, strict=True)]
     return dict(zip(runs, told_apart(list(zip(names, shapes, strict=True))), strict=True))
+
+
+def _in_words(members: pd.DataFrame, keys: Sequence[str]) -> dict[str, str]:
+    """What a figure calls each network: in words, with its sizes where no presets are swept, and its other settings.
+
+    Example:
+        >>> import pandas as pd
+        >>> one = {"network": "1-18-24-1, lr=0.1", "net": "two dense layers, 517 weights"}
+        >>> _in_words(pd.DataFrame([one]), ["optimizer.lr"])
+        {'1-18-24-1, lr=0.1': 'two dense layers, 517 weights: 1-18-24-1, lr=0.1'}
+        >>> _in_words(pd.DataFrame([one | {"network": "dense"}]), ["model"])
+        {'dense': 'two dense layers, 517 weights'}
+    """
+    first = members.drop_duplicates("network")
+    names = {}
+    for network, net in zip(first["network"], first["net"], strict=True):
+        alike = (first["net"] == net).sum() > 1
+        shown = network if "model" not in keys or alike else network.partition(", ")[2]
+        names[network] = f"{net}: {shown}" if shown else net
+    return names
 
 
 def _name(own: Mapping[str, Any], architecture: str) -> str:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from hw1.metrics import GRADIENT_NORM, SPLITS
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer, in_words, percent, ranged, verdict
-from hw1.studies.headlines import Headline, headline, labelled, parts, suffix, titled, unseeded
+from hw1.studies.headlines import Headline, headline, labelled, parts, suffix, unseeded
 from hw1.studies.needed import keeping
+from hw1.words import parameter_in_words, settings_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,19 +90,25 @@ class WeightTrajectories:
             settings = pd.DataFrame([{key: members[0].cells[key] for key in keys} | row for row in own])
             for name, table in self._measured(members, cache):
                 of_path = settings.loc[table["member"]].reset_index(drop=True)
-                frames.setdefault(name, []).append(of_path.join(table.drop(columns="member")))
+                names = table["layer" if name == "filters" else "weights"]
+                words = {own: parameter_in_words(own, members[0].run.settings.model) for own in names.unique()}
+                whole = of_path.join(table.drop(columns="member")).assign(called=names.map(words))
+                frames.setdefault(name, []).append(whole)
         return {name: pd.concat(tables, ignore_index=True) for name, tables in frames.items()}
 
     def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
         """For each combination of swept keys: the layer's paths, those of all parameters, and the filters."""
         from hw1.plots.filters import draw_filters
+        from hw1.plots.style import seed_looks
         from hw1.plots.trajectories import draw_trajectories
 
         figures = {}
+        looks = seed_looks(seed for name in _FIGURES[:2] if name in tables for seed in tables[name]["seed"])
         for name in (name for name in _FIGURES if name in tables):
             for values, part in parts(tables[name], unseeded(keys)):
-                draw = draw_filters if name == "filters" else draw_trajectories
-                figures[f"{name}{suffix(values)}"] = draw(part, titled(values))
+                title = settings_in_words(values)
+                figure = draw_filters(part, title) if name == "filters" else draw_trajectories(part, title, looks)
+                figures[f"{name}{suffix(values)}"] = figure
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
