@@ -11,6 +11,8 @@ from typing import Any
 
 from hw1.metrics import BATCH_SIZE, LEARNING_RATE, label
 
+NETWORK = "network_in_words"  # the column of a table that says what a row's network is
+
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 _CONVOLUTION, _DENSE, _POOLING, _DROPOUT, _NORM = "convolution", "dense layer", "pooling", "dropout", "normalisation"

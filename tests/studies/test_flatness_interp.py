@@ -364,7 +364,8 @@ def made_tables(seeds=(0,), lrs=(1e-3, 1e-2), inits=("independent",), pairs=((64
         for split in ("train", "test")
         for alpha in np.linspace(-1, 2, 31).round(12)
     ]
-    return {"interpolation": pd.DataFrame(rows)}
+    table = pd.DataFrame(rows)
+    return {"interpolation": table, "barriers": study()._barriers(table, ["seed", "optimizer.lr", "init"])}
 
 
 def end_markers(axes):
@@ -377,9 +378,12 @@ def test_one_figure_with_a_column_for_each_learning_rate(seeds, n):
     (figure,) = study().draw(made_tables(seeds), DRAWN).values()
     loss = figure.axes[:2]
     assert len(figure.axes) == 4
-    assert [axes.get_title() for axes in loss] == ["optimizer.lr = 0.001", "optimizer.lr = 0.01"]
+    assert [axes.get_title().split("\n")[0] for axes in loss] == ["learning rate 0.001", "learning rate 0.01"]
     title = figure.get_suptitle()
-    assert n in title and "scikit-learn" in title and "digits" in title and "64" in title and "1024" in title
+    assert n in title and "scikit-learn" in title and "digits" in title
+    for axes in figure.axes[2:]:
+        ends = [text.get_text() for text in axes.get_xticklabels() if "\n" in text.get_text()]
+        assert ends == ["0\nsmall batch\n64", "1\nlarge batch\n1024"]
     assert ("no spread" in title) == (len(seeds) == 1)
     assert [axes.get_yscale() for axes in figure.axes] == ["log", "log", "linear", "linear"]
     assert "nats" in figure.axes[0].get_ylabel() and figure.axes[2].get_ylabel() == "accuracy"
@@ -394,9 +398,24 @@ def test_ends_are_marked_and_lines_are_means_over_seeds():
     for points, values in zip(markers, expected.values(), strict=True):
         assert points[:, 0].tolist() == [0.0, 1.0] and points[:, 1].tolist() == pytest.approx(values)
     curves = [line for line in axes.lines if line.get_linestyle() != "None" and len(line.get_xdata()) == 31]
-    assert len(curves) == 2
+    assert len(curves) == 2 and not axes.texts  # the loss nowhere rises above its chord
     low, high = (np.asarray(path.vertices)[:, 1] for path in axes.collections[0].get_paths() for _ in (0, 1))
     assert low.min() == pytest.approx(1.25) and high.max() == pytest.approx(4.25)  # the band is the seeds' range
+
+
+def test_the_barrier_is_a_bar_from_the_chord_to_the_mean_curve_with_its_interval():
+    tables = made_tables((0, 1), lrs=(0.25,))
+    table = tables["interpolation"]
+    bump = 2 * (table["seed"] + 1) * table["alpha"].isin([0.4])
+    table["loss"] += bump.where(table["split"] == "test", 0)
+    tables["barriers"] = study()._barriers(table, ["seed", "optimizer.lr", "init"])
+    (figure,) = study().draw(tables, DRAWN).values()
+    axes = figure.axes[0]
+    (bar,) = axes.texts  # loss 1 + alpha + 0.5 + 0.25 + 1 of the ends' line, and 3 above it on average
+    assert bar.xyann == pytest.approx((0.4, 3.15)) and bar.xy == pytest.approx((0.4, 6.15))
+    half = 12.706204736432095  # Student's 97.5% quantile with one degree of freedom, times 2 / sqrt(2) / sqrt(2)
+    assert axes.get_title() == f"learning rate 0.25\nbarrier 3 nats [{3 - half:.3g}, {3 + half:.3g}], n = 2"
+    assert not figure.axes[1].texts and "straight line between the ends" in axes.get_legend_handles_labels()[1]
 
 
 def test_a_figure_for_every_other_combination():
@@ -410,7 +429,10 @@ def test_a_figure_for_every_other_combination():
 def test_several_pairs_stand_in_one_chart():
     (figure,) = study().draw(made_tables(lrs=(1e-3,), pairs=((16, 64), (16, 256))), DRAWN).values()
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["train, 16 to 64", "test, 16 to 64", "train, 16 to 256", "test, 16 to 256"]
+    curves = [f"{split} set, 16 to {other}" for other in (64, 256) for split in ("train", "test")]
+    assert labels == curves
+    ends = [text.get_text() for text in figure.axes[1].get_xticklabels() if "\n" in text.get_text()]
+    assert ends[1] == "1\nlarge batch\n64, 256"
     assert len(end_markers(figure.axes[0])) == 4
 
 

@@ -108,8 +108,9 @@ def test_other_swept_keys_are_correlated_and_drawn_apart(tmp_path):
         assert number.value == pytest.approx(spearmanr([size for size, _, _ in some], list(some.values())).statistic)
     figures = study().draw(tables, sweep.keys)
     assert set(figures) == {"loss", "accuracy", "sharpness"}
-    assert [axes.get_title() for axes in figures["loss"].axes] == ["lr=0.001", "lr=0.01", "", ""]  # left, then right
-    assert [text.get_text() for text in figures["sharpness"].legends[0].get_texts()] == ["lr=0.001", "lr=0.01"]
+    names = ["learning rate 0.001", "learning rate 0.01"]
+    assert [axes.get_title() for axes in figures["loss"].axes] == [*names, "", ""]  # left, then right
+    assert [text.get_text() for text in figures["sharpness"].legends[0].get_texts()] == names
     by_lr = measured(sweep, tmp_path, "optimizer.lr")
     assert by_lr["points"]["x"].tolist() == by_lr["points"]["optimizer.lr"].tolist()
     assert len(by_lr["means"]) == 3 * 2 * len(set(by_lr["means"]["quantity"]))
@@ -119,7 +120,8 @@ def test_the_figures_show_both_axes_and_mean_and_range(tmp_path):
     sweep, made = made_sweep(tmp_path)
     figures = study().draw(measured(sweep, tmp_path), KEYS)
     left, right = figures["accuracy"].axes
-    assert left.get_xscale() == "log" and left.get_ylabel() == "accuracy" and right.get_ylabel() == "sensitivity"
+    assert left.get_xscale() == "log" and left.get_ylabel() == "accuracy"
+    assert right.get_yscale() == "log" and right.get_ylabel() == "sensitivity (log scale)"
     assert [text.get_text() for text in figures["accuracy"].legends[0].get_texts()] == [
         "train accuracy", "test accuracy", "sensitivity of the loss (right)", "sensitivity of the softmax (right)",
     ]  # fmt: skip
@@ -133,7 +135,18 @@ def test_the_figures_show_both_axes_and_mean_and_range(tmp_path):
     assert "nats" in figures["loss"].axes[0].get_ylabel()
     for figure in figures.values():
         title = figure.get_suptitle()
-        assert all(word in title for word in ("digits", "scikit-learn", "1,437", "3 seeds", "3 epochs", "range"))
+        assert all(
+            word in title
+            for word in (
+                "digits",
+                "scikit-learn",
+                "1,437",
+                "one dense layer, 310 weights",
+                "three seeds",
+                "3 epochs",
+                "range",
+            )
+        )
 
 
 def test_runs_that_never_reached_the_train_loss_are_named_and_left_out(tmp_path):
@@ -198,7 +211,9 @@ def test_every_measure_against_the_gap(gap, tmp_path):
     points = np.concatenate([line.get_xydata() for line in panels[-1].lines])
     wanted = list(zip(gaps, [metrics["minimal_ratio/positive"] for metrics in made.values()], strict=True))
     assert sorted(points.tolist()) == pytest.approx(np.array(sorted(wanted)))
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"batch_size={size}" for size in SIZES]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"batch size {size}" for size in SIZES]
+    for axes, number in zip(panels, found, strict=True):
+        assert f"ρ = {number.value:.2f} [{number.low:.2f}, {number.high:.2f}], n = 9" in axes.get_title()
 
 
 def test_regression_has_no_accuracy(tmp_path):
@@ -210,7 +225,7 @@ def test_regression_has_no_accuracy(tmp_path):
     sweep = Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size"], measures=measures))
     tables = measured(sweep, tmp_path)
     figures = study().draw(tables, KEYS)
-    assert set(figures) == {"loss"} and figures["loss"].axes[0].get_ylabel() == "loss"
+    assert set(figures) == {"loss"} and figures["loss"].axes[0].get_ylabel() == "loss (log scale)"
 
 
 def test_a_measure_that_is_new_is_drawn_and_correlated(tmp_path):
@@ -260,12 +275,12 @@ def test_the_title_says_over_how_many_examples_measures_are(asked, words, tmp_pa
     asks = [ask_for(name, **settings) for name, settings in asked.items()]
     tables = measured(Sweep.read(make_sweep(tmp_path, folders, KEYS, measures=asks)), tmp_path)
     title = study().draw(tables, KEYS)["sharpness"].get_suptitle()
-    assert title.endswith(f"band: their range; {words}")
+    assert title.endswith(f"band: their range\n{words}")
     assert (
         study("loss_gap")
         .draw(measured(Sweep.read(tmp_path / "hand"), tmp_path, "loss_gap"), KEYS)["gap"]
         .get_suptitle()
-        .endswith(f"one point a network; {words}")
+        .endswith(f"one point a network\n{words}")
     )
 
 

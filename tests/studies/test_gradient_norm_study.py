@@ -82,7 +82,8 @@ def test_the_figure_shows_loss_norm_and_layers_on_log_axes(tables):
     curve = curve[(curve["quantity"] == "train_step/loss") & (curve["optimizer.lr"] == 1e-2)]
     line = axes[1].get_lines()[0]
     assert sorted(line.get_ydata()) == pytest.approx(sorted(curve["median"]))
-    assert "1 constant predictor" in axes[1].get_title() and "n = 3" in axes[0].get_title()
+    assert [text.get_text() for text in axes[5].get_legend().get_texts()] == ["dense layer", "output layer"]
+    assert "one constant predictor" in axes[1].get_title() and "n = 3" in axes[0].get_title()
 
 
 def test_a_run_that_was_not_measured_is_left_out_unless_none_was(sweep, tmp_path):

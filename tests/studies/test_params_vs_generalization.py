@@ -79,7 +79,12 @@ def test_loss_and_accuracy_against_the_number_of_parameters(tables):
             x, y = line.get_xdata().tolist(), line.get_ydata().tolist()
             means = tables["sizes"].sort_values("parameters")
             assert x == means["parameters"].tolist() and y == pytest.approx(means[f"{split}/{quantity} mean"].tolist())
-    assert "6 sizes of 160 to 1,210 parameters" in figure.get_suptitle() and "n = 3" in figure.get_suptitle()
+    found = {number.name: number for number in study().headlines(tables, KEYS)}
+    for axes, columns in ((loss, ("test_loss", "gap")), (accuracy, ("test_accuracy",))):
+        for column in columns:
+            rho = found[f"spearman_rho_parameters_{column}"]
+            assert f"{column.replace('_', ' ')} ρ = {rho.value:.2f} [" in axes.get_title()
+    assert "6 sizes of 160 to 1,210 weights" in figure.get_suptitle() and "n = 3" in figure.get_suptitle()
 
 
 def test_a_figure_for_every_other_swept_key(tmp_path):
@@ -92,7 +97,7 @@ def test_a_figure_for_every_other_swept_key(tmp_path):
     tables = study().measure(Sweep.read(make_sweep(tmp_path, folders, keys)), Cache(tmp_path))
     figures = study().draw(tables, keys)
     assert list(figures) == ["params_vs_generalization_lr=0.1", "params_vs_generalization_lr=0.2"]
-    assert "optimizer.lr = 0.2" in figures["params_vs_generalization_lr=0.2"].get_suptitle()
+    assert "learning rate 0.2" in figures["params_vs_generalization_lr=0.2"].get_suptitle()
     gaps = [number.name for number in study().headlines(tables, keys) if number.name.startswith("gap ")]
     assert len(gaps) == 4 and gaps[0] == "gap optimizer.lr=0.1 parameters=310 4"
 

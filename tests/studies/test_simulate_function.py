@@ -184,7 +184,7 @@ def test_figures_show_the_tables(whole):
     figures = study().draw(tables, KEYS)
     assert set(figures) == {"loss", "predictions"}
     (loss,) = figures["loss"].axes
-    assert loss.get_yscale() == "log" and "1 of 4 1-6-1" in loss.get_title()
+    assert loss.get_yscale() == "log" and "1 of 4 constant: one dense layer, 19 weights: 1-6-1" in loss.get_title()
     curve = tables["curves"].query("network == '1-3-2-1'")
     assert any(np.array_equal(line.get_ydata(), curve["median"]) for line in loss.lines)
     upper, _ = figures["predictions"].axes

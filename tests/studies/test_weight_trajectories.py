@@ -234,7 +234,7 @@ def test_other_swept_keys_have_axes_of_their_own(tmp_path):
         assert part[["pc1", "pc2"]].to_numpy() == pytest.approx(oracle.transform(points), abs=1e-6)
     figures = study(layer=None).draw(tables, sweep.keys)
     assert set(figures) == {"trajectory_model_lr=0.01", "trajectory_model_lr=0.001"}
-    assert "optimizer.lr = 0.01" in figures["trajectory_model_lr=0.01"].subfigs[0].get_suptitle()
+    assert "learning rate 0.01" in figures["trajectory_model_lr=0.01"].subfigs[0].get_suptitle()
     assert len(study(layer=None).headlines(tables, sweep.keys)) == 2 * 3
 
 
@@ -339,6 +339,7 @@ def made_table(seeds=1, times=4, accuracy=True):
                     "run": f"seed={seed}",
                     "weights": LAYER,
                     "parameters": 1234,
+                    "called": "weights of the output layer",
                     "epoch": 3 * t,
                     "pc1": one,
                     "pc2": two,
@@ -382,10 +383,30 @@ def test_every_run_is_a_path_with_its_ends_marked():
 
 def test_the_title_says_what_is_drawn():
     title = drawn(made_table(2)).subfigs[0].get_suptitle()
-    for words in ("digits", "scikit-learn", "1,437", LAYER, "1,234 weights", "n = 2", "test accuracy in %"):
+    for words in (
+        "digits",
+        "scikit-learn",
+        "1,437",
+        "weights of the output layer",
+        "1,234",
+        "n = 2",
+        "test accuracy in %",
+    ):
         assert words in title
-    title = drawn(made_table(accuracy=False).assign(weights="all")).subfigs[0].get_suptitle()
-    assert "test loss" in title and "n = 1" in title and "all parameters" in title
+    title = drawn(made_table(accuracy=False).assign(called="all weights")).subfigs[0].get_suptitle()
+    assert "test loss" in title and "n = 1" in title and "all weights" in title
+
+
+def test_a_seed_has_one_colour_in_all_figures_of_a_sweep():
+    table = pd.concat([made_table(3).assign(**{"optimizer.lr": lr}) for lr in (0.1, 0.2)])
+    table = table[(table["seed"] > 0) | (table["optimizer.lr"] == 0.1)]  # the first run of the second failed
+    figures = study().draw({"trajectory_layer": table, "trajectory_model": table}, ["optimizer.lr", "seed"])
+    looks = {}
+    for figure in figures.values():
+        for line in figure.axes[0].lines[::3]:
+            looks.setdefault(line.get_label(), set()).add((line.get_color(), line.get_marker()))
+    assert set(looks) == {"seed 0", "seed 1", "seed 2"} and all(len(own) == 1 for own in looks.values())
+    assert len(figures) == 4 and len(set.union(*looks.values())) == 3
 
 
 def test_labels_stand_beside_their_points_and_overlap_nothing():

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 
 from hw1.metrics import GRADIENT_NORM, LOSS, STEP_LOSS, TRAIN_ACCURACY, axis, label, noted, unit
 from hw1.plots.style import COLORS, DASHES, Look, heading, scale, style
-from hw1.words import counted, setting_in_words
+from hw1.words import NETWORK, counted, setting_in_words
 
 
 def draw_gradient_norm(curves: pd.DataFrame, ends: pd.DataFrame, across: str | None, title: str) -> Figure:
@@ -16,7 +16,7 @@ def draw_gradient_norm(curves: pd.DataFrame, ends: pd.DataFrame, across: str | N
     Args:
         curves: columns quantity, layer (what the layer of the quantity is called), iteration, median, low, high, n;
             data, source, n_train; and `across`.
-        ends: one row a member; columns constant, net and `across`.
+        ends: one row a member; columns constant, network_in_words and `across`.
         across: the column that gives the figure's columns; None for one column.
         title: what all of the figure has in common.
     """
@@ -48,8 +48,8 @@ def draw_gradient_norm(curves: pd.DataFrame, ends: pd.DataFrame, across: str | N
         if layers:
             handles = [Line2D([], [], **_look(i), label=layer) for i, layer in enumerate(layers)]
             axes[2, -1].legend(handles=handles, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        nets = ends["net"].unique() if "net" in ends else []
-        table = curves.assign(net=nets[0]) if len(nets) == 1 else curves
+        nets = ends[NETWORK].unique() if NETWORK in ends else []
+        table = curves.assign(**{NETWORK: nets[0]}) if len(nets) == 1 else curves
         several = curves["n"].max() > 1
         heading(figure, table, title, "line: median, band: range over seeds" if several else "one seed: no spread")
     return figure

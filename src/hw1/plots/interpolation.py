@@ -13,6 +13,8 @@ from hw1.plots.style import COLORS, DASHES, MARKERS, broken, heading, inches_of,
 from hw1.words import ends_in_words, setting_in_words
 
 _TICKS = 0.5  # alphas between two numbers
+_ROUNDING = 1e-6  # of the loss: lower barriers have no bar
+_CHORD = "straight line between the ends"
 
 
 def draw_interpolation(
@@ -25,7 +27,7 @@ def draw_interpolation(
 
     Args:
         table: columns alpha, split, loss, accuracy (absent without classes), theta_1, theta_2, seed, data, source,
-            n_train, and `across`; net where it is known.
+            n_train, and `across`; network_in_words where it is known.
         across: the column whose values stand side by side; None for one column.
         pair_by: name of the setting that tells theta_1 and theta_2 apart.
         title: what this figure holds fixed; may be empty.
@@ -51,7 +53,9 @@ def draw_interpolation(
         for i, quantity in enumerate(rows):
             note = scale(axes[i, 0], "y", quantity)
             axes[i, 0].set_ylabel(axis(quantity, unit(quantity, classes=ACCURACY in rows), note))
-        handles, labels = axes[0, 0].get_legend_handles_labels()
+        named = {line.get_label(): line for ax in axes[0] for line in ax.get_legend_handles_labels()[0]}
+        labels = sorted(named, key=lambda label: label == _CHORD)  # last
+        handles = [named[label] for label in labels]
         figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)))
         n = table["seed"].nunique()
         spread = f"n = {n} (line: mean, band: range over seeds)" if n > 1 else "n = 1 (one seed: no spread)"
@@ -92,12 +96,10 @@ def _mark_barrier(ax: Axes, mean: pd.Series, color: str, *, first: bool) -> None
     inside = mean.loc[0.0:1.0]
     chord = pd.Series(np.interp(inside.index, [0.0, 1.0], inside.loc[[0.0, 1.0]]), inside.index)
     height = inside - chord
-    if not height.max() > 0:
+    if not height.max() > _ROUNDING * abs(inside).max():
         return
     top = height.idxmax()
-    ax.plot(
-        chord.index, chord, ":", color=color, linewidth=1.2, label="straight line between the ends" if first else None
-    )
+    ax.plot(chord.index, chord, ":", color=color, linewidth=1.2, label=_CHORD if first else None)
     arrow = {"arrowstyle": "|-|,widthA=0.3,widthB=0.3", "color": "black", "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", (top, inside[top]), (top, chord[top]), arrowprops=arrow, zorder=6)
 

@@ -25,7 +25,8 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
     are means over seeds, bands their range.
 
     Args:
-        curves: columns series (what a line is called), seed, epoch, split, quantity, value, data, source, n_train, net.
+        curves: columns series (what a line is called), seed, epoch, split, quantity, value, data, source, n_train,
+            network_in_words.
         quantities: which panels: loss, accuracy.
         title: what this figure holds fixed; may be empty.
     """

@@ -17,6 +17,7 @@ from matplotlib.typing import FillStyleType, LineStyleType
 
 from hw1.files import replacing
 from hw1.metrics import BATCH_SIZE, GRADIENT_NORM, LEARNING_RATE, LOSS
+from hw1.words import NETWORK
 
 # Okabe & Ito 2008: told apart with any kind of colour vision. Markers and dashes differ too, for grey print.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -79,8 +80,9 @@ def is_log(quantity: str) -> bool:
 def scale(ax: Axes, side: Literal["x", "y"], quantity: str) -> str:
     """Give an axis the scale of the quantity that is drawn on it, and say so: a note for its label, "" if it is linear.
 
-    Of a quantity that should be logarithmic and is not positive everywhere, what lies nearer to 0 than the smallest
-    positive value is linear. Numbers are plain where they span few decades.
+    Of a quantity that should be logarithmic and is negative somewhere, what lies nearer to 0 than its smallest positive
+    value is linear; a line that goes to 0 leaves the panel at its lower edge. Numbers are plain where they span few
+    decades.
 
     Args:
         ax: with everything drawn.
@@ -94,22 +96,23 @@ def scale(ax: Axes, side: Literal["x", "y"], quantity: str) -> str:
     values = np.concatenate([[], *(_drawn(other, side) for other in sharing)])
     values = values[np.isfinite(values)]
     positive = values[values > 0]
-    if len(positive) and (values <= 0).any():
-        near = 10 ** math.floor(math.log10(positive.min()))
+    if len(positive) and (values < 0).any():
+        near = 10.0 ** math.floor(math.log10(positive.min()))
         ax.set(**{f"{side}scale": "symlog"})
         axis.set_major_locator(SymmetricalLogLocator(linthresh=near, base=10))
         return f"log scale, linear below {near:g}"
     ax.set(**{f"{side}scale": "log"})
+    note = "log scale, 0 is below it" if len(positive) < len(values) else "log scale"
     low, high = ax.get_xlim() if side == "x" else ax.get_ylim()
     if high < 10 * low:
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     elif high < 10**_DECADES_IN_PLAIN_NUMBERS * low and (side == "y" or high < _LONGEST):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     else:
-        return "log scale"
+        return note
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(NullLocator())
-    return "log scale"
+    return note
 
 
 def _drawn(ax: Axes, side: str) -> np.ndarray:
@@ -182,11 +185,11 @@ def heading(figure: Figure | SubFigure, table: pd.DataFrame, *lines: str) -> Non
 
     Args:
         figure: it.
-        table: columns data, source, n_train and, where it is known, net.
+        table: columns data, source, n_train and, where it is known, network_in_words.
         *lines: empty ones are left out.
     """
     first = table.iloc[0]
-    nets = list(table["net"].unique()) if "net" in table else []
+    nets = list(table[NETWORK].unique()) if NETWORK in table else []
     data = f"{first['data']} ({first['source']}, {first['n_train']:,} training examples)"
     shown = ["; ".join([data, *(nets if len(nets) == 1 else [])]), *lines]
     inches = figure.bbox.width / figure.dpi - 0.2

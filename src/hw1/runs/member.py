@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hw1.words import model_in_words
+from hw1.words import NETWORK, model_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,10 +39,10 @@ class Member:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """Where its training examples come from and what it is, as cells of a table: data, source, n_train, net."""
+        """Its data and what it is, as cells of a table: data, source, n_train, network_in_words."""
         dataset, weights = self.run.result["dataset"], self.run.result["parameters"]
         examples = {"data": dataset["name"], "source": dataset["source"], "n_train": dataset["train"]}
-        return {**examples, "net": model_in_words(self.run.settings.model, weights)}
+        return {**examples, NETWORK: model_in_words(self.run.settings.model, weights)}
 
     def history(self) -> pd.DataFrame:
         """Its rows of metrics.csv, see `Run.history`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.studies.headlines import Headline, parts, told_apart, unseeded
 from hw1.studies.learning_curves import SERIES, SHAPE
-from hw1.words import settings_in_words
+from hw1.words import NETWORK, settings_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,13 +18,13 @@ def called(groups: Sequence[tuple[Mapping[str, Any], pd.DataFrame]]) -> list[str
     """A name in words for each part, no two alike: its network where the model is swept or nothing else, its settings.
 
     Args:
-        groups: (values of the swept keys that tell it from the others, its rows, with the column net).
+        groups: (values of the swept keys that tell it from the others, its rows, with the column network_in_words).
     """
     named = []
     for values, part in groups:
         shape = {key: value for key, value in values.items() if key in SHAPE}
         others = settings_in_words({key: value for key, value in values.items() if key not in SHAPE})
-        net = str(part["net"].iloc[0]) if shape or not others else ""
+        net = str(part[NETWORK].iloc[0]) if shape or not others else ""
         named.append(("; ".join(word for word in (net, others) if word), shape))
     return told_apart(named)
 

@@ -16,7 +16,7 @@ from hw1.studies.answers import Answer, in_words, listed, ranged, verdict
 from hw1.studies.between import Part, chunks, computed
 from hw1.studies.headlines import Headline, headline, labelled, parts, suffix
 from hw1.studies.needed import columns_found
-from hw1.words import estimate_in_words, settings_in_words
+from hw1.words import NETWORK, estimate_in_words, settings_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,11 +116,9 @@ class FlatnessInterp:
             ends.append({**labels, **_measured(first, found, "at_0"), **_measured(second, found, "at_1")})
         if not pairs:
             return {}
-        columns = [*keys, "theta_1", "theta_2", "data", "source"]
+        columns, of_net = [*keys, "theta_1", "theta_2", "data", "source"], ("n_train", NETWORK)
         frames = [
-            table.assign(
-                **{name: end[name] for name in columns}, n_train=first.origin["n_train"], net=first.origin["net"]
-            )
+            table.assign(**{name: end[name] for name in columns}, **{name: first.origin[name] for name in of_net})
             for table, end, (first, _) in zip(self._tables(pairs, cache), ends, pairs, strict=True)
         ]
         interpolation = pd.concat(frames, ignore_index=True)

@@ -9,6 +9,7 @@ from hw1.metrics import METRICS
 from hw1.settings import ConfigError
 from hw1.studies.headlines import told_apart, unseeded
 from hw1.studies.needed import require_kind
+from hw1.words import NETWORK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _NO_CLASSES = "which has no classes; expected images with labels, as dataset=mnist"
 SERIES = "series"  # the column that holds what a training's settings are called in a figure
 # What both tables say of a training behind the swept keys.
-DESCRIBED = (SERIES, "architecture", "parameters", "depth", "corruption", "data", "source", "n_train", "net")
+DESCRIBED = (SERIES, "architecture", "parameters", "depth", "corruption", "data", "source", "n_train", NETWORK)
 # Keys that an architecture's name stands for.
 SHAPE = ("model", "model.layers", "model.hidden", "model.width", "model.budget", "model.depth")
 
@@ -39,8 +40,8 @@ def learning_curves(sweep: Sweep) -> pd.DataFrame:
     The epochs are those that were evaluated, and the end.
 
     Columns: the swept keys but the seed, `DESCRIBED` (series, architecture, parameters, depth, corruption (share of
-    shuffled training labels), data, source, n_train, net), seed, epoch (completed ones), split, quantity (loss in nats,
-    accuracy), value.
+    shuffled training labels), data, source, n_train, network_in_words), seed, epoch (completed ones), split, quantity
+    (loss in nats, accuracy), value.
     """
     import pandas as pd
 

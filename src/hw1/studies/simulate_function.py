@@ -15,6 +15,7 @@ from hw1.studies.headlines import Headline, median_headline, share_headline, tol
 from hw1.studies.learned import without
 from hw1.studies.learning_curves import SHAPE
 from hw1.studies.needed import found_on, require_kind, require_measure
+from hw1.words import NETWORK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -218,7 +219,7 @@ def _in_words(members: pd.DataFrame, keys: Sequence[str]) -> dict[str, str]:
 
     Example:
         >>> import pandas as pd
-        >>> one = {"network": "1-18-24-1, lr=0.1", "net": "two dense layers, 517 weights"}
+        >>> one = {"network": "1-18-24-1, lr=0.1", NETWORK: "two dense layers, 517 weights"}
         >>> _in_words(pd.DataFrame([one]), ["optimizer.lr"])
         {'1-18-24-1, lr=0.1': 'two dense layers, 517 weights: 1-18-24-1, lr=0.1'}
         >>> _in_words(pd.DataFrame([one | {"network": "dense"}]), ["model"])
@@ -226,8 +227,8 @@ def _in_words(members: pd.DataFrame, keys: Sequence[str]) -> dict[str, str]:
     """
     first = members.drop_duplicates("network")
     names = {}
-    for network, net in zip(first["network"], first["net"], strict=True):
-        alike = (first["net"] == net).sum() > 1
+    for network, net in zip(first["network"], first[NETWORK], strict=True):
+        alike = (first[NETWORK] == net).sum() > 1
         shown = network if "model" not in keys or alike else network.partition(", ")[2]
         names[network] = f"{net}: {shown}" if shown else net
     return names
