@@ -79,7 +79,7 @@ def test_long_numbers_on_an_x_axis_are_powers():
 def test_a_logarithmic_quantity_that_is_not_positive_is_drawn_all_the_same():
     axes = plotted([-3.0, 0.02])
     axes.axvline(1.0)  # from edge to edge: no value
-    assert scale(axes, "y", "sharpness/trace") == "log scale, linear below 0.01" and axes.get_yscale() == "symlog"
+    assert scale(axes, "y", "sharpness/trace") == "log scale, linear below 1" and axes.get_yscale() == "symlog"
     positive = plotted([0.5, 0.02])
     positive.axvline(1.0)
     assert scale(positive, "y", "sharpness/trace") == "log scale"
@@ -87,6 +87,10 @@ def test_a_logarithmic_quantity_that_is_not_positive_is_drawn_all_the_same():
     shared[1].plot([0, 1], [-0.1, 0.02])
     shared[0].plot([0, 1], [0.5, 0.02])
     assert "linear below" in scale(shared[0], "y", "sharpness/trace")
+    band = plotted([50, 0.02])
+    band.fill_between([0, 1], [-0.1, 0.01], [90, 0.03])
+    assert scale(band, "y", "sharpness/trace") == "log scale, linear below 0.1"
+    assert band.get_ylim()[0] < -0.1 and band.get_ylim()[1] > 90
     dead = plotted([0.5, 0.0])
     assert scale(dead, "y", "gradient_norm") == "log scale, 0 is below it" and dead.get_yscale() == "log"
 

@@ -387,14 +387,13 @@ def test_the_title_says_what_is_drawn():
         "digits",
         "scikit-learn",
         "1,437",
-        "weights of the output layer",
-        "1,234",
+        "paths of the weights of the output layer (1,234)",
         "n = 2",
         "test accuracy in %",
     ):
         assert words in title
-    title = drawn(made_table(accuracy=False).assign(called="all weights")).subfigs[0].get_suptitle()
-    assert "test loss" in title and "n = 1" in title and "all weights" in title
+    title = drawn(made_table(accuracy=False).assign(weights="all", called="all weights")).subfigs[0].get_suptitle()
+    assert "test loss" in title and "n = 1" in title and "paths of all weights (1,234)" in title
 
 
 def test_a_seed_has_one_colour_in_all_figures_of_a_sweep():

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter, SymmetricalLogLocator
 from matplotlib.typing import FillStyleType, LineStyleType
@@ -80,8 +81,8 @@ def is_log(quantity: str) -> bool:
 def scale(ax: Axes, side: Literal["x", "y"], quantity: str) -> str:
     """Give an axis the scale of the quantity that is drawn on it, and say so: a note for its label, "" if it is linear.
 
-    Of a quantity that should be logarithmic and is negative somewhere, what lies nearer to 0 than its smallest positive
-    value is linear; a line that goes to 0 leaves the panel at its lower edge. Numbers are plain where they span few
+    Of a quantity that should be logarithmic and is negative somewhere, what lies about as near to 0 as its negative
+    values is linear; a line that goes to 0 leaves the panel at its lower edge. Numbers are plain where they span few
     decades.
 
     Args:
@@ -97,9 +98,13 @@ def scale(ax: Axes, side: Literal["x", "y"], quantity: str) -> str:
     values = values[np.isfinite(values)]
     positive = values[values > 0]
     if len(positive) and (values < 0).any():
-        near = 10.0 ** math.floor(math.log10(positive.min()))
-        ax.set(**{f"{side}scale": "symlog"})
+        near = 10.0 ** math.floor(math.log10(-values.min()))
+        (ax.set_xscale if side == "x" else ax.set_yscale)("symlog", linthresh=near)
         axis.set_major_locator(SymmetricalLogLocator(linthresh=near, base=10))
+        low, high = axis.get_transform().transform([values.min(), values.max()])
+        pad = 0.05 * (high - low)
+        limits = axis.get_transform().inverted().transform([low - pad, high + pad])
+        (ax.set_xlim if side == "x" else ax.set_ylim)(*limits)
         return f"log scale, linear below {near:g}"
     ax.set(**{f"{side}scale": "log"})
     note = "log scale, 0 is below it" if len(positive) < len(values) else "log scale"
@@ -116,10 +121,12 @@ def scale(ax: Axes, side: Literal["x", "y"], quantity: str) -> str:
 
 
 def _drawn(ax: Axes, side: str) -> np.ndarray:
-    """The positions on an axis of all points of lines, but for those that run from edge to edge."""
+    """The positions on an axis of all points of lines, but for those that run from edge to edge, and of bands."""
     number = 0 if side == "x" else 1
     lines = [line for line in ax.lines if line.get_transform().contains_branch_seperately(ax.transData)[number]]
     found = [np.asarray(line.get_data()[number], dtype=float) for line in lines]
+    bands = [band for band in ax.collections if isinstance(band, PolyCollection)]
+    found += [np.asarray(path.vertices, dtype=float)[:, number] for band in bands for path in band.get_paths()]
     return np.concatenate(found) if found else np.empty(0)
 
 

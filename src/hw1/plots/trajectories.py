@@ -58,7 +58,8 @@ def draw_trajectories(table: pd.DataFrame, title: str, looks: Mapping[int, Look]
             axis.set_label_text(f"principal axis {i} ({table[f'explained_{i}'].iloc[0]:.1%} of the variance)")
         _dress_steps(steps, runs[0]["epoch"].tolist())
         _legend(parts[0, 0], plane)
-        weights = f"paths of the {table['called'].iloc[0]} ({table['parameters'].iloc[0]:,})"
+        whole = "" if table["weights"].iloc[0] == "all" else "the "
+        weights = f"paths of {whole}{table['called'].iloc[0]} ({table['parameters'].iloc[0]:,})"
         beside = "accuracy in %" if percent else "loss"
         paths = "one path each, principal axes common to all" if len(runs) > 1 else "one path, on its own axes"
         heading(
