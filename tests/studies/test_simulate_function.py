@@ -184,7 +184,9 @@ def test_figures_show_the_tables(whole):
     figures = study().draw(tables, KEYS)
     assert set(figures) == {"loss", "predictions"}
     (loss,) = figures["loss"].axes
-    assert loss.get_yscale() == "log" and "1 of 4 constant: one dense layer, 19 weights: 1-6-1" in loss.get_title()
+    assert loss.get_yscale() == "log" and "1 of 4 constant: 1-6-1" in loss.get_title()
+    labels = [text.get_text() for text in figures["loss"].legends[0].get_texts()]
+    assert labels[0] == "one dense layer, 19 weights: 1-6-1" and labels[1].startswith("two dense layers, ")
     curve = tables["curves"].query("network == '1-3-2-1'")
     assert any(np.array_equal(line.get_ydata(), curve["median"]) for line in loss.lines)
     upper, _ = figures["predictions"].axes

@@ -40,7 +40,12 @@ def draw_losses(curves: pd.DataFrame, networks: pd.DataFrame) -> Figure:
                     ax.plot(curve["epoch"], curve[edge], DASHES[i % len(DASHES)], color=color, linewidth=0.5)
             if noise := ends["noise"].iloc[0]:
                 ax.axhline(noise**2, color="black", linestyle=":", linewidth=1)
-            dead = [f"\n{row.constant} of {row.n} constant: {row.network}" for row in ends.itertuples() if row.constant]
+            short = ends["network"].str.rpartition(": ")[2]  # sizes, where they are said
+            dead = [
+                f"\n{row.constant} of {row.n} constant: {name}"
+                for row, name in zip(ends.itertuples(), short, strict=True)
+                if row.constant
+            ]
             ax.set_title(broken(_heading(part) + "".join(dead), inches_of(ax)))
             ax.set_xlabel("epoch")
         for ax in axes:

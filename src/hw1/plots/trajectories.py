@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hw1.metrics import TEST_ACCURACY, TEST_LOSS, noted
-from hw1.plots.style import Look, heading, panels, scale, style
+from hw1.plots.style import Look, heading, panels, scale, seed_looks, style
 
 _ACROSS = 4  # enlarged paths in a row
 _LABEL_SIZE = 7.5  # points
@@ -22,7 +22,7 @@ _HALO = [withStroke(linewidth=1.5, foreground="white")]  # where a line passes b
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))  # where a label may stand
 
 
-def draw_trajectories(table: pd.DataFrame, title: str, looks: Mapping[int, Look]) -> Figure:
+def draw_trajectories(table: pd.DataFrame, title: str, seeds: Iterable[int]) -> Figure:
     """All runs' paths in one plane, their displacements between snapshots beside it, each path enlarged below.
 
     Beside the points stands the test accuracy in percent, or the test loss where there are no classes: in the common
@@ -33,11 +33,12 @@ def draw_trajectories(table: pd.DataFrame, title: str, looks: Mapping[int, Look]
         table: columns seed, weights, parameters, epoch, pc1, pc2, explained_1, explained_2, displacement, test/loss,
             test/accuracy (absent without classes), called (the weights in words), data, source, n_train.
         title: what this figure holds fixed; may be empty.
-        looks: of each seed, the same in all figures of a sweep.
+        seeds: all of the sweep: each has one look in all of its figures.
     """
     percent = TEST_ACCURACY in table
     texts = (100 * table[TEST_ACCURACY]).map("{:.1f}".format) if percent else table[TEST_LOSS].map(_short)
     table = table.assign(text=texts.where(texts != "nan", ""))  # not every epoch need end in an evaluation
+    looks = seed_looks(seeds)
     runs = [run for _, run in table.groupby("seed", sort=False)]
     rows = math.ceil(len(runs) / _ACROSS) if len(runs) > 1 else 0
     with style():

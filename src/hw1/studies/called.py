@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.studies.headlines import Headline, parts, told_apart, unseeded
 from hw1.studies.learning_curves import SERIES, SHAPE
-from hw1.words import NETWORK, settings_in_words
+from hw1.words import NETWORK, parameter_in_words, settings_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,3 +49,9 @@ def rho(found: Sequence[Headline], name: str) -> str:
         return ""
     interval = "" if math.isnan(number.low) else f" [{number.low:.2f}, {number.high:.2f}]"
     return f"ρ = {number.value:.2f}{interval}, n = {number.n}"
+
+
+def with_layers(table: pd.DataFrame, model: Mapping[str, Any]) -> pd.DataFrame:
+    """A table with a column `called`: in words, what its rows' layer is, or their weights."""
+    names = table["layer" if "layer" in table else "weights"]
+    return table.assign(called=names.map({name: parameter_in_words(name, model) for name in names.unique()}))

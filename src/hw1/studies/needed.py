@@ -56,6 +56,34 @@ def require_measure(runs: Sequence[RunSettings], measure: str, *others: str) -> 
             )
 
 
+def require_weights(settings: RunSettings, layer: str | None, filters: Sequence[str]) -> None:
+    """Refuse a run whose network has not the weights that a study asks for, before anything trains.
+
+    Args:
+        settings: of the planned run.
+        layer: name of a weight matrix; None for none.
+        filters: names of convolutions' weights.
+
+    Raises:
+        ConfigError: names what there is.
+    """
+    import torch
+
+    from hw1.training import build
+
+    with torch.device("meta"):
+        net = build.single_network(settings, build.datamodule(settings.dataset))
+    dimensions = {name: parameter.dim() for name, parameter in net.named_parameters()}
+    asked = [("layer", layer, "matrices", 2)] if layer is not None else []
+    for setting, name, kind, least in [*asked, *(("filters", name, "kernels", 4) for name in filters)]:
+        known = [name for name, dimension in dimensions.items() if dimension >= least]
+        if name not in known:
+            raise ConfigError(
+                f"study.{setting}: got {name}, expected one of the weight {kind} of these networks, "
+                f"{', '.join(known) or 'which have none'}"
+            )
+
+
 def keeping(what: str, run: RunSettings) -> list[str]:
     """Names of a run's callbacks whose class says that it keeps something: `snapshots` or `gradient_norms`."""
     return [name for name, node in run.callbacks.items() if getattr(target_of(node, f"callbacks.{name}"), what, False)]

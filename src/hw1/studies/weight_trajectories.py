@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from hw1.metrics import GRADIENT_NORM, SPLITS
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer, in_words, percent, ranged, verdict
+from hw1.studies.called import with_layers
 from hw1.studies.headlines import Headline, headline, labelled, parts, suffix, unseeded
-from hw1.studies.needed import keeping
-from hw1.words import parameter_in_words, settings_in_words
+from hw1.studies.needed import keeping, require_weights
+from hw1.words import settings_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,7 @@ class WeightTrajectories:
                     f"callbacks=[{','.join(needed)}]"
                 )
         for run in {str((run.dataset, run.model)): run for run in runs}.values():
-            _check_names(run, self.layer, self.filters)
+            require_weights(run, self.layer, self.filters)
 
     def measure(self, sweep: Sweep, cache: Cache) -> dict[str, pd.DataFrame]:
         """The tables; {} where no run is complete.
@@ -90,25 +91,21 @@ class WeightTrajectories:
             settings = pd.DataFrame([{key: members[0].cells[key] for key in keys} | row for row in own])
             for name, table in self._measured(members, cache):
                 of_path = settings.loc[table["member"]].reset_index(drop=True)
-                names = table["layer" if name == "filters" else "weights"]
-                words = {own: parameter_in_words(own, members[0].run.settings.model) for own in names.unique()}
-                whole = of_path.join(table.drop(columns="member")).assign(called=names.map(words))
+                whole = with_layers(of_path.join(table.drop(columns="member")), members[0].run.settings.model)
                 frames.setdefault(name, []).append(whole)
         return {name: pd.concat(tables, ignore_index=True) for name, tables in frames.items()}
 
     def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
         """For each combination of swept keys: the layer's paths, those of all parameters, and the filters."""
         from hw1.plots.filters import draw_filters
-        from hw1.plots.style import seed_looks
         from hw1.plots.trajectories import draw_trajectories
 
         figures = {}
-        looks = seed_looks(seed for name in _FIGURES[:2] if name in tables for seed in tables[name]["seed"])
+        every = [seed for name in _FIGURES[:2] if name in tables for seed in tables[name]["seed"]]
         for name in (name for name in _FIGURES if name in tables):
             for values, part in parts(tables[name], unseeded(keys)):
-                title = settings_in_words(values)
-                figure = draw_filters(part, title) if name == "filters" else draw_trajectories(part, title, looks)
-                figures[f"{name}{suffix(values)}"] = figure
+                draw = draw_filters if name == "filters" else functools.partial(draw_trajectories, seeds=every)
+                figures[f"{name}{suffix(values)}"] = draw(part, settings_in_words(values))
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
@@ -199,24 +196,6 @@ def _between(name: str, values: Sequence[float]) -> Headline:
     n, naive = len(values), headline(name, values)
     half = (naive.high - naive.value) * 2 * (n - 1) / (n - 2) if n > 2 else math.nan
     return Headline(name, naive.value, naive.value - half, naive.value + half, n)
-
-
-def _check_names(settings: RunSettings, layer: str | None, filters: Sequence[str]) -> None:
-    import torch
-
-    from hw1.training import build
-
-    with torch.device("meta"):
-        net = build.single_network(settings, build.datamodule(settings.dataset))
-    dimensions = {name: parameter.dim() for name, parameter in net.named_parameters()}
-    asked = [("layer", layer, "matrices", 2)] if layer is not None else []
-    for setting, name, kind, least in [*asked, *(("filters", name, "kernels", 4) for name in filters)]:
-        known = [name for name, dimension in dimensions.items() if dimension >= least]
-        if name not in known:
-            raise ConfigError(
-                f"study.{setting}: got {name}, expected one of the weight {kind} of these networks, "
-                f"{', '.join(known) or 'which have none'}"
-            )
 
 
 def _snapshots(members: Sequence[Member], weights: str) -> list[Snapshots]:
