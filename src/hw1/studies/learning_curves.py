@@ -91,10 +91,10 @@ def architecture(model: Mapping[str, Any]) -> str:
         >>> architecture({"_target_": "hw1.models.Rnn", "hidden": 64, "layers": 1})
         'Rnn 64'
         >>> architecture({"_target_": "hw1.models.mlp_of_budget", "budget": 571, "depth": 7})
-        '7 layers, budget 571'
+        '7 layers, about 571 weights'
     """
     if "budget" in model:
-        return f"{model['depth']} layers, budget {model['budget']}"
+        return f"{model['depth']} layers, about {model['budget']} weights"
     sizes = next((model[key] for key in ("layers", "hidden") if isinstance(model.get(key), Sequence)), None)
     kind = str(model["_target_"]).rpartition(".")[2]
     if sizes is None:
