@@ -425,6 +425,17 @@ def test_labels_stand_beside_their_points_and_overlap_nothing():
     assert all(len(ax.texts) >= 15 for ax in enlarged)  # of 20
 
 
+def test_labels_do_not_pile_up_where_a_path_settles():
+    table = made_table(1, times=20)
+    settled = table["epoch"] >= 30  # the second half lies in a hundredth of the first one's extent
+    end = table.loc[settled, ["pc1", "pc2"]].iloc[-1]
+    table.loc[settled, ["pc1", "pc2"]] = end + 0.01 * (table.loc[settled, ["pc1", "pc2"]] - end)
+    plane = drawn(table).axes[0]
+    labels = [text.get_text() for text in plane.texts]
+    late = [f"{100 * value:.1f}" for value in table.loc[settled, "test/accuracy"]]
+    assert late[-1] in labels and not set(late[:-1]) & set(labels) and len(labels) > 5
+
+
 def test_a_single_run_is_labelled_in_the_plane():
     figure = drawn(made_table(accuracy=False))
     assert len(figure.axes) == 2 and {text.get_text() for text in figure.axes[0].texts} == {

@@ -18,6 +18,7 @@ from hw1.plots.style import Look, heading, panels, scale, seed_looks, style
 
 _ACROSS = 4  # enlarged paths in a row
 _LABEL_SIZE = 7.5  # points
+_APART = 8.0  # points between two labelled places of a path, else it is not seen whose a label is
 _HALO = [withStroke(linewidth=1.5, foreground="white")]  # where a line passes below a label
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))  # where a label may stand
 
@@ -111,15 +112,21 @@ def _legend(figure: SubFigure, plane: Axes) -> None:
 
 
 def _label(ax: Axes, shown: pd.DataFrame, labelled: pd.DataFrame) -> None:
-    """Write `text` beside the points of `labelled`: clear of points and of one another, and of lines if it can be."""
+    """Write `text` beside the points of `labelled`: clear of points and of one another, and of lines if it can be.
+
+    Where inner points crowd, as at the end of a path that settles, some go without.
+    """
     pixel = ax.figure.dpi / 72  # of a typographic point
     frame = ax.get_window_extent()
     centres = list(ax.transData.transform(shown[["pc1", "pc2"]].to_numpy()))  # of what must stay free
     halves = [np.full(2, 2.0 * pixel)] * len(centres)
     lines = ax.transData.transform(np.concatenate([_samples(np.asarray(line.get_xydata())) for line in ax.lines]))
+    named: list[NDArray[np.float64]] = []
     inner = ~labelled["epoch"].isin([labelled["epoch"].min(), labelled["epoch"].max()])
     for _, row in labelled[labelled["text"] != ""].assign(inner=inner).sort_values(["inner", "epoch"]).iterrows():
         here = ax.transData.transform(row[["pc1", "pc2"]].to_numpy(dtype=float))
+        if row["inner"] and any(np.hypot(*(here - other)) < _APART * pixel for other in named):
+            continue
         half = np.array([0.31 * len(row["text"]) * _LABEL_SIZE, 0.55 * _LABEL_SIZE]) * pixel
         places = [here + np.array(side) * (half + (3 if row["inner"] else 6) * pixel) for side in _SIDES]
         free = [
@@ -131,6 +138,7 @@ def _label(ax: Axes, shown: pd.DataFrame, labelled: pd.DataFrame) -> None:
         if free:
             crossings = [int((abs(lines - place) <= half).all(1).sum()) for place in free]
             place = free[crossings.index(min(crossings))]
+            named.append(here)
             centres.append(place)
             halves.append(half)
             ax.annotate(
