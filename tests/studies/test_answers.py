@@ -83,7 +83,15 @@ def test_collapsed_nets_are_counted_and_left_out_of_the_loss():
 def test_the_best_classifier_and_the_difference_to_it():
     def curves(spread):
         rows = [
-            {"model": name, "series": name, "seed": seed, "epoch": epoch, "split": "test", "quantity": "accuracy"}
+            {
+                "model": name,
+                "series": name,
+                "network_in_words": name,
+                "seed": seed,
+                "epoch": epoch,
+                "split": "test",
+                "quantity": "accuracy",
+            }
             | {"value": level + spread * (seed if name == "wide" else -seed) - 0.1 * (epoch == 1)}
             for name, level in (("wide", 0.98), ("narrow", 0.97))
             for seed in range(3)
@@ -107,7 +115,14 @@ def test_the_best_classifier_and_the_difference_to_it():
 )
 def test_random_labels_that_are_not_fitted_are_counted(fitted, words):
     rows = [
-        {"series": "256-256", "seed": seed, "corruption": 1.0, "epochs": 10, "epochs_to_fit": epochs}
+        {
+            "series": "256-256",
+            "network_in_words": "dense",
+            "seed": seed,
+            "corruption": 1.0,
+            "epochs": 10,
+            "epochs_to_fit": epochs,
+        }
         | {"train/accuracy": 0.99, "test/accuracy": 0.1 + seed / 100, "train/loss": 0.1, "test/loss": 9.0}
         for seed, epochs in enumerate(fitted)
     ]

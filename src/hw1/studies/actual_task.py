@@ -61,7 +61,7 @@ class ActualTask:
 
     def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
         """How well each model classifies, and whether the best is better than the others."""
-        final = _final(tables["learning_curves"])
+        final = _final(in_words(tables["learning_curves"], keys))
         own = [key for key in unseeded(keys) if key in final]
         groups = {
             series: part.set_index("seed")["value"] for (*_, series), part in final.groupby([*own, SERIES], sort=False)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hw1.metrics import label
 from hw1.studies.headlines import Headline
+from hw1.words import setting_in_words
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ def in_words(values: Mapping[str, object]) -> str:
 
     Example:
         >>> in_words({"optimizer.lr": 0.1, "init": "shared", "model": "reports/cnn_242k"})
-        'at learning rate 0.1, init shared and model cnn_242k'
+        'with learning rate 0.1, shared start and model cnn_242k'
     """
-    named = [f"{label(key)} {str(value).rpartition('/')[2]}" for key, value in values.items()]
-    return f"at {listed(named)}" if named else ""
+    named = [setting_in_words(key, value) for key, value in values.items()]
+    return f"with {listed(named)}" if named else ""
 
 
 def listed(words: Sequence[str]) -> str:

@@ -78,7 +78,7 @@ class RandomLabels:
     def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
         """Whether the random labels were fitted, and what the network is then worth on true ones."""
         sentences = []
-        for (*_, series), part in tables["fits"].groupby([*unseeded(keys), SERIES], sort=False):
+        for (*_, series), part in in_words(tables["fits"], keys).groupby([*unseeded(keys), SERIES], sort=False):
             fitted, n = int(part["epochs_to_fit"].notna().sum()), len(part)
             train, test = (headline(split, list(part[f"{split}/accuracy"])) for split in SPLITS)
             corruption = float(part["corruption"].iloc[0])
