@@ -18,6 +18,7 @@ from hw1.settings import RunSettings
 from hw1.settings.code import code_of
 
 SETTINGS, RESULT = "settings.json", "result.json"
+PROGRESS = "progress.json"  # while it trains
 
 
 def begin(
@@ -73,9 +74,8 @@ def contents(folder: Path) -> dict[str, list[Any]]:
     found = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        aside = (
-            name in (RESULT, "run.log", ".lock") or name.startswith(("measures/", "wandb/")) or "tfevents" in file.name
-        )
+        aside = name in (RESULT, PROGRESS, "run.log", ".lock") or name.startswith(("measures/", "wandb/"))
+        aside = aside or "tfevents" in file.name
         if file.is_file() and not aside and not file.name.endswith(".part"):
             found[name] = file_sums(file)
     return found

@@ -33,6 +33,7 @@ from hw1.settings import ConfigError, RunSettings
 from hw1.training import build
 from hw1.training.checkpoint import RECORDED, AtomicCheckpointIO, EpochCheckpoint
 from hw1.training.contents import RESULT, SETTINGS, begin, end, require, snapshot_sums, stored
+from hw1.training.heartbeat import Heartbeat
 from hw1.training.histograms import WeightHistograms
 from hw1.training.hyperparameters import hyperparameters
 from hw1.training.metrics_csv import MetricsCsv
@@ -132,7 +133,7 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
         csv.write,
         lambda: {"metrics": csv.record(), "snapshots": snapshot_sums(folder)},
     )
-    callbacks = [StepLoss(), *build.callbacks(settings), SnapshotsAt(snapshots), WeightHistograms(), clock]
+    callbacks = [StepLoss(), *build.callbacks(settings), SnapshotsAt(snapshots), WeightHistograms(), Heartbeat(), clock]
     if settings.progress:
         callbacks.append(TrainingProgress(folder.name.rpartition("-")[0]))
     others = build.loggers(settings, folder, first_step)

@@ -1,0 +1,57 @@
+"""How far a training has come, in a small file of the run's folder: for who looks on from another process."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+from hw1.files import write_text
+from hw1.training.contents import PROGRESS
+
+_EVERY = 2.0  # seconds between two writings, at least
+
+
+class Heartbeat(Callback):
+    """Writes `<run>/progress.json` while a run trains, and removes it when training has ended well.
+
+    What an interrupted or killed run leaves says where it stopped; whether somebody is at work is told by the run's
+    lock. It holds `since`, the Unix time at which this process began to train, `first`, the steps that were behind it
+    then, `time`, `step`, `steps` in all, and `epochs`.
+    """
+
+    def __init__(self) -> None:
+        self._since = self._written = 0.0
+        self._first = self._steps = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Begin to count, at the step from which a resumed run goes on."""
+        self._since, self._first = time.time(), trainer.global_step
+        self._steps = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
+        self._write(trainer)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """One step."""
+        if time.monotonic() - self._written >= _EVERY:
+            self._write(trainer)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """It is no part of what a finished run holds."""
+        if trainer.is_global_zero:
+            _file(trainer).unlink(missing_ok=True)
+
+    def _write(self, trainer: lightning.Trainer) -> None:
+        self._written = time.monotonic()
+        if trainer.is_global_zero:
+            told = {"since": self._since, "first": self._first, "time": time.time(), "step": trainer.global_step}
+            write_text(_file(trainer), json.dumps(told | {"steps": self._steps, "epochs": trainer.max_epochs}))
+
+
+def _file(trainer: lightning.Trainer) -> Path:
+    return Path(trainer.default_root_dir) / PROGRESS
