@@ -1,11 +1,17 @@
-"""`python -m hw1 report | runs | measure | verify | ...`: thin commands on experiments and sweeps."""
+"""`python -m hw1 list | report | compare | clean | ...`: thin commands on experiments and sweeps."""
 
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
 from hw1.help import version_text
+
+_NOT_ENDED = {  # what to say of such a sweep that is drawn
+    "interrupted": "its command was ended before all its runs had; given again, it goes on from there",
+    "running": "its command is still at work, and will draw it when it has ended",
+}
 
 
 def main(words: list[str] | None = None) -> int:
@@ -16,6 +22,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=version_text())
     commands = parser.add_subparsers(dest="command", required=True)
     paths = "a sweep (multirun/NAME/sweeps/TIME), or multirun/NAME for its latest one"
+    below = "a run, a sweep, multirun/NAME, or a folder of those (default: multirun)"
     report = commands.add_parser("report", help="measure and draw a sweep again, and write its page")
     report.add_argument("path", help=paths)
     keep = "take runs as they are whose model or other code of your own has changed since they were trained"
@@ -23,6 +30,11 @@ def main(words: list[str] | None = None) -> int:
     runs = commands.add_parser("runs", help="print a sweep's runs, one a line")
     runs.add_argument("path", help=paths)
     runs.add_argument("metrics", nargs="*", help="metrics to show, as test/accuracy; default: all")
+    listed = commands.add_parser(
+        "list", help="experiments, sweeps and runs: waiting, running, failed and why, complete"
+    )
+    listed.add_argument("words", nargs="*", help=f"{below}; filters, as status=failed optimizer.lr=0.1,0.01")
+    listed.add_argument("--watch", action="store_true", help="show it anew every two seconds, until nothing is at work")
     measure = commands.add_parser("measure", help="take measures of a sweep's finished runs, without training")
     measure.add_argument("path", help=paths)
     measure.add_argument("words", nargs="+", help="measures and settings, as sharpness sharpness.examples=2048")
@@ -50,11 +62,14 @@ def main(words: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
 
     from hw1.command import explain
+    from hw1.report.terminal import printable
     from hw1.runs import Sweep
 
     try:
         if chosen.command == "measure":
             return _measure(chosen)
+        if chosen.command == "list":
+            return _list(chosen.words, chosen.watch)
         if chosen.command == "verify":
             return _verify(chosen.path)
         if chosen.command == "rekey":
@@ -84,30 +99,77 @@ def main(words: list[str] | None = None) -> int:
 
             if not chosen.keep:
                 refuse_changed(sweep.complete().runs, READING)
-            print("\n".join(conclude(sweep.path)))
+            if (said := _NOT_ENDED.get(sweep.status)) is not None:
+                print(f"{sweep.path.name}: {sweep.status}: {said}", file=sys.stderr)
+            print(*map(printable, conclude(sweep.path)), sep="\n")
             failed = Sweep.read(sweep.path).record["failed"]
             for name, error in failed.items():
-                print(f"failed: {name}: {error}", file=sys.stderr)
+                print(printable(f"failed: {name}: {error}"), file=sys.stderr)
             return 1 if failed else 0
-        print(sweep.table(*chosen.metrics).to_string(index=False))
+        print(*map(printable, sweep.table(*chosen.metrics).to_string(index=False).splitlines()), sep="\n")
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
+        for line in explain(error).splitlines():
+            print(f"error: {printable(line)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
+
+
+def _list(words: list[str], watch: bool) -> int:
+    """Say how experiments, sweeps and runs stand; with `watch` again and again while a command is at work there."""
+    from hw1.report.listing import listing
+    from hw1.report.terminal import columns
+    from hw1.settings import ConfigError
+
+    path, filters = _path_and_filters(words)
+    lines, busy = listing(path, filters, columns())
+    if not watch:
+        print("\n".join(lines))
+        return 0
+    if not sys.stdout.isatty():
+        raise ConfigError("--watch: got a file or a pipe, expected a terminal; leave it out")
+    print("\x1b[2J", end="")
+    while True:
+        rows = os.get_terminal_size().lines or 24
+        shown = lines if len(lines) < rows else [*lines[: rows - 2], f"... and {len(lines) - rows + 2} more lines"]
+        # Over what stands there: cleared first, it would flicker.
+        print("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J", end="", flush=True)
+        if not busy:
+            return 0
+        time.sleep(2)
+        lines, busy = listing(path, filters, columns())
+
+
+def _path_and_filters(words: list[str]) -> tuple[Path, list[str]]:
+    """The path among words, by default that of all results, and the filters.
+
+    Raises:
+        ConfigError: there are two paths.
+    """
+    from hw1.settings import ConfigError
+
+    paths = [word for word in words if "=" not in word or Path(word).exists()]
+    if len(paths) > 1:
+        raise ConfigError(f"path: got {' and '.join(paths)}, expected one, then filters as status=failed")
+    filters = [word for word in words if word not in paths]
+    return Path(paths[0]) if paths else _checkout() / "multirun", filters
 
 
 def _verify(path: Path) -> int:
     """Say what is damaged below a path; 1 if anything is."""
+    from hw1.report.terminal import printable
     from hw1.runs.sound import verify
 
     found = verify(path)
-    print("\n".join(found.damage), end="\n" if found.damage else "", file=sys.stderr)
+    for line in found.damage:
+        print(printable(line), file=sys.stderr)
     aside = [f"{len(found.unlisted)} of an earlier version, which recorded no hashes"] if found.unlisted else []
     aside += [f"{len(found.foreign)} not signed by you"] if found.foreign else []
     said = "sound" if not found.damage else f"{len(found.damage)} damaged or missing"
-    print("; ".join([f"{path}: runs {found.runs}, sweeps {found.sweeps}: {said}", *aside]))
+    print(printable("; ".join([f"{path}: runs {found.runs}, sweeps {found.sweeps}: {said}", *aside])))
     return 1 if found.damage else 0
 
 

@@ -13,6 +13,7 @@ from hw1.records import read_record
 from hw1.runs.measured import Ask, Measured, asks_in
 from hw1.runs.member import Member
 from hw1.runs.run import Run
+from hw1.runs.standing import sweep_status
 from hw1.settings.about import About
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class Sweep:
         """What the experiment says of itself, its name where it has no title."""
         about = About.of(self.record.get("about"))
         return about if about.title else replace(about, title=str(self.record["name"]))
+
+    @property
+    def status(self) -> str:
+        """`running`, `complete`, `failed`, or `interrupted`: also where a killed command left the word `running`."""
+        return sweep_status(self.path, self.record)
 
     @property
     def asks(self) -> list[Ask]:

@@ -1,0 +1,129 @@
+"""Text for a terminal: without control characters, in columns that fit its width. No torch."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+_GAP = "  "
+
+
+def printable(text: str) -> str:
+    r"""A text from a file that somebody else may have written, in one line and without what a terminal would obey.
+
+    Example:
+        >>> printable("loss\x1b[2J is\nnan \u202e")
+        'loss[2J is nan '
+    """
+    return "".join(" " if char.isspace() else char for char in text if char.isspace() or char.isprintable())
+
+
+def columns() -> int | None:
+    """The width of the terminal that standard output is; None where it is a file or a pipe: nothing is cut there."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def width(text: str) -> int:
+    """Cells that a text takes.
+
+    Example:
+        >>> width("abc"), width("学习率")
+        (3, 6)
+    """
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
+
+
+def cut(text: str, cells: int) -> str:
+    """A text of so many cells at most, without its middle where it is longer: names differ at both ends.
+
+    Example:
+        >>> cut("batch_size=64_lr=0.001_seed=3", 16)
+        'batch_si…_seed=3'
+    """
+    if width(text) <= cells:
+        return text
+    if cells < 2:
+        return "…"[:cells]
+    head, tail = list(text), list[str]()
+    room = cells - 1
+    while width("".join(head)) > (room + 1) // 2:
+        head.pop()
+    rest = room - width("".join(head))
+    for char in reversed(text[len(head) :]):
+        if width("".join(tail)) + width(char) > rest:
+            break
+        tail.append(char)
+    return "".join([*head, "…", *reversed(tail)])
+
+
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], cells: int | None, least: Mapping[str, int]
+) -> list[str]:
+    r"""Lines of a table; columns without any content are left out.
+
+    Args:
+        header: of the columns.
+        rows: their cells, made `printable`.
+        cells: width that no line exceeds; None for any.
+        least: {name of a column that may become narrower: to what width}, the first to give way first.
+
+    Example:
+        >>> print("\n".join(table(["run", "epoch", "note"], [["batch_size=1024_seed=1", "3", ""]], 20, {"run": 8})))
+        run            epoch
+        batch_…seed=1  3
+    """
+    clean = [[printable(cell) for cell in row] for row in rows]
+    kept = [i for i in range(len(header)) if any(row[i] for row in clean)]
+    widths = {i: max(width(header[i]), *(width(row[i]) for row in clean)) for i in kept}
+    for name, smallest in least.items():
+        i = list(header).index(name) if name in header else -1
+        if i in widths and cells is not None:
+            over = sum(widths.values()) + len(_GAP) * (len(kept) - 1) - cells
+            widths[i] = min(widths[i], max(smallest, widths[i] - max(0, over)))
+    lines = []
+    for row in [header, *clean] if rows else []:
+        shown = [cut(row[i], widths[i]) for i in kept]
+        padded = [text + " " * (widths[i] - width(text)) for i, text in zip(kept, shown, strict=True)]
+        line = _GAP.join(padded).rstrip()
+        lines.append(line if cells is None else cut(line, cells))
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them.
+
+    Example:
+        >>> duration(2.04), duration(75), duration(7300), duration(200000)
+        ('2 s', '1 min 15 s', '2 h 01 min', '2 d 7 h')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.2g} s" if seconds < 9.5 else f"{rest} s"
+
+
+def size(bytes_: float) -> str:
+    """Bytes as a reader says them.
+
+    Example:
+        >>> size(0), size(1234), size(2.5e9)
+        ('0 B', '1.23 kB', '2.5 GB')
+    """
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if bytes_ >= scale:
+            return f"{bytes_ / scale:.3g} {unit}"
+    return f"{bytes_:.0f} B"
+
+
+def count(number: int, noun: str) -> str:
+    """`2 runs`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")

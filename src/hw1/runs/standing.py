@@ -1,0 +1,222 @@
+"""How runs and sweeps stand at this moment: waiting, running and how far, ended and how. Nothing is written. No torch.
+
+A record says what its command last wrote; whether the command is still at work is told by the lock that it holds: of a
+killed one, the system has let go of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from hw1.records import DamagedError, read_record
+from hw1.runs.run import Run
+from hw1.training.contents import PROGRESS, RESULT
+
+STATES = WAITING, RUNNING, MEASURING, COMPLETE, FAILED, INTERRUPTED, UNSTARTED, DAMAGED = (
+    *("waiting", "running", "measuring", "complete", "failed", "interrupted", "unstarted", "damaged"),
+)
+AT_WORK = (RUNNING, MEASURING)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        step: optimizer steps done.
+        steps: steps in all, if nothing stops it early.
+        epochs: epochs in all.
+        rate: steps a second since this process began, evaluations included; NaN before the first.
+        left: seconds, at that rate; NaN where it is not known.
+    """
+
+    step: int
+    steps: int
+    epochs: int
+    rate: float
+    left: float
+
+    @property
+    def epoch(self) -> int:
+        """Completed epochs."""
+        return self.step * self.epochs // self.steps
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a run stands.
+
+    Attributes:
+        folder: of the run.
+        status: one of `STATES`.
+        reason: why it failed or is damaged, in one line; "" otherwise.
+        progress: of a run that trains, or where an interrupted one stopped; None where it is not known.
+        run: it; None where there is none yet, or none that can be read.
+        words: the overrides that made it.
+        sweeps: the names of the sweeps that name it.
+    """
+
+    folder: Path
+    status: str
+    reason: str = ""
+    progress: Progress | None = None
+    run: Run | None = None
+    words: tuple[str, ...] = ()
+    sweeps: tuple[str, ...] = ()
+
+    @property
+    def experiment(self) -> str:
+        """The name of its experiment: that of the folder around `runs`."""
+        return self.folder.parent.parent.name
+
+    @property
+    def name(self) -> str:
+        """The readable part of the folder's name."""
+        return self.folder.name.rpartition("-")[0] or self.folder.name
+
+
+@dataclass(frozen=True)
+class SweepStanding:
+    """How a sweep stands.
+
+    Attributes:
+        folder: of the sweep.
+        status: `running`, `complete`, `failed`, `interrupted` or `damaged`.
+        record: the content of its sweep.json; {} of a damaged one.
+        reason: what is damaged; "" otherwise.
+    """
+
+    folder: Path
+    status: str
+    record: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders of its runs, whether they exist or not."""
+        runs = self.folder.parent.parent / "runs"
+        return [runs / name for name, _ in _named(self.record)]
+
+    @property
+    def words(self) -> dict[str, tuple[str, ...]]:
+        """The overrides of its runs, by folder."""
+        return dict(_named(self.record))
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock of a run's or a sweep's folder; no lock is made where there is none."""
+    file = folder / ".lock"
+    if not file.is_file():
+        return False
+    try:
+        FileLock(file).acquire(timeout=0).lock.release()
+    except Timeout:
+        return True
+    except OSError:  # it is not this user's to lock
+        return False
+    return False
+
+
+def sweep_status(folder: Path, record: Mapping[str, Any]) -> str:
+    """What a sweep's record says of it, unless its lock says otherwise.
+
+    One that a process holds is `running`; one whose record says so, and that nobody holds, is `interrupted`.
+    """
+    status = str(record.get("status", INTERRUPTED))
+    if is_locked(folder):
+        return RUNNING
+    return status if status != RUNNING else INTERRUPTED
+
+
+def sweep_standing(folder: Path) -> SweepStanding:
+    """How a sweep stands.
+
+    Raises:
+        FileNotFoundError: it has no sweep.json.
+    """
+    try:
+        record = read_record(folder / "sweep.json")
+    except DamagedError as error:
+        return SweepStanding(folder, DAMAGED, reason=str(error))
+    if not isinstance(record.get("runs"), list):
+        return SweepStanding(folder, DAMAGED, reason=f"{folder / 'sweep.json'} is not the record of a sweep")
+    return SweepStanding(folder, sweep_status(folder, record), record)
+
+
+def standing(
+    folder: Path,
+    expected: bool = False,
+    busy: bool = False,
+    words: tuple[str, ...] = (),
+    sweeps: tuple[str, ...] = (),
+) -> Standing:
+    """How a run stands.
+
+    Args:
+        folder: of the run; it need not exist.
+        expected: whether a command that is at work asks for it.
+        busy: whether its measures may be at work.
+        words: its overrides.
+        sweeps: the sweeps that name it.
+    """
+
+    def stands(status: str, reason: str = "", progress: Progress | None = None) -> Standing:
+        return Standing(folder, status, reason, progress, run, words, sweeps)
+
+    run = None
+    try:
+        result = read_record(folder / RESULT) if (folder / RESULT).is_file() else {}
+        if (folder / "config.yaml").is_file():
+            run = Run(folder)
+            run.settings  # noqa: B018 - what cannot be read is damaged
+    except Exception as error:  # whatever a file from elsewhere makes of reading it
+        run = None
+        return stands(DAMAGED, " ".join(str(error).split()))
+    if result.get("status") == COMPLETE and run is not None:
+        return stands(MEASURING if (expected or busy) and is_locked(folder) else COMPLETE)
+    if is_locked(folder):
+        return stands(RUNNING, progress=read_progress(folder, time.time()))
+    if result.get("status") == "failed":
+        return stands(FAILED, " ".join(str(result.get("error", "")).split()))
+    if expected:
+        return stands(WAITING)
+    return stands(INTERRUPTED, progress=read_progress(folder)) if run is not None else stands(UNSTARTED)
+
+
+def read_progress(folder: Path, now: float | None = None) -> Progress | None:
+    """What a training run told last; None where it told nothing that can be read.
+
+    Args:
+        folder: of the run.
+        now: Unix time, of a run that is at work; None of one that is not, which has no rate.
+    """
+    try:
+        told = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        step, steps, epochs, first = (int(told[name]) for name in ("step", "steps", "epochs", "first"))
+        since, last = float(told["since"]), float(told["time"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+    if not (0 <= first <= step <= steps and steps > 0 and epochs > 0):
+        return None
+    rate = (step - first) / (last - since) if now is not None and step > first and last > since else math.nan
+    left = max(0.0, (steps - step) / rate - ((now or last) - last)) if rate == rate else math.nan
+    return Progress(step, steps, epochs, rate, left)
+
+
+def _named(record: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+    """(folder, overrides) of the runs that a record names; names that lead elsewhere are left out."""
+    found = []
+    for entry in record.get("runs", []):
+        name = entry.get("folder") if isinstance(entry, Mapping) else None
+        if isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name and "\0" not in name:
+            words = entry.get("overrides")
+            found.append((name, tuple(map(str, words)) if isinstance(words, list) else ()))
+    return found
