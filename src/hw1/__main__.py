@@ -35,6 +35,13 @@ def main(words: list[str] | None = None) -> int:
     )
     listed.add_argument("words", nargs="*", help=f"{below}; filters, as status=failed optimizer.lr=0.1,0.01")
     listed.add_argument("--watch", action="store_true", help="show it anew every two seconds, until nothing is at work")
+    compared = commands.add_parser(
+        "compare", help="two sweeps side by side: settings, differences with intervals, a page"
+    )
+    compared.add_argument("a", help=paths)
+    compared.add_argument("b", help="another one; differences are B minus A")
+    compared.add_argument("metrics", nargs="*", help="metrics to compare, as test/accuracy; default: all")
+    compared.add_argument("-o", "--output", type=Path, help="where the page goes; default: into the folder of B")
     measure = commands.add_parser("measure", help="take measures of a sweep's finished runs, without training")
     measure.add_argument("path", help=paths)
     measure.add_argument("words", nargs="+", help="measures and settings, as sharpness sharpness.examples=2048")
@@ -70,6 +77,8 @@ def main(words: list[str] | None = None) -> int:
             return _measure(chosen)
         if chosen.command == "list":
             return _list(chosen.words, chosen.watch)
+        if chosen.command == "compare":
+            return _compare(chosen)
         if chosen.command == "verify":
             return _verify(chosen.path)
         if chosen.command == "rekey":
@@ -156,6 +165,22 @@ def _path_and_filters(words: list[str]) -> tuple[Path, list[str]]:
         raise ConfigError(f"path: got {' and '.join(paths)}, expected one, then filters as status=failed")
     filters = [word for word in words if word not in paths]
     return Path(paths[0]) if paths else _checkout() / "multirun", filters
+
+
+def _compare(chosen: argparse.Namespace) -> int:
+    """Print two sweeps side by side, and write their page."""
+    from hw1.report.compare import compare
+    from hw1.report.side_by_side import lines, write_page
+    from hw1.report.terminal import columns, printable
+    from hw1.runs import Sweep
+
+    found = compare(Sweep.read(chosen.a), Sweep.read(chosen.b), chosen.metrics)
+    other = found.a.path.absolute()
+    page = chosen.output or found.b.path / f"compare_{other.parent.parent.name}_{other.name}.html"
+    write_page(found, page)
+    print("\n".join(lines(found, columns())))
+    print(printable(f"page: {page}"))
+    return 0
 
 
 def _verify(path: Path) -> int:
