@@ -42,6 +42,13 @@ def main(words: list[str] | None = None) -> int:
     compared.add_argument("b", help="another one; differences are B minus A")
     compared.add_argument("metrics", nargs="*", help="metrics to compare, as test/accuracy; default: all")
     compared.add_argument("-o", "--output", type=Path, help="where the page goes; default: into the folder of B")
+    exported = commands.add_parser(
+        "export", help="all runs as one tidy table: settings, metrics, measures; CSV, Parquet"
+    )
+    exported.add_argument("words", nargs="*", help=f"{below}; filters, as for list")
+    exported.add_argument(
+        "-o", "--output", help="FILE.csv, FILE.parquet or - for the terminal; default: export.* there"
+    )
     measure = commands.add_parser("measure", help="take measures of a sweep's finished runs, without training")
     measure.add_argument("path", help=paths)
     measure.add_argument("words", nargs="+", help="measures and settings, as sharpness sharpness.examples=2048")
@@ -79,6 +86,8 @@ def main(words: list[str] | None = None) -> int:
             return _list(chosen.words, chosen.watch)
         if chosen.command == "compare":
             return _compare(chosen)
+        if chosen.command == "export":
+            return _export(chosen.words, chosen.output)
         if chosen.command == "verify":
             return _verify(chosen.path)
         if chosen.command == "rekey":
@@ -180,6 +189,32 @@ def _compare(chosen: argparse.Namespace) -> int:
     write_page(found, page)
     print("\n".join(lines(found, columns())))
     print(printable(f"page: {page}"))
+    return 0
+
+
+def _export(words: list[str], output: str | None) -> int:
+    """Write all runs as one table: as CSV, and as Parquet where something writes it."""
+    from hw1.report.export import CSV, NO_PARQUET, PARQUET, export, tidy, writes_parquet
+    from hw1.report.terminal import count, printable
+    from hw1.settings import ConfigError
+
+    path, filters = _path_and_filters(words)
+    table = tidy(path, filters)
+    if not len(table):
+        raise ConfigError(f"{path}: got no such run, expected some; python -m hw1 list shows what there is")
+    if output == "-":
+        table.to_csv(sys.stdout, index=False)
+        return 0
+    inside = path.absolute().parent  # beside runs/ and sweeps/: what stands within those is whole
+    folder = inside.parent if inside.name in ("runs", "sweeps") else path
+    files = [Path(output)] if output else [folder / f"export{CSV}"]
+    if output is None and writes_parquet():
+        files.append(folder / f"export{PARQUET}")
+    for file in files:
+        export(table, file)
+        print(printable(f"{file}: {count(len(table), 'row')}, {count(len(table.columns), 'column')}"))
+    if output is None and not writes_parquet():
+        print(f"only CSV: {NO_PARQUET}", file=sys.stderr)
     return 0
 
 

@@ -11,6 +11,7 @@ from hw1.metrics import METRICS, label
 from hw1.report.differences import Difference, of_headlines, of_seeds
 from hw1.report.terminal import count
 from hw1.runs import Member, Sweep
+from hw1.runs.inventory import flat
 from hw1.settings import ConfigError
 from hw1.settings.identity import WITHOUT_EFFECT, without
 from hw1.studies.headlines import Headline, unseeded
@@ -239,7 +240,7 @@ def _settings(a: Sweep, b: Sweep) -> list[Setting]:
     for sweep in (a, b):
         values: dict[str, list[Any]] = {}
         for run in sweep.runs:
-            for name, value in _flat(without(run.settings.plain, _ASIDE)).items():
+            for name, value in flat(without(run.settings.plain, _ASIDE)).items():
                 values.setdefault(name, []).append(value)
             values.setdefault("seed", []).extend(run.settings.seed + member for member in range(run.count))
             result = run.result
@@ -252,25 +253,15 @@ def _settings(a: Sweep, b: Sweep) -> list[Setting]:
             }
             for name, value in circumstances.items():
                 values.setdefault(name, []).extend([] if value is None else [value])
-        for name, value in _flat({"study": sweep.record["study"] or {}}).items():
+        for name, value in flat({"study": sweep.record["study"] or {}}).items():
             values[name] = [value]
         for ask in sweep.asks:
-            for name, value in _flat({"measures": {ask.name: ask.node}}).items():
+            for name, value in flat({"measures": {ask.name: ask.node}}).items():
                 values.setdefault(name, []).append(value)
         found.append(values)
     names = dict.fromkeys([*found[0], *found[1]])
     told = [Setting(name, _listed(found[0].get(name, [])), _listed(found[1].get(name, []))) for name in names]
     return [one for one in told if one.a != one.b]
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix.rstrip(".") if name == "_target_" else f"{prefix}{name}"] = value
-    return flat
 
 
 def _listed(values: Sequence[Any]) -> str:

@@ -159,6 +159,22 @@ def selected(runs: Sequence[Standing], filters: Sequence[Filter]) -> list[Standi
     return [run for run in runs if all(wanted.holds(run) for wanted in filters)]
 
 
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted key; the class that a group builds stands under the group's name.
+
+    Example:
+        >>> flat({"optimizer": {"_target_": "torch.optim.Adam", "lr": 0.1}, "callbacks": {}})
+        {'optimizer': 'torch.optim.Adam', 'optimizer.lr': 0.1}
+    """
+    found: dict[str, Any] = {}
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix.rstrip(".") if name == "_target_" else f"{prefix}{name}"] = value
+    return found
+
+
 def _keys(node: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
     for name, value in node.items():
         yield f"{prefix}{name}"

@@ -176,7 +176,7 @@ def standing(
         result = read_record(folder / RESULT) if (folder / RESULT).is_file() else {}
         if (folder / "config.yaml").is_file():
             run = Run(folder)
-            run.settings  # noqa: B018 - what cannot be read is damaged
+            run.metrics(run.count - 1)  # what cannot be read, or is not there for every member, is damaged
     except Exception as error:  # whatever a file from elsewhere makes of reading it
         run = None
         return stands(DAMAGED, " ".join(str(error).split()))
