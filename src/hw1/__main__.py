@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import time
 from pathlib import Path
 
 from hw1.help import version_text
@@ -49,6 +48,18 @@ def main(words: list[str] | None = None) -> int:
     exported.add_argument(
         "-o", "--output", help="FILE.csv, FILE.parquet or - for the terminal; default: export.* there"
     )
+    clean = commands.add_parser(
+        "clean", help="free disk: what belongs to nothing, or weights, or results; says what, and asks"
+    )
+    clean.add_argument("words", nargs="*", help=f"{below}; filters, as for list")
+    freed = clean.add_mutually_exclusive_group()
+    freed.add_argument("--checkpoints", action="store_true", help="of complete runs whose end is in a snapshot too")
+    freed.add_argument(
+        "--snapshots", type=int, metavar="N", help="complete runs keep N, evenly spaced, and what measures need"
+    )
+    freed.add_argument("--weights", action="store_true", help="all weights of complete runs; their results stay")
+    freed.add_argument("--results", action="store_true", help="whole runs, complete ones too, and their sweeps")
+    clean.add_argument("--yes", action="store_true", help="remove without asking")
     measure = commands.add_parser("measure", help="take measures of a sweep's finished runs, without training")
     measure.add_argument("path", help=paths)
     measure.add_argument("words", nargs="+", help="measures and settings, as sharpness sharpness.examples=2048")
@@ -86,6 +97,8 @@ def main(words: list[str] | None = None) -> int:
             return _list(chosen.words, chosen.watch)
         if chosen.command == "compare":
             return _compare(chosen)
+        if chosen.command == "clean":
+            return _clean(chosen)
         if chosen.command == "export":
             return _export(chosen.words, chosen.output)
         if chosen.command == "verify":
@@ -136,29 +149,17 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def _list(words: list[str], watch: bool) -> int:
-    """Say how experiments, sweeps and runs stand; with `watch` again and again while a command is at work there."""
-    from hw1.report.listing import listing
+def _list(words: list[str], watched: bool) -> int:
+    """Say how experiments, sweeps and runs stand; again and again where it is watched."""
+    from hw1.report.listing import listing, watch
     from hw1.report.terminal import columns
-    from hw1.settings import ConfigError
 
     path, filters = _path_and_filters(words)
-    lines, busy = listing(path, filters, columns())
-    if not watch:
-        print("\n".join(lines))
-        return 0
-    if not sys.stdout.isatty():
-        raise ConfigError("--watch: got a file or a pipe, expected a terminal; leave it out")
-    print("\x1b[2J", end="")
-    while True:
-        rows = os.get_terminal_size().lines or 24
-        shown = lines if len(lines) < rows else [*lines[: rows - 2], f"... and {len(lines) - rows + 2} more lines"]
-        # Over what stands there: cleared first, it would flicker.
-        print("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J", end="", flush=True)
-        if not busy:
-            return 0
-        time.sleep(2)
-        lines, busy = listing(path, filters, columns())
+    if watched:
+        watch(path, filters)
+    else:
+        print("\n".join(listing(path, filters, columns())[0]))
+    return 0
 
 
 def _path_and_filters(words: list[str]) -> tuple[Path, list[str]]:
@@ -189,6 +190,39 @@ def _compare(chosen: argparse.Namespace) -> int:
     write_page(found, page)
     print("\n".join(lines(found, columns())))
     print(printable(f"page: {page}"))
+    return 0
+
+
+def _clean(chosen: argparse.Namespace) -> int:
+    """Say what would be freed, ask, and free it; 1 if nothing was removed although there was something."""
+    from hw1.report.clean import Level, lines, offers, plan
+    from hw1.report.removal import carry_out
+    from hw1.report.terminal import printable, size
+
+    path, filters = _path_and_filters(chosen.words)
+    level = Level(chosen.checkpoints, chosen.snapshots, chosen.weights, chosen.results)
+    made = plan(path, filters, level)
+    for line in made.left:
+        print(printable(line), file=sys.stderr)
+    for line in lines(made, path):
+        print(printable(line))
+    if not made.removals:
+        print(f"{path}: nothing to remove")
+    if level.orphans:
+        print("\n".join(offers(path, filters)) or "nor would anything else be freed")
+    if not made.removals:
+        return 0
+    if not chosen.yes:
+        if not sys.stdin.isatty():
+            print("nothing was removed: --yes removes it without asking", file=sys.stderr)
+            return 1
+        if input("remove it? [y/N] ").strip().lower() not in ("y", "yes"):
+            print("nothing was removed")
+            return 1
+    freed, left = carry_out(made, lambda: plan(path, filters, level))
+    for line in left:
+        print(printable(line), file=sys.stderr)
+    print(f"freed {size(freed)}")
     return 0
 
 

@@ -161,7 +161,7 @@ def _epochs(run: Run, ask: Ask, measure: Measure) -> list[int]:
     Those at or behind the run's end are left out: training may have stopped early, and the end is measured anyway.
     """
     wanted = sorted(epoch for epoch in measure.epochs(run.settings) if epoch < int(run.result["epochs"]))
-    kept = snapshot_files(run.path)
+    kept = snapshot_files(run.path, run.removed)
     if lacking := [epoch for epoch in wanted if epoch not in kept]:
         raise ConfigError(
             f"measures.{ask.name}: {run.path} has no weights of epoch {lacking[0]}, which were to be kept while it "
@@ -172,7 +172,7 @@ def _epochs(run: Run, ask: Ask, measure: Measure) -> list[int]:
 
 def _key(run: Run, ask: Ask, measure: Measure, epochs: Collection[int]) -> str:
     """Hash of all that a measurement depends on."""
-    kept = snapshot_files(run.path)
+    kept = snapshot_files(run.path, run.removed)
     weights = [*(run.digest_of(kept[epoch]) for epoch in epochs), run.weights_digest()]
     known = [ask.node, measure.version, weights, run.result["dataset"]["sha256"], run.settings.seed]
     code = code_of_node(ask.node)  # of the user's own measures; of others there is none, and their keys stay

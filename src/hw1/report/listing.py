@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hw1.metrics import TEST_ACCURACY, TEST_LOSS
-from hw1.report.terminal import count, duration, table
+from hw1.report.terminal import columns, count, duration, table
 from hw1.runs.inventory import Experiment, Filter, inventory, selected
 from hw1.runs.standing import (
     AT_WORK,
@@ -22,6 +24,7 @@ from hw1.runs.standing import (
     Standing,
     SweepStanding,
 )
+from hw1.settings import ConfigError
 from hw1.settings.about import About
 
 _LEAST = {"note": 16, "command": 16, "run": 16, "experiment": 12, "speed": 0}
@@ -57,6 +60,26 @@ def listing(path: Path, words: Sequence[str], cells: int | None) -> tuple[list[s
     if path.name == "sweep.json" or (path / "sweep.json").is_file():
         return [*_sweep(found[0], sweeps[0]), "", *_runs(runs, cells)], busy
     return _whole(found[0], cells), busy
+
+
+def watch(path: Path, words: Sequence[str]) -> None:
+    """Show the listing anew every two seconds, over the last one, until no command is at work there.
+
+    Raises:
+        ConfigError: standard output is no terminal.
+    """
+    if not sys.stdout.isatty():
+        raise ConfigError("--watch: got a file or a pipe, expected a terminal; leave it out")
+    print("\x1b[2J", end="")
+    while True:
+        lines, busy = listing(path, words, columns())
+        rows = os.get_terminal_size().lines or 24
+        shown = lines if len(lines) < rows else [*lines[: rows - 2], f"... and {len(lines) - rows + 2} more lines"]
+        # Over what stands there: cleared first, it would flicker.
+        print("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J", end="", flush=True)
+        if not busy:
+            return
+        time.sleep(2)
 
 
 def _overview(found: Sequence[Experiment], runs: Sequence[Standing], cells: int | None) -> list[str]:

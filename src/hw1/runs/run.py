@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from hw1.files import file_digest
 from hw1.records import DamagedError, read_record
 from hw1.runs.measured import Ask, Measured, read_measured
-from hw1.runs.weights import Snapshots, load, readable, snapshot_files
+from hw1.runs.weights import Snapshots, load, readable, removed_end, snapshot_files
 from hw1.settings import ConfigError, RunSettings
 from hw1.training.contents import RESULT, SETTINGS, difference, require, stored
 
@@ -144,12 +144,19 @@ class Run:
         if listed := self._listed(file):
             require(self.path, {file.relative_to(self.path).as_posix(): listed})
 
+    @property
+    def removed(self) -> dict[str, list[Any]]:
+        """[bytes, SHA-256] of weights that were removed since it ended, by path in the folder."""
+        return dict(self.result.get("removed", {}))
+
     def digest_of(self, file: Path) -> str:
-        """SHA-256 of a file of the run: the one in result.json, where its size is right; reading it checks the rest.
+        """SHA-256 of a file of the run, or of what was removed: as in result.json, where its size is right.
 
         Raises:
             DamagedError: a file of a finished run has another size.
         """
+        if not file.exists() and (gone := self.removed.get(file.relative_to(self.path).as_posix())):
+            return str(gone[1])
         listed = self._listed(file)
         if listed is None:
             return file_digest(file)
@@ -170,15 +177,13 @@ class Run:
         if last in files:  # never an earlier one: it is not what the run came to
             return files[last]
         if not checkpoint.is_file():
-            raise FileNotFoundError(
-                f"{self.path} has no weights: no snapshot of its end and no checkpoints/last.ckpt; "
-                "delete the folder and run its command again"
-            )
+            why = "removed since it ended" if self.removed else "no snapshot of its end and no checkpoints/last.ckpt"
+            raise FileNotFoundError(f"{self.path} has no weights: {why}; delete the folder and run its command again")
         return checkpoint
 
     def weights_digest(self) -> str:
         """SHA-256 of `weights_file`, so that a measurement knows the weights that it was made on."""
-        return self.digest_of(self.weights_file)
+        return self.digest_of(removed_end(self.path, self.removed, self.result.get("epochs", -1)) or self.weights_file)
 
     def theta(self) -> Tensor:
         """The final weights as one vector [P]; [R, P] of a run with several members."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +31,31 @@ class Snapshots:
     values: Tensor
 
 
-def snapshot_files(run: Path) -> dict[int, Path]:
-    """The snapshots in a run's folder, by completed epochs."""
+def snapshot_files(run: Path, removed: Collection[str] = ()) -> dict[int, Path]:
+    """The snapshots in a run's folder, by completed epochs.
+
+    Args:
+        run: the folder.
+        removed: paths in it of files that are no longer there, whose places are wanted too.
+    """
     found = {}
-    for file in (run / "snapshots").glob("*.safetensors"):
-        if match := _SNAPSHOT.fullmatch(file.name):
+    for file in (*(run / name for name in removed), *(run / "snapshots").glob("*.safetensors")):
+        if (match := _SNAPSHOT.fullmatch(file.name)) and file.parent.name == "snapshots":
             found[int(match[1])] = file
     return found
+
+
+def removed_end(run: Path, removed: Collection[str], epochs: int) -> Path | None:
+    """Where a run's final weights stood that were removed; None where they still stand, or no such are known.
+
+    Args:
+        run: the folder.
+        removed: paths in it of files that are no longer there.
+        epochs: that it trained.
+    """
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    stood = snapshot_files(run, removed).get(epochs, checkpoint)
+    return stood if not stood.exists() and stood.relative_to(run).as_posix() in removed else None
 
 
 def load(nets: Sequence[nn.Module], file: Path) -> None:
