@@ -111,7 +111,7 @@ def test_points_that_are_not_finite_are_counted_and_not_drawn(tmp_path):
     assert "not finite" not in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_bootstrap_intervals_cover_the_correlation_at_the_stated_rate():
+def test_the_interval_covers_the_correlation_at_the_stated_rate():
     """Of a bivariate normal with r = 0.7: Spearman's rho is 6/pi asin(r/2)."""
     truth = 6 / np.pi * np.arcsin(0.35)
     random, covered = np.random.default_rng(1), 0
@@ -124,7 +124,9 @@ def test_bootstrap_intervals_cover_the_correlation_at_the_stated_rate():
 
 
 def test_too_few_or_equal_values_have_no_correlation():
-    assert np.isnan(correlation_headline("rho", [1, 2, 3, 4], [1, 2, 3, 4]).value)
+    assert np.isnan(correlation_headline("rho", [1, 2], [1, 2]).value)
+    four = correlation_headline("rho", [1, 2, 3, 4], [1, 2, 3, 4])  # 2 of 24 orders are as extreme
+    assert four.value == 1 and np.isnan(four.low)
     assert np.isnan(correlation_headline("rho", [1] * 8, list(range(8))).value)
 
 

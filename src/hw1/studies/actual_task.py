@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hw1.metrics import QUANTITIES, TEST_ACCURACY
 from hw1.studies.answers import Answer, number, percent, ranged, verdict
 from hw1.studies.called import in_words
-from hw1.studies.headlines import Headline, headline, unseeded
+from hw1.studies.headlines import Headline, bounded_headline, headline, unseeded
 from hw1.studies.learning_curves import DESCRIBED, SERIES, check_classes, ends, learning_curves
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class ActualTask:
             series: part.set_index("seed")["value"] for (*_, series), part in final.groupby([*own, SERIES], sort=False)
         }
         means = sorted(
-            ((headline(name, list(part)), part) for name, part in groups.items()), key=lambda one: -one[0].value
+            ((bounded_headline(name, list(part), 0, 1), part) for name, part in groups.items()), key=lambda one: -one[0].value
         )
         (best, of_best), *others = means
         sentences = [f"The most accurate on the test set is {best.name}: {ranged(best, write=percent)}."]
@@ -88,7 +88,7 @@ class ActualTask:
         """The mean final test accuracy of each model."""
         final = _final(tables["learning_curves"])
         return [
-            headline(f"test_accuracy {series}", list(part["value"]))
+            bounded_headline(f"test_accuracy {series}", list(part["value"]), 0, 1)
             for (*_, series), part in final.groupby([*unseeded(keys), SERIES], sort=False)
         ]
 

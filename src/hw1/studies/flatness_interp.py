@@ -149,7 +149,7 @@ class FlatnessInterp:
         found = []
         for values, part in parts(table, [*own, "theta_1", "theta_2"]):
             ends = f"{self.pair_by}={values.pop('theta_1')}-{values.pop('theta_2')}"
-            found.append(headline(f"barrier{labelled(values)} {ends}", list(part["barrier"])))
+            found.append(headline(f"barrier{labelled(values)} {ends}", list(part["barrier"]), least=0))
         return found
 
     def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

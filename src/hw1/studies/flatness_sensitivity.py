@@ -24,7 +24,14 @@ from hw1.metrics import (
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer, rank, settled
 from hw1.studies.called import called, rho
-from hw1.studies.headlines import Headline, correlation_headline, parts, share_headline, unseeded
+from hw1.studies.headlines import (
+    Headline,
+    correlation_headline,
+    correlation_of_means_headline,
+    parts,
+    share_headline,
+    unseeded,
+)
 from hw1.studies.needed import columns_found, require_measure
 
 if TYPE_CHECKING:
@@ -152,9 +159,10 @@ class FlatnessSensitivity:
         return figures | {"sharpness": draw_measures(named, self.across, others, over)}
 
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
-        """Rank correlations over the runs of `across` with every measure, and with test loss, accuracy and gap.
+        """Rank correlations of `across` with every measure, and with test loss, accuracy and gap.
 
-        The logarithm of a batch size ranks as the batch size does.
+        Of a setting over all runs, with orders exchanged within each seed; of a gap, over the means of what trained
+        alike but for its seed, where several did. The logarithm of a batch size ranks as the batch size does.
         """
         points, found = tables["points"], []
         if "unreached" in tables:
@@ -166,8 +174,15 @@ class FlatnessSensitivity:
             used = part[part["reached"]]
             for name in names:
                 label = self._rho(name, _words(values))
-                both = used[["x", name]].dropna()
-                found.append(correlation_headline(label, list(both["x"]), list(both[name])))
+                both = used.dropna(subset=["x", name])
+                x, y = list(both["x"]), list(both[name])
+                networks = [tuple(row) for row in both[unseeded(keys)].astype(str).to_numpy()]
+                if self.across not in GAPS:
+                    found.append(correlation_headline(label, x, y, list(both["seed"])))
+                elif len(set(networks)) > 1:
+                    found.append(correlation_of_means_headline(label, x, y, networks))
+                else:
+                    found.append(correlation_headline(label, x, y))
         return found
 
     def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

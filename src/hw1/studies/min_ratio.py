@@ -40,7 +40,7 @@ class MinRatio:
     Reads the rows of the measure `minimal_ratio`. Two estimators, never merged: the share of positive eigenvalues and
     the share of sampled neighbours with a higher loss. Numbers are over converged, non-constant points alone (|g| <
     1e-6; predictions that depend on the input); all points are drawn, by the reason why their search stopped. Intervals
-    treat points as independent, which they are only roughly: searches from many starts end at the same saddle.
+    exchange points as independent, which they are only roughly: searches from many starts end at the same saddle.
 
     Runs without the measure are left out. Points of networks that diverged have the reason "not finite": they are
     counted, and have no place in a figure.

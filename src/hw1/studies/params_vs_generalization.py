@@ -11,7 +11,8 @@ from hw1.studies.answers import Answer, in_words, listed, number, percent, rank,
 from hw1.studies.called import rho
 from hw1.studies.headlines import (
     Headline,
-    correlation_headline,
+    bounded_headline,
+    correlation_of_means_headline,
     headline,
     labelled,
     parts,
@@ -135,7 +136,10 @@ class ParamsVsGeneralization:
         return Answer(sentences, {"params_vs_generalization": caption}, {"points": columns})
 
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
-        """Test accuracy and gap of each size, and rank correlations of the size with what it may change."""
+        """Test accuracy and gap of each size, and rank correlations of the size with what it may change.
+
+        Trainings of one size are alike: the correlations are of the means over their seeds.
+        """
         found, shape = [], [key for key in unseeded(keys) if key in SHAPE]
         for values, part in _parts(tables["points"], keys):
             name = labelled(values)
@@ -143,11 +147,12 @@ class ParamsVsGeneralization:
             named = [(f"{size} {word}", dict(zip(shape, own, strict=True))) for (size, word, *own), _ in groups]
             for called, (_, points) in zip(told_apart(named), groups, strict=True):
                 label = f"{name} {self.against}={called}"
-                found.append(headline(f"test_accuracy{label}", list(points[TEST_ACCURACY])))
+                found.append(bounded_headline(f"test_accuracy{label}", list(points[TEST_ACCURACY]), 0, 1))
                 found.append(headline(f"gap{label}", list(points[GAP])))
+            sizes = [tuple(row) for row in part[[self.against, "architecture", *shape]].astype(str).to_numpy()]
             for column in (*METRICS, GAP):
                 label = self._rho(column, values)
-                found.append(correlation_headline(label, list(part[self.against]), list(part[column])))
+                found.append(correlation_of_means_headline(label, list(part[self.against]), list(part[column]), sizes))
         return found
 
     def _rho(self, column: str, values: Mapping[str, Any]) -> str:

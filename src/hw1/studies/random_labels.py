@@ -9,7 +9,7 @@ from hw1.metrics import METRICS, QUANTITIES, SPLITS
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer, number, percent, ranged
 from hw1.studies.called import in_words
-from hw1.studies.headlines import Headline, headline, share_headline, unseeded
+from hw1.studies.headlines import Headline, bounded_headline, share_headline, unseeded
 from hw1.studies.learning_curves import SERIES, ends, learning_curves
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class RandomLabels:
         sentences = []
         for (*_, series), part in in_words(tables["fits"], keys).groupby([*unseeded(keys), SERIES], sort=False):
             fitted, n = int(part["epochs_to_fit"].notna().sum()), len(part)
-            train, test = (headline(split, list(part[f"{split}/accuracy"])) for split in SPLITS)
+            train, test = (bounded_headline(split, list(part[f"{split}/accuracy"]), 0, 1) for split in SPLITS)
             corruption = float(part["corruption"].iloc[0])
             labels = "shuffled labels" if corruption == 1 else f"labels of which {percent(corruption)} are shuffled"
             epochs = f"after {number(float(part['epochs'].median()))} epochs"
@@ -105,6 +105,7 @@ class RandomLabels:
         """Final accuracies on random training labels and true test labels, and the share of trainings that fitted."""
         found = []
         for (*_, series), part in tables["fits"].groupby([*unseeded(keys), SERIES], sort=False):
-            found += [headline(f"{split}_accuracy {series}", list(part[f"{split}/accuracy"])) for split in SPLITS]
+            for split in SPLITS:
+                found.append(bounded_headline(f"{split}_accuracy {series}", list(part[f"{split}/accuracy"]), 0, 1))
             found.append(share_headline(f"share_fitted {series}", int(part["epochs_to_fit"].notna().sum()), len(part)))
         return found
