@@ -1,11 +1,13 @@
 import io
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import torch
 from safetensors.torch import save_model
 from sklearn.decomposition import PCA
 
@@ -16,11 +18,12 @@ from hw1.models import Cnn
 from hw1.runs import Sweep
 from hw1.settings import ConfigError
 from hw1.studies import WeightTrajectories
-from hw1.studies.weight_trajectories import _between
+from hw1.studies.weight_trajectories import _apart, _between, _paths
 from made_runs import checked, make_members, make_run, make_sweep
 
 EPOCHS = (0, 3, 6, 7)
 LAYER = "3.weight"
+BETWEEN = ("end_distance_over_independent", "displacement_cosine", "end_distance_over_start_distance")
 
 
 def study(layer=LAYER, filters=()):
@@ -108,6 +111,12 @@ def test_lengths_and_distances(layer, whole):
         expected = [length, math.dist(path[0], path[-1]), starts, ends, ends / length]
         names = ["length", "net", "to_other_starts", "to_other_ends", "ends_over_length"]
         assert row[names].tolist() == pytest.approx(expected, rel=1e-9)
+        u, v = path[-1] - path[0], [paths[other][-1] - paths[other][0] for other in others]
+        cosines = [1 - scipy.spatial.distance.cosine(u, one) for one in v]
+        assert row["displacement_cosine"] == pytest.approx(np.mean(cosines), rel=1e-6)
+        squares = [math.dist(path[0], paths[i][0]) ** 2 + u @ u + w @ w for i, w in zip(others, v, strict=True)]
+        ratios = [math.dist(path[-1], paths[i][-1]) / math.sqrt(s) for i, s in zip(others, squares, strict=True)]
+        assert row["ends_over_independent"] == pytest.approx(np.mean(ratios), rel=1e-9)
 
 
 def test_loss_and_accuracy_are_those_after_the_epoch(whole):
@@ -165,19 +174,44 @@ def test_the_headlines(whole):
     tables, _ = whole
     found = {number.name: number for number in study().headlines(tables, ["seed"])}
     assert set(found) == {
-        f"{name} weights={weights}"
-        for name in ("explained_variance", "end_distance_over_length", "end_distance_over_start_distance")
-        for weights in (LAYER, "all")
+        f"{name} weights={weights}" for name in ("explained_variance", *BETWEEN) for weights in (LAYER, "all")
     }
     row = tables["trajectory_layer"].iloc[0]
     explained = found[f"explained_variance weights={LAYER}"]
     assert explained.value == pytest.approx(row["explained_1"] + row["explained_2"]) and explained.n == 3
-    ratio = found["end_distance_over_length weights=all"]
-    assert ratio.value == pytest.approx(tables["paths"].query("weights == 'all'")["ends_over_length"].mean())
+    ratio = found["end_distance_over_independent weights=all"]
+    assert ratio.value == pytest.approx(tables["paths"].query("weights == 'all'")["ends_over_independent"].mean())
     assert ratio.n == 3
     rows = tables["paths"].query("weights == 'all'")
     apart = [end / start for end, start in zip(rows["to_other_ends"], rows["to_other_starts"], strict=True)]
     assert found["end_distance_over_start_distance weights=all"].value == pytest.approx(sum(apart) / 3)
+
+
+def test_paths_in_independent_directions_end_as_far_apart_as_that_puts_them():
+    """In many dimensions; those that go the same way end nearer, those that go opposite ways further apart."""
+    random = np.random.default_rng(0)
+    a, b, u, v = (torch.tensor(random.normal(size=100_000)) for _ in range(4))
+    apart = _apart((a, a + u), (b, b + v))
+    assert apart["ends_over_independent"] == pytest.approx(1, abs=0.01)
+    assert apart["displacement_cosine"] == pytest.approx(0, abs=0.02)
+    same = _apart((a, a + u), (b, b + u))  # as far apart as they started: sqrt(2) of sqrt(4)
+    assert same["ends_over_independent"] == pytest.approx(math.sqrt(1 / 2), abs=0.01)
+    assert same["displacement_cosine"] == pytest.approx(1)
+    assert _apart((a, a + u), (b, b - u))["ends_over_independent"] == pytest.approx(math.sqrt(3 / 2), abs=0.01)
+
+
+def test_no_number_between_paths_depends_on_how_finely_one_looked(tmp_path):
+    fine, coarse = (path_table(tmp_path / str(every), every) for every in (1, 5))
+    assert (fine["length"] > 1.5 * coarse["length"]).all()
+    names = ["net", "to_other_ends", "ends_over_independent", "displacement_cosine"]
+    pd.testing.assert_frame_equal(fine[names], coarse[names])
+
+
+def path_table(root, every):
+    """The distances of three walks of 21 points, of which every so many are kept."""
+    walks = np.random.default_rng(1).normal(size=(3, 21, 50)).cumsum(1)
+    kept = [SimpleNamespace(values=torch.tensor(walk[::every])) for walk in walks]
+    return _paths("all", lambda: kept)
 
 
 @pytest.mark.parametrize("n", [3, 7])
@@ -235,7 +269,7 @@ def test_other_swept_keys_have_axes_of_their_own(tmp_path):
     figures = study(layer=None).draw(tables, sweep.keys)
     assert set(figures) == {"trajectory_model_lr=0.01", "trajectory_model_lr=0.001"}
     assert "learning rate 0.01" in figures["trajectory_model_lr=0.01"].subfigs[0].get_suptitle()
-    assert len(study(layer=None).headlines(tables, sweep.keys)) == 2 * 3
+    assert len(study(layer=None).headlines(tables, sweep.keys)) == 2 * (1 + len(BETWEEN))
 
 
 def test_one_run_has_a_path_but_no_other_ends(tmp_path):

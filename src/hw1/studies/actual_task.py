@@ -66,9 +66,8 @@ class ActualTask:
         groups = {
             series: part.set_index("seed")["value"] for (*_, series), part in final.groupby([*own, SERIES], sort=False)
         }
-        means = sorted(
-            ((bounded_headline(name, list(part), 0, 1), part) for name, part in groups.items()), key=lambda one: -one[0].value
-        )
+        found = [(bounded_headline(name, list(part), 0, 1), part) for name, part in groups.items()]
+        means = sorted(found, key=lambda one: -one[0].value)
         (best, of_best), *others = means
         sentences = [f"The most accurate on the test set is {best.name}: {ranged(best, write=percent)}."]
         for other, part in others:

@@ -7,7 +7,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import GRADIENT_NORM, SPLITS
@@ -21,6 +21,7 @@ from hw1.words import settings_in_words
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from torch import Tensor
 
     from hw1.measures.cache import Cache
     from hw1.runs import Member, Run, Snapshots, Sweep
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 WHOLE = "all"  # the weights of a table's row, where they are no single layer's
 VERSION = 1  # of the measurements, for the cache
 ALIKE = 0.05  # within so much of 1 a ratio of distances is called the same
+_PATHS_VERSION = 2
 _FIGURES = ("trajectory_layer", "trajectory_model", "filters")
 
 
@@ -40,9 +42,10 @@ class WeightTrajectories:
     whole sets after its epoch.
 
     Tables: `trajectory_layer` and `trajectory_model` (one row a snapshot: coordinates, displacement since the snapshot
-    before it and the interval of epochs between, loss, accuracy), `paths` (one row a path: length, net displacement,
-    median distances to the other runs' starts and ends, the latter over the length) and, if asked for, `filters` (one
-    row a pixel).
+    before it and the interval of epochs between, loss, accuracy), `paths` (one row a path: length between snapshots,
+    net displacement, median distances to the other runs' starts and ends, the latter over the length, and means over
+    the other runs of what `_apart` gives) and, if asked for, `filters` (one row a pixel). A length grows with the
+    number of snapshots, the more the noisier the path; nothing is concluded from it.
 
     Args:
         layer: name of the weight matrix, as in `net.named_parameters()`; null for all parameters only.
@@ -109,7 +112,11 @@ class WeightTrajectories:
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
-        """What the two axes explain, and how far apart the runs end: in lengths of a path, and against the starts."""
+        """What the two axes explain, and how far apart the runs end.
+
+        Against where they started; against where independent directions would have taken them, which in many
+        dimensions are at right angles (1: as far); and the cosine of the angle between the displacements themselves.
+        """
         found = []
         for name in (name for name in _FIGURES[:2] if name in tables):
             for values, part in parts(tables[name], unseeded(keys)):
@@ -120,7 +127,10 @@ class WeightTrajectories:
                 found.append(Headline(f"explained_variance{label}", explained, math.nan, math.nan, n))
                 paths = tables["paths"].merge(part[[*values, "weights", "seed"]].drop_duplicates())
                 if n > 1:
-                    found.append(_between(f"end_distance_over_length{label}", list(paths["ends_over_length"])))
+                    found.append(
+                        _between(f"end_distance_over_independent{label}", list(paths["ends_over_independent"]))
+                    )
+                    found.append(_between(f"displacement_cosine{label}", list(paths["displacement_cosine"])))
                     against = list(paths["to_other_ends"] / paths["to_other_starts"])
                     found.append(_between(f"end_distance_over_start_distance{label}", against))
         return found
@@ -168,8 +178,8 @@ class WeightTrajectories:
 
         runs = list(dict.fromkeys(member.run for member in members))
 
-        def table(name: str, of: Any, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-            return cache.table(name, VERSION, runs, {"of": of}, compute)
+        def table(name: str, of: Any, compute: Callable[[], pd.DataFrame], version: int = VERSION) -> pd.DataFrame:
+            return cache.table(name, version, runs, {"of": of}, compute)
 
         starts = {run: cache.table("start", VERSION, [run], {}, functools.partial(_start, run)) for run in runs}
         quality = [
@@ -182,7 +192,7 @@ class WeightTrajectories:
                 points = table("trajectory", weights, functools.partial(_points, members, weights, read))
                 points["interval"] = points.groupby("member")["epoch"].diff()
                 yield name, points.merge(pd.concat(quality), on=["member", "epoch"], how="left")
-                yield "paths", table("paths", weights, functools.partial(_paths, weights, read))
+                yield "paths", table("paths", weights, functools.partial(_paths, weights, read), _PATHS_VERSION)
         if self.filters:
             yield "filters", table("filters", self.filters, functools.partial(_filters, members, self.filters))
 
@@ -298,8 +308,29 @@ def _paths(weights: str, read: Callable[[], list[Snapshots]]) -> pd.DataFrame:
         points = [path[position].double() for path in paths]
         away = [[float((one - other).norm()) for other in points if other is not one] for one in points]
         columns[name] = [median(distances) if distances else math.nan for distances in away]
+    ends = [(path[0].double(), path[-1].double()) for path in paths]
+    for own in ends:
+        apart = [_apart(own, other) for other in ends if other is not own]
+        for name in ("ends_over_independent", "displacement_cosine"):
+            columns.setdefault(name, []).append(fmean(pair[name] for pair in apart) if apart else math.nan)
     table = pd.DataFrame({"member": range(len(paths)), "weights": weights, **columns})
     return table.assign(ends_over_length=table["to_other_ends"] / table["length"])
+
+
+def _apart(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """How far two paths end apart, by their ends alone: however often one looked in between, it is the same.
+
+    With starts a, b and displacements u, v at right angles to each other and to a - b, as independent directions are
+    in many dimensions, the ends lie sqrt(|a - b|^2 + |u|^2 + |v|^2) apart. `ends_over_independent` is their distance
+    over that, in (0, sqrt 3]; `displacement_cosine` that of the angle between u and v.
+    """
+    (a, end_a), (b, end_b) = one, other
+    u, v = end_a - a, end_b - b
+    independent = ((a - b).square().sum() + u.square().sum() + v.square().sum()).sqrt()
+    return {
+        "ends_over_independent": float((end_a - end_b).norm() / independent),
+        "displacement_cosine": float(u @ v / (u.norm() * v.norm())),
+    }
 
 
 def _filters(members: Sequence[Member], layers: Sequence[str]) -> pd.DataFrame:
