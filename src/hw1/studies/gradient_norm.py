@@ -15,6 +15,7 @@ from hw1.studies.headlines import (
     headline,
     labelled,
     median_headline,
+    paired_headline,
     parts,
     share_headline,
     suffix,
@@ -127,12 +128,22 @@ class GradientNormCurves:
         return figures
 
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
-        """Median final loss of each setting, and the share of constant predictors."""
-        found = []
+        """Median final loss of each setting, the share of constant predictors, and how that differs from the first's.
+
+        The last is pair by pair over the seeds of both; with init=shared a pair has one start.
+        """
+        found, constant = [], {}
         for values, part in parts(tables["ends"], unseeded(keys)):
             name = labelled(values)
             found.append(median_headline(f"final_loss{name}", list(part[TRAIN_LOSS])))
             found.append(share_headline(f"constant_predictors{name}", int(part["constant"].sum()), len(part)))
+            constant[name] = part.drop_duplicates("seed").set_index("seed")["constant"]
+        first, *others = constant
+        for name in others:
+            both = constant[name].to_frame("one").join(constant[first].rename("other"), how="inner")
+            if both.to_numpy().any():  # where none is constant there is nothing to compare
+                label = f"constant_predictors{name} minus{first}"
+                found.append(paired_headline(label, list(both["one"]), list(both["other"])))
         return found
 
     def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
