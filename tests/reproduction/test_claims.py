@@ -12,18 +12,20 @@ import scipy.stats
 import yaml
 from PIL import Image
 
-from hw1.reproduction.claims import Rule, fill
+from hw1.reproduction.claims import Rule, both, fill
 from hw1.reproduction.finished import finished
-from hw1.reproduction.statistic import in_words, statistic
+from hw1.reproduction.results import COLUMNS
+from hw1.reproduction.statistic import in_words, method, statistic
 from hw1.settings.about import experiments
 from hw1.settings.identity import ConfigError
 from hw1.studies.headlines import Headline
 from made_runs import make_run, make_sweep
 
 ROOT = Path(__file__).parents[2]
-SEEDS, SIZES = (0, 1, 2, 3), (8, 16, 32)
+SEEDS, SIZES = (0, 1, 2, 3, 4), (8, 16, 32)
 RNG = np.random.default_rng(5)
 TABLE = pd.DataFrame([{"seed": s, "size": b, "lr": lr} for s in SEEDS for b in SIZES for lr in (0.1, 1.0)])
+TABLE["test/accuracy"], TABLE["constant"] = 0.98 + 0.02 * RNG.random(len(TABLE)), RNG.random(len(TABLE)) < 0.4
 TABLE["loss"], TABLE["gap"] = RNG.normal(size=len(TABLE)) - 0.1 * TABLE["size"], RNG.normal(size=len(TABLE))
 PICTURE = Image.new("RGB", (60, 40), "white")
 PICTURE.paste((0, 114, 178), (5, 5, 30, 20))
@@ -57,15 +59,26 @@ def check(found, values):
     assert [found.value, found.low, found.high, found.n] == pytest.approx(interval(values))
 
 
+def check_bounded(found, values, least):
+    """Student's interval of the logit of the mean's place between `least` and 1, by the delta method."""
+    mean, low, high, n = interval(values)
+    place = (mean - least) / (1 - least)
+    half = (high - mean) / (1 - least) / (place * (1 - place))
+    ends = least + (1 - least) * scipy.special.expit(scipy.special.logit(place) + np.array([-half, half]))
+    assert [found.value, found.low, found.high, found.n] == pytest.approx([mean, *ends, n])
+    assert least < found.low < found.high < 1 and low < mean < high
+
+
 def test_a_trend_is_spearman_s_rho_of_each_seed(one):
     parts = [part for _, part in TABLE.groupby("seed")]
-    check(
-        statistic({"trend": "loss", "against": "size", "table": "points"}, one),
-        [scipy.stats.spearmanr(part["size"], part["loss"])[0] for part in parts],
+    check_bounded(
+        statistic({"trend": "gap", "against": "size", "table": "points"}, one),
+        [scipy.stats.spearmanr(part["size"], part["gap"])[0] for part in parts],
+        -1,
     )
-    by_lr = [[scipy.stats.spearmanr(p["size"], p["loss"])[0] for _, p in part.groupby("lr")] for part in parts]
-    node = {"trend": "loss", "against": "size", "table": "points", "within": ["lr"]}
-    check(statistic(node, one), np.mean(by_lr, axis=1))
+    by_lr = [[scipy.stats.spearmanr(p["size"], p["gap"])[0] for _, p in part.groupby("lr")] for part in parts]
+    node = {"trend": "gap", "against": "size", "table": "points", "within": ["lr"]}
+    check_bounded(statistic(node, one), np.mean(by_lr, axis=1), -1)
 
 
 def test_the_interval_of_a_correlation_ends_at_one(one):
@@ -73,8 +86,8 @@ def test_the_interval_of_a_correlation_ends_at_one(one):
     table.loc[0, "y"] = -1.5  # one pair of seed 0 changes places
     table.to_csv(one.sweep.path / "points.csv", index=False)
     found = statistic({"trend": "y", "against": "x", "table": "points"}, one)
-    mean, low, high, _ = interval([-0.8, -1, -1, -1])
-    assert low < -1 and [found.value, found.low, found.high] == pytest.approx([mean, -1, high])
+    check_bounded(found, [-0.8, -1, -1, -1, -1], -1)
+    assert interval([-0.8, -1, -1, -1, -1])[1] < -1 < found.low
 
 
 def test_equal_correlations_have_no_interval(one):
@@ -84,17 +97,61 @@ def test_equal_correlations_have_no_interval(one):
     assert found.value == -1 and Rule.parse("below 0").verdict(found) == "undecided (no interval)"
 
 
-def test_a_correlation_is_over_all_runs_and_counts_seeds(one):
+def test_a_correlation_exchanges_within_seeds_and_counts_them(one):
     missing = pd.DataFrame([{"seed": 9, "size": 8, "lr": 0.1}])
     pd.concat([TABLE, missing]).to_csv(one.sweep.path / "points.csv", index=False)
     some = TABLE[TABLE["lr"] == 0.1]
     node = {"correlation": "loss", "against": "size", "table": "points", "where": {"lr": 0.1}}
     found = statistic(node, one)
-    assert found.value == pytest.approx(scipy.stats.spearmanr(some["size"], some["loss"])[0]) and found.n == len(SEEDS)
+    distance = some["loss"] - some.groupby("seed")["loss"].transform("mean")
+    rho = scipy.stats.spearmanr(some["size"], distance)[0]
+    assert found.value == pytest.approx(rho) and found.n == len(SEEDS)
     generator = np.random.default_rng(1)
-    picked = [some.sample(frac=1, replace=True, random_state=generator) for _ in range(2000)]
-    oracle = np.nanquantile([part["size"].corr(part["loss"], "spearman") for part in picked], [0.025, 0.975])
-    assert [found.low, found.high] == pytest.approx(oracle, abs=0.05)
+    ranks = distance.rank()
+    orders = [ranks.groupby(some["seed"]).transform(lambda r: generator.permutation(r)) for _ in range(1000)]
+    half = np.quantile([abs(np.arctanh(some["size"].rank().corr(order))) for order in orders], 0.95)
+    assert [found.low, found.high] == pytest.approx(np.tanh(np.arctanh(rho) + np.array([-half, half])), abs=0.05)
+
+
+def test_a_correlation_of_means_counts_what_has_means(one):
+    node = {"correlation": "gap", "against": "loss", "table": "points", "means": ["size", "lr"]}
+    means = TABLE.groupby(["size", "lr"]).mean()
+    found = statistic(node, one)
+    assert found.value == pytest.approx(scipy.stats.spearmanr(means["loss"], means["gap"])[0]) and found.n == 6
+
+
+def test_accuracies_stay_below_1(one):
+    means = TABLE.groupby("seed")["test/accuracy"].mean().to_list()
+    check_bounded(statistic({"mean": "test/accuracy", "table": "points"}, one), means, 0)
+    best = TABLE.groupby("seed")["test/accuracy"].max().to_list()
+    check_bounded(statistic({"largest": "test/accuracy", "table": "points"}, one), best, 0)
+    wide = TABLE.pivot_table(index="seed", columns="size", values="test/accuracy")
+    node = {"difference": "test/accuracy", "at": {"size": 32}, "from": {"size": 8}, "table": "points"}
+    check_bounded(statistic(node, one), (wide[32] - wide[8]).to_list(), -1)
+
+
+def test_shares_of_nets_alone_and_paired_by_seed(one):
+    where = {"size": 8}
+    share = statistic({"share": "constant", "table": "points", "where": {**where, "lr": 0.1}}, one)
+    some = TABLE[TABLE["size"] == 8].pivot(index="seed", columns="lr", values="constant").astype(int)
+    wilson = scipy.stats.binomtest(some[0.1].sum(), 5).proportion_ci(method="wilson")
+    assert [share.value, share.low, share.high, share.n] == pytest.approx([some[0.1].mean(), *wilson, 5])
+    node = {"paired": "constant", "table": "points", "where": where, "at": {"lr": 1.0}, "from": {"lr": 0.1}}
+    found, only = statistic(node, one), [(some[1.0] > some[0.1]).sum(), (some[1.0] < some[0.1]).sum()]
+    exact = scipy.stats.binomtest(only[0], sum(only)).proportion_ci(method="exact")
+    ends = [(2 * end - 1) * sum(only) / 5 for end in exact]
+    assert [found.value, found.low, found.high, found.n] == pytest.approx([(only[0] - only[1]) / 5, *ends, 5])
+    with pytest.raises(ConfigError, match="several nets of one seed"):
+        statistic({**node, "where": {}}, one)
+
+
+def test_a_geometric_mean_is_student_s_of_logarithms(one):
+    node = {"geometric_mean": "size", "table": "points", "where": {"size": 8}}
+    assert statistic(node, one).value == pytest.approx(8)
+    rates = TABLE.assign(rate=lambda table: np.exp(table["gap"])).groupby("seed")["rate"].mean()
+    TABLE.assign(rate=np.exp(TABLE["gap"])).to_csv(one.sweep.path / "points.csv", index=False)
+    found = statistic({"geometric_mean": "rate", "table": "points"}, one)
+    assert [found.value, found.low, found.high] == pytest.approx(np.exp(interval(np.log(rates))[:3]))
 
 
 def test_a_difference_is_paired_by_seed(one):
@@ -116,7 +173,7 @@ def test_a_peak_is_the_best_inside_over_the_best_outside(one):
     means = TABLE.pivot_table(index="seed", columns="size", values="gap")
     node = {"peak": "gap", "against": "size", "inside": [16, 32], "table": "points"}
     check(statistic(node, one), (means[[16, 32]].max(axis=1) - means[8]).to_list())
-    node = {"difference": "gap", "at": {"`size` > 10": True}, "from": {"size": 8}, "table": "points"}
+    node = {"difference": "gap", "at": {"size": "above 10"}, "from": {"size": 8}, "table": "points"}
     check(statistic(node, one), (means[[16, 32]].mean(axis=1) - means[8]).to_list())
 
 
@@ -142,9 +199,12 @@ def test_the_history_of_members(tmp_path):
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        ({"mean": "los", "table": "points"}, "^los: no such column; expected some of seed, size, lr, loss, gap"),
+        (
+            {"mean": "los", "table": "points"},
+            "^los: no such column; expected some of seed, size, lr, test/accuracy, constant, loss, gap",
+        ),
         ({"mean": "loss", "table": "curves"}, r"^table: got curves, expected history or one of points$"),
-        ({"mean": "loss", "table": "points", "where": {"lr": 7}}, "where lr = 7: no rows are left"),
+        ({"mean": "loss", "table": "points", "where": {"lr": 7}}, "mean loss .*7.*: no rows are left"),
         (
             {"difference": "loss", "at": {"size": 9}, "from": {"size": 8}, "table": "points"},
             r"^{'size': 9}: no such row",
@@ -163,14 +223,13 @@ def test_what_cannot_be_computed_is_said(node, message, one):
     ("rule", "low", "high", "n", "verdict"),
     [
         ("above 0", 0.1, 0.3, 3, "holds"),
-        ("above 0", -0.3, -0.1, 3, "does not"),
+        ("above 0", -0.3, -0.1, 3, "does not hold"),
         ("above 0", -0.1, 0.3, 30, "undecided"),
         ("below 0", -0.3, -0.1, 3, "holds"),
-        ("below 1e-6", 0.1, 0.3, 3, "does not"),
+        ("below 1e-6", 0.1, 0.3, 3, "does not hold"),
         ("from -1 to 1", -0.9, 0.9, 3, "holds"),
-        ("from -1 to 1", 1.1, 1.2, 3, "does not"),
+        ("from -1 to 1", 1.1, 1.2, 3, "does not hold"),
         ("from -1 to 1", -2.0, 2.0, 3, "undecided"),
-        ("above 0", 0.1, 0.3, 2, "undecided (n < 3)"),
         ("above 0", math.nan, math.nan, 5, "undecided (no interval)"),
     ],
 )
@@ -184,11 +243,59 @@ def test_a_rule_that_is_none(text):
         Rule.parse(text)
 
 
+TEST = {"split": "test"}
+TRY, NOT, MAYBE, RUN = "holds", "does not hold", "undecided", "to be run again"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "verdict"),
+    [
+        (TRY, TRY, TRY), (NOT, NOT, NOT), (TRY, NOT, "depends on the comparison"), (MAYBE, MAYBE, MAYBE),
+        (TRY, MAYBE, MAYBE), (NOT, "undecided (no interval)", MAYBE), (RUN, TRY, RUN), (RUN, RUN, RUN),
+    ],
+)  # fmt: skip
+def test_two_comparisons_must_agree(one, other, verdict):
+    assert both(one, other) == both(other, one) == verdict
+
+
+@pytest.mark.parametrize(
+    ("node", "words", "kind"),
+    [
+        (
+            {"difference": "accuracy", "at": {"alpha": "above 1.5"}, "from": {"alpha": 1.0}, "where": TEST},
+            "test accuracy beyond alpha 1.5 minus at alpha 1",
+            "Student's of the logit",
+        ),
+        (
+            {"correlation": "`test/loss` - `train/loss`", "against": "dataset.batch_size", "where": {"reached": True}},
+            "rank correlation of test loss minus train loss with batch size (at equal train loss)",
+            "exchanged within seeds",
+        ),
+        (
+            {"correlation": "sharpness/keskar_1e-3", "against": "parameters", "means": ["model", "seed"]},
+            "rank correlation of Keskar's sharpness, ε = 1e-3 with number of weights, means of each model and seed",
+            "exchanged means",
+        ),
+        (
+            {"paired": "constant", "at": {"optimizer.weight_decay": 1e-3}, "from": {"optimizer.weight_decay": 0.0}},
+            "share of constant nets at weight decay 0.001 minus at weight decay 0, of the same starts",
+            "McNemar's exact test",
+        ),
+        ({"difference": "log10(`train/loss`)", "at": {"parameters": 1401}, "from": {"parameters": 1402}},
+         "log10(train loss) with 1,401 weights minus with 1,402 weights", "Student's"),
+        ({"mean": "`train/accuracy` - `test/accuracy`"}, "mean train accuracy minus test accuracy",
+         "Student's of the logit"),
+    ],
+)  # fmt: skip
+def test_a_statistic_in_words(node, words, kind):
+    assert (in_words(node), method(node)) == (words, kind)
+
+
 CLAIM = {
     "claim": "it falls",
     "report": "002",
     "experiment": "hand",
-    "statistic": {"trend": "loss", "against": "size", "table": "points"},
+    "statistic": {"difference": "loss", "at": {"size": 32}, "from": {"size": 8}, "table": "points"},
     "holds": "below 0",
 }
 
@@ -198,40 +305,111 @@ def rows(checkout):
         return list(csv.DictReader(file))
 
 
+def write(checkout, claims, commands=None):
+    (checkout / "docs").mkdir(exist_ok=True)
+    node = {"commands": commands or {}, "claims": claims}
+    (checkout / "docs" / "claims.yaml").write_text(yaml.safe_dump(node))
+
+
 def test_the_tables_of_claims(tmp_path):
-    (tmp_path / "docs").mkdir()
     claims = [CLAIM, {**CLAIM, "claim": "it is not run", "experiment": "other"}]
     claims.append({**CLAIM, "claim": "it has no column", "statistic": {"mean": "speed", "table": "points"}})
-    (tmp_path / "docs" / "claims.yaml").write_text(yaml.safe_dump(claims))
+    write(tmp_path, claims, {"other": {"words": "seed=0,1,2,3,4", "hours": 3}})
     ended(tmp_path / "multirun")
     (problem,) = fill(tmp_path, tmp_path / "multirun")
     assert problem.startswith("docs/claims.yaml: it has no column: speed: no such column")
     first, second, third = rows(tmp_path)
-    assert (first["verdict"], first["n"], first["rule"]) == ("holds", "4", "below 0")
-    assert second["verdict"] == third["verdict"] == "not measured" and second["estimate"] == ""
+    assert (first["verdict"], first["n"], first["seeds"], first["rule"]) == ("holds", "5", "5", "below 0")
+    assert second["verdict"] == third["verdict"] == RUN and second["estimate"] == ""
+    assert second["command"] == "python train.py experiment=other seed=0,1,2,3,4" and second["time"] == "about 3 hours"
     with Image.open(tmp_path / "docs" / first["figure"]) as copy:
         assert copy.size == PICTURE.size
         assert np.abs(np.asarray(copy.convert("RGB"), int) - np.asarray(PICTURE, int)).max() <= 8
     text = (tmp_path / "docs" / "claims.md").read_text()
-    assert "| holds | [figure](claims/hand_curve_a=%5B1%5D.png) |" in text and text.count("not measured") == 2
+    assert "- **holds**: it falls (report 002)\n" in text and "[figure](claims/hand_curve_a=%5B1%5D.png) |" in text
+    assert "Of 3 claims 1 hold, 0 do not" in text and text.count("<details>") == 2
     before = (tmp_path / "docs" / "claims.csv").read_text()
     fill(tmp_path, tmp_path / "nowhere")  # what was measured stays
     assert (tmp_path / "docs" / "claims.csv").read_text() == before
-    ended(tmp_path / "quick", seeds=(0, 1), budget="quick", command=["experiment=other", "budget=quick"])
-    fill(tmp_path, tmp_path / "quick")
-    assert [row["verdict"] for row in rows(tmp_path)[:2]] == ["holds", "undecided (n < 3) (quick budget)"]
+    ended(tmp_path / "quick", budget="quick", command=["experiment=other", "budget=quick"])
+    fill(tmp_path, tmp_path / "quick")  # and is not told by a quick sweep
+    assert (tmp_path / "docs" / "claims.csv").read_text() == before
+
+
+def test_verdicts_of_fewer_seeds_or_another_interval_are_not_kept(tmp_path):
+    write(tmp_path, [CLAIM])
+    ended(tmp_path / "multirun")
+    fill(tmp_path, tmp_path / "multirun")
+    (kept,) = rows(tmp_path)
+    for commands, method_of in (({"hand": {"seeds": 10}}, "Student's"), ({}, "bootstrap")):
+        write(tmp_path, [CLAIM], commands)
+        changed = (tmp_path / "docs" / "claims.csv").read_text().replace("Student's", method_of)
+        (tmp_path / "docs" / "claims.csv").write_text(changed)
+        fill(tmp_path, tmp_path / "nowhere")
+        (row,) = rows(tmp_path)
+        assert (row["verdict"], row["n"], row["low"], row["estimate"]) == (RUN, "", "", kept["estimate"])
+    assert f"{RUN}; before, over 5 seeds: {kept['estimate']}" in (tmp_path / "docs" / "claims.md").read_text()
+    write(tmp_path, [CLAIM], {"hand": {"seeds": 10}})
+    fill(tmp_path, tmp_path / "multirun")  # finished, but of too few
+    assert rows(tmp_path)[0]["verdict"] == RUN
+
+
+def test_the_time_of_a_command_follows_from_its_seeds(tmp_path):
+    write(tmp_path, [CLAIM], {"hand": {"seeds": 9}})
+    row = dict.fromkeys(COLUMNS, "") | {"command": "python train.py experiment=hand", "budget": "full"}
+    with (tmp_path / "docs" / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerow(row | {"seeds": "3", "seconds": "600"})
+    fill(tmp_path, tmp_path / "nowhere")
+    assert rows(tmp_path)[0]["time"] == "about 30 minutes"
+
+
+@pytest.mark.parametrize(("gap", "verdict"), [(-1, "holds"), (1, "depends on the comparison"), (0, "undecided")])
+def test_like_with_like(gap, verdict, tmp_path):
+    """A claim after equal epochs, and a variant of the experiment beside it, which decides nothing alone."""
+    beside = {"experiment": "hand at equal loss", "statistic": {**CLAIM["statistic"], "difference": "gap"}}
+    commands = {"hand at equal loss": {"experiment": "hand", "words": "seed=0,1,2,3,4 'callbacks=[default,stop]'"}}
+    write(tmp_path, [{**CLAIM, "beside": beside}], commands)
+    ended(tmp_path / "multirun")
+    fill(tmp_path, tmp_path / "multirun")
+    assert rows(tmp_path)[0]["verdict"] == RUN and rows(tmp_path)[0]["estimate"]
+    sweep = ended(tmp_path / "other", command=["experiment=hand", "seed=0,1,2,3,4", "callbacks=[default,stop]"])
+    TABLE.assign(gap=TABLE["gap"] * 0.01 + gap * TABLE["size"]).to_csv(sweep / "points.csv", index=False)
+    fill(tmp_path, tmp_path / "other")
+    (row,) = rows(tmp_path)
+    assert row["n"] == row["beside_n"] == "5"  # what the first sweep said is kept
+    assert row["verdict"] == verdict
+    text = (tmp_path / "docs" / "claims.md").read_text()
+    assert f"- **{verdict}**: it falls" in text and "| the same, beside it | gap at size 32 minus at size 8 |" in text
 
 
 def test_the_claims_of_the_reports_can_be_read_and_name_experiments():
     known = experiments(ROOT / "conf")
-    claims = yaml.safe_load((ROOT / "docs" / "claims.yaml").read_text(encoding="utf-8"))
+    node = yaml.safe_load((ROOT / "docs" / "claims.yaml").read_text(encoding="utf-8"))
+    claims, commands = node["claims"], node["commands"]
     assert {claim["report"] for claim in claims} == {"000", "001", "002", "003", "004"}
     for claim in claims:
         Rule.parse(claim["holds"])
-        assert in_words(claim["statistic"])
-        assert claim["experiment"] in known
+        for part in (claim, claim.get("beside", claim)):
+            assert in_words(part["statistic"])
+            assert commands.get(part["experiment"], {}).get("experiment", part["experiment"]) in known
+    named = {part["experiment"] for claim in claims for part in (claim, claim.get("beside", claim))}
+    assert set(commands) <= named and len({claim["claim"] for claim in claims}) == len(claims)
     with (ROOT / "docs" / "claims.csv").open(newline="") as file:
-        written = [(row["claim"], row["report"], row["statistic"], row["rule"]) for row in csv.DictReader(file)]
-    assert written == [(c["claim"], c["report"], in_words(c["statistic"]), c["holds"]) for c in claims], (
-        "run python -m hw1 claims"
-    )
+        written = [(r["claim"], r["report"], r["statistic"], r["method"], r["rule"]) for r in csv.DictReader(file)]
+    assert written == [
+        (c["claim"], c["report"], in_words(c["statistic"]), method(c["statistic"]), c["holds"]) for c in claims
+    ], "run python -m hw1 claims"
+
+
+def test_gaps_and_sharpness_against_batch_size_are_compared_twice():
+    node = yaml.safe_load((ROOT / "docs" / "claims.yaml").read_text(encoding="utf-8"))
+    against = [c for c in node["claims"] if c["statistic"].get("against") == "dataset.batch_size"]
+    assert against and all("beside" in claim for claim in against if "correlation" in claim["statistic"])
+
+
+def test_a_share_of_nets_rests_on_a_hundred():
+    node = yaml.safe_load((ROOT / "docs" / "claims.yaml").read_text(encoding="utf-8"))
+    counted = [c["experiment"] for c in node["claims"] if {"share", "paired"} & set(c["statistic"])]
+    assert counted and all(node["commands"][name]["seeds"] >= 100 for name in counted)

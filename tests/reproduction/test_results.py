@@ -151,7 +151,7 @@ def test_a_reported_value_beside_a_statistic_of_the_runs(checkout):
     }
     (checkout / "docs" / "reported.yaml").write_text(yaml.safe_dump(entries))
     assert fill(checkout, checkout / "multirun") == []
-    assert read(checkout / "docs" / "results.csv")[0]["quantity"] == "mean loss, where parameters = 310"
+    assert read(checkout / "docs" / "results.csv")[0]["quantity"] == "mean loss (310 weights)"
     sweep = ended(checkout / "multirun", ["experiment=hand"])
     table = pd.DataFrame({"seed": [0, 1, 2, 3], "parameters": [310, 310, 310, 9], "loss": [1.0, 2.0, 3.0, 99.0]})
     table.to_csv(sweep / "runs.csv", index=False)

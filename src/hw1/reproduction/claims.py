@@ -1,15 +1,16 @@
 """docs/claims.md and .csv: what the reports concluded, and what finished sweeps say of it.
 
-Each claim of docs/claims.yaml names an experiment, a statistic and a rule. A statistic is computed from a table of the
-sweep: for each seed (or member), and the estimate is their mean with Student's 95% interval, or a rank correlation over
-all runs with the bootstrap's. Below three seeds there is no verdict.
+Each claim of docs/claims.yaml names an experiment, a statistic and a rule, and where two ways to compare are fair a
+second statistic beside it; the file says also how often an experiment must have been run. The rules were written before
+the runs that they judge.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,24 @@ import yaml
 from PIL import Image
 
 from hw1.files import replacing, write_text
-from hw1.reproduction.finished import Finished, command_of, finished, short
-from hw1.reproduction.statistic import in_words, statistic
+from hw1.reproduction.finished import Finished, changing, command_of, finished, short
+from hw1.reproduction.results import experiment_of, read
+from hw1.reproduction.statistic import in_words, method, statistic
 from hw1.settings import ConfigError
+from hw1.settings.about import About, experiments
 from hw1.studies.headlines import Headline
 
-COLUMNS = ("claim", "report", "command", "statistic", "n", "estimate", "low", "high", "rule", "verdict", "figure")
-NOT_MEASURED = "not measured"
-_LEAST_SEEDS = 3
+# What is measured stands twice, for a claim and for what is compared beside it.
+_MEASURED = ("command", "time", "statistic", "method", "seeds", "n", "estimate", "low", "high")
+COLUMNS = (
+    *("claim", "report", "rule", "verdict", *_MEASURED),
+    *(f"beside_{name}" for name in _MEASURED),
+    "figure",
+)
+TO_RUN = "to be run again"
+HOLDS, DOES_NOT, UNDECIDED, DEPENDS = "holds", "does not hold", "undecided", "depends on the comparison"
+_LEAST_SEEDS = 5
+_BY_CHANCE = 0.025  # of a 95% interval lies on one given side of what is true
 
 
 @dataclass(frozen=True)
@@ -59,108 +70,250 @@ class Rule:
         raise ConfigError(f"holds: got {text!r}, expected 'above X', 'below X' or 'from X to Y'")
 
     def verdict(self, found: Headline) -> str:
-        """`holds`, `does not` or `undecided`."""
-        if found.n < _LEAST_SEEDS:
-            return f"undecided (n < {_LEAST_SEEDS})"
+        """`holds`, `does not hold` or `undecided`."""
         if math.isnan(found.low) or math.isnan(found.high):
-            return "undecided (no interval)"
+            return f"{UNDECIDED} (no interval)"
         if self.low <= found.low and found.high <= self.high:
-            return "holds"
-        return "does not" if found.high < self.low or found.low > self.high else "undecided"
+            return HOLDS
+        return DOES_NOT if found.high < self.low or found.low > self.high else UNDECIDED
+
+
+def both(one: str, other: str) -> str:
+    """The verdict of two comparisons that are both fair: theirs where they agree.
+
+    Example:
+        >>> both("holds", "does not hold"), both("holds", "undecided"), both("holds", "to be run again")
+        ('depends on the comparison', 'undecided', 'to be run again')
+    """
+    if one == other:
+        return one
+    if TO_RUN in (one, other):
+        return TO_RUN
+    return DEPENDS if {one, other} == {HOLDS, DOES_NOT} else UNDECIDED
+
+
+@dataclass(frozen=True)
+class Command:
+    """How an experiment is run for a claim.
+
+    Attributes:
+        experiment: its name.
+        words: of the command, besides; as in a shell.
+        seeds: how many seeds or replicas there must be.
+        hours: how long it takes; None: as docs/results.csv or the experiment says.
+    """
+
+    experiment: str
+    words: str = ""
+    seeds: int = _LEAST_SEEDS
+    hours: float | None = None
+
+    @property
+    def text(self) -> str:
+        """As a reader would type it."""
+        return f"{command_of(self.experiment)} {self.words}".strip()
+
+    @property
+    def also(self) -> tuple[str, ...]:
+        """The words that make it another training than the experiment as it stands."""
+        return tuple(changing(shlex.split(self.words)))
+
+
+class _Book:
+    """The commands of docs/claims.yaml, their times, and what is finished of them."""
+
+    def __init__(self, checkout: Path, output: Path, commands: Mapping[str, Mapping[str, Any]]) -> None:
+        self._commands, self._output = commands, output
+        self._about = experiments(checkout / "conf")
+        file = checkout / "docs" / "results.csv"
+        rows = read(file) if file.is_file() else []
+        full = [row for row in rows if row["budget"] == "full" and row["seeds"] != "0"]
+        self._hours = {experiment_of(row["command"]): _seed_hours(row) for row in full}  # of one seed
+        self._finished: dict[tuple[str, ...], dict[str, Finished]] = {}
+
+    def command(self, name: str) -> Command:
+        """The command of a name: of an experiment, or of a variant that has an experiment of its own name."""
+        return Command(**{"experiment": name, **self._commands.get(name, {})})
+
+    def time(self, command: Command) -> str:
+        """How long it takes, in words; "" where nobody has said."""
+        hours = command.hours
+        if hours is None and command.experiment in self._hours:
+            hours = self._hours[command.experiment] * command.seeds
+        if hours is None:
+            try:
+                hours = self._about.get(command.experiment, About()).hours
+            except ConfigError:
+                return ""
+        if hours < 2:
+            minutes = _rounded(hours * 60)
+            return "about a minute" if minutes == 1 else f"about {minutes} minutes"
+        return f"about {hours:.0f} hours"
+
+    def finished(self, command: Command) -> Finished | None:
+        """Its sweep, if one of enough seeds is finished at full budget."""
+        if command.also not in self._finished:
+            self._finished[command.also] = finished(self._output, command.also)
+        one = self._finished[command.also].get(command.experiment)
+        return one if one is not None and one.budget == "full" and one.seeds >= command.seeds else None
+
+
+def _seed_hours(row: Mapping[str, str]) -> float:
+    return float(row["seconds"]) / int(row["seeds"]) / 3600
+
+
+def _rounded(minutes: float) -> int:
+    """To 5 minutes, above 10."""
+    return max(1, round(minutes)) if minutes < 10 else 5 * round(minutes / 5)
 
 
 def fill(checkout: Path, output: Path) -> list[str]:
     """Write docs/claims.csv and docs/claims.md, with the figures in docs/claims/, from the sweeps below `output`.
 
-    A claim whose experiment has no finished sweep keeps the row that it has; a full one is not replaced by a quick one.
+    A claim whose experiment has no finished sweep of enough seeds keeps what was measured of it, if that was the same
+    statistic with the same kind of interval and enough seeds, and its verdict is given anew; of anything else the
+    estimate is kept, without a verdict. Quick sweeps do not count.
 
     Returns:
         What a person must look at: claims whose statistic could not be computed.
     """
     docs = checkout / "docs"
-    claims = yaml.safe_load((docs / "claims.yaml").read_text(encoding="utf-8"))
+    node = yaml.safe_load((docs / "claims.yaml").read_text(encoding="utf-8"))
+    book = _Book(checkout, output, node["commands"])
     file = docs / "claims.csv"
     earlier = {}
     if file.is_file():
         with file.open(newline="", encoding="utf-8") as text:
-            earlier = {_identity(row): row for row in csv.DictReader(text)}
-    found = finished(output)
+            earlier = {(row["claim"], row["report"]): row for row in csv.DictReader(text)}
     rows, problems = [], []
-    for claim in claims:
-        one = found.get(claim["experiment"])
-        row = _unmeasured(claim)
-        before = earlier.get(_identity(row))
-        quick = one is not None and one.budget != "full"
-        if before and before["n"] and (one is None or (quick and "budget" not in before["verdict"])):
-            rows.append(before)
-            continue
-        if one is not None:
+    for claim in node["claims"]:
+        row = dict.fromkeys(COLUMNS, "") | {"claim": claim["claim"], "report": str(claim["report"])}
+        row["rule"] = claim["holds"]
+        before, verdicts = earlier.get((row["claim"], row["report"]), {}), []
+        for prefix, part in _parts(claim):
+            known = {name: before.get(f"{prefix}{name}", "") for name in _MEASURED}
             try:
-                row |= _measured(claim, one, docs)
+                own, verdict = _part(part, Rule.parse(claim["holds"]), book, known)
             except (ConfigError, KeyError, ValueError, FileNotFoundError) as error:
                 problems.append(f"docs/claims.yaml: {claim['claim']}: {' '.join(str(error).split())}")
+                own, verdict = _unmeasured(part, book), TO_RUN
+            row |= {f"{prefix}{name}": value for name, value in own.items()}
+            verdicts.append(verdict)
+        row["verdict"] = both(*verdicts) if len(verdicts) == 2 else verdicts[0]
+        row["figure"] = _figure(claim, book, docs) or before.get("figure", "")
         rows.append(row)
     with replacing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as text:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    write_text(docs / "claims.md", page(rows))
+    titles = {name: about.title for name, about in experiments(checkout / "conf").items()}
+    write_text(docs / "claims.md", page(rows, titles))
     return problems
 
 
-def _identity(row: Mapping[str, str]) -> tuple[str, ...]:
-    """What makes a row that row: an earlier one of another statistic is not kept."""
-    return row["claim"], row["report"], row["statistic"], row["rule"]
+def _parts(claim: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(beginning of its columns, {experiment, statistic}): of the claim, and of what is compared beside it."""
+    yield "", claim
+    if "beside" in claim:
+        yield "beside_", claim["beside"]
 
 
-def _unmeasured(claim: Mapping[str, Any]) -> dict[str, str]:
-    return dict.fromkeys(COLUMNS, "") | {
-        "claim": claim["claim"],
-        "report": str(claim["report"]),
-        "command": command_of(claim["experiment"]),
-        "statistic": in_words(claim["statistic"]),
-        "rule": claim["holds"],
-        "verdict": NOT_MEASURED,
-    }
+def _unmeasured(part: Mapping[str, Any], book: _Book) -> dict[str, str]:
+    command, node = book.command(part["experiment"]), part["statistic"]
+    own = dict.fromkeys(_MEASURED, "") | {"command": command.text, "time": book.time(command)}
+    return own | {"statistic": in_words(node), "method": method(node)}
 
 
-def _measured(claim: Mapping[str, Any], one: Finished, docs: Path) -> dict[str, str]:
-    found = statistic(claim["statistic"], one)
-    verdict = Rule.parse(claim["holds"]).verdict(found)
-    row = {"command": one.command, "n": str(found.n), "estimate": short(found.value)}
-    row |= {"low": short(found.low), "high": short(found.high)}
-    row["verdict"] = verdict if one.budget == "full" else f"{verdict} ({one.budget} budget)"
-    pictures = [name for name in one.sweep.record["files"] if name.endswith(".png")]
+def _part(part: Mapping[str, Any], rule: Rule, book: _Book, known: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """What is measured of a claim, or was before, and the verdict of that alone."""
+    own, command = _unmeasured(part, book), book.command(part["experiment"])
+    one = book.finished(command)
+    if one is not None:
+        found = statistic(part["statistic"], one)
+        own |= {"command": one.command, "seeds": str(one.seeds), "n": str(found.n), "estimate": short(found.value)}
+        return own | {"low": short(found.low), "high": short(found.high)}, rule.verdict(found)
+    if known["statistic"] != own["statistic"]:
+        return own, TO_RUN
+    enough = known["n"] != "" and int(known["seeds"]) >= command.seeds
+    if known["method"] != own["method"] or not enough:
+        return own | {name: known[name] for name in ("seeds", "estimate")}, TO_RUN
+    own |= {name: known[name] for name in ("command", "seeds", "n", "estimate", "low", "high")}
+    value, low, high = (float(known[name] or "nan") for name in ("estimate", "low", "high"))
+    return own, rule.verdict(Headline(own["statistic"], value, low, high, int(known["n"])))
+
+
+def _figure(claim: Mapping[str, Any], book: _Book, docs: Path) -> str:
+    """The figure that shows a claim, copied into docs/claims; "" where its sweep has none or is not finished."""
+    one = book.finished(book.command(claim["experiment"]))
+    pictures = [] if one is None else [name for name in one.sweep.record["files"] if name.endswith(".png")]
     wanted = [name for name in pictures if name.startswith(claim.get("figure", ""))] or pictures
-    if wanted:
-        copy = docs / "claims" / f"{claim['experiment'].replace('/', '_')}_{wanted[0]}"
-        with replacing(copy) as temporary, Image.open(one.sweep.path / wanted[0]) as picture:
-            # 128 colours are enough for lines and bands, and a third of the size.
-            picture.convert("RGB").quantize(128).save(temporary, format="PNG", optimize=True)
-        row["figure"] = f"claims/{copy.name}"
-    return row
+    if one is None or not wanted:
+        return ""
+    copy = docs / "claims" / f"{claim['experiment'].replace('/', '_')}_{wanted[0]}"
+    with replacing(copy) as temporary, Image.open(one.sweep.path / wanted[0]) as picture:
+        # 128 colours are enough for lines and bands, and a third of the size.
+        picture.convert("RGB").quantize(128).save(temporary, format="PNG", optimize=True)
+    return f"claims/{copy.name}"
 
 
-def page(rows: Sequence[Mapping[str, str]]) -> str:
-    """docs/claims.md."""
+def page(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
+    """docs/claims.md.
+
+    Args:
+        rows: of claims.csv.
+        titles: {experiment: title}.
+    """
+    groups: dict[str, list[Mapping[str, str]]] = {}
+    for row in rows:
+        groups.setdefault(experiment_of(row["command"]).partition("/")[0], []).append(row)
+    count = {word: sum(row["verdict"] == word for row in rows) for word in (HOLDS, DOES_NOT, DEPENDS, TO_RUN)}
+    rest = len(rows) - sum(count.values())
     lines = [
         "# What the reports concluded, and what is measured",
         "",
-        "Written by `python -m hw1 claims` from finished sweeps and [claims.yaml](claims.yaml). The estimate is a mean",
-        "over n seeds with its 95% interval, or a rank correlation over all runs of n seeds with the bootstrap's. A",
-        "claim holds where the whole interval obeys the rule, does not where all of it breaks the rule, and is",
-        "undecided otherwise, and always with fewer than three seeds.",
+        "Written by `python -m hw1 claims` from finished sweeps and [claims.yaml](claims.yaml), whose rules were",
+        f"written before their runs. Of {len(rows)} claims {count[HOLDS]} hold, {count[DOES_NOT]} do not,",
+        f"{count[DEPENDS]} depend on the comparison, {rest} are undecided, and {count[TO_RUN]} are to be run again, by",
+        "the commands behind each fold: what is measured of them has too few seeds, or an interval of another kind.",
         "",
-        "| report | claim | statistic | n | estimate [95% interval] | rule | verdict | figure |",
-        "|---|---|---|---|---|---|---|---|",
+        "- A claim holds where the whole 95% interval obeys its rule, does not hold where all of it breaks the rule,",
+        "  and is undecided otherwise. Where two comparisons are fair (after equally many epochs, and at equal train",
+        "  loss) it needs both; where they contradict each other it depends on the comparison.",
+        f"- One side of a 95% interval is missed in 2.5%: of {len(rows)} claims with nothing behind them about",
+        f"  {_BY_CHANCE * len(rows):.0f} would hold by chance.",
+        f"- At least {_LEAST_SEEDS} seeds, 10 where a run takes under a minute, 100 nets for a share. n counts what is",
+        "  independent: seeds, or models where runs of a model are alike.",
+        "- Intervals: Student's over seeds; of accuracies Student's of the logit of their mean, of correlations along",
+        "  each run Fisher's z, so that none leaves the range of its quantity. Of rank correlations over runs, from",
+        "  orders exchanged within each seed, or among the means of models. Of shares Wilson's; of their difference",
+        "  that of McNemar's exact test over nets of the same start.",
+        "",
     ]
+    for group, own in groups.items():
+        lines += [f"## {titles.get(group) or group}", ""]
+        lines += [f"- **{row['verdict']}**: {row['claim']} (report {row['report']})" for row in own]
+        lines += ["", "<details><summary>Numbers and commands</summary>", "", *_table(own), "", "</details>", ""]
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    lines = ["| claim | measured | estimate [95% interval] | rule | command | figure |", "|---|---|---|---|---|---|"]
     for row in rows:
-        interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
         figure = f"[figure]({_link(row['figure'])})" if row["figure"] else ""
-        statistic = f"{row['statistic']}, `{row['command']}`".replace("|", "\\|")
-        cells = [row["report"], row["claim"], statistic, row["n"], row["estimate"] + interval, row["rule"]]
-        lines.append(f"| {' | '.join([*cells, row['verdict'], figure])} |")
-    return "\n".join(lines) + "\n"
+        lines.append(_line(row["claim"], row, "", row["rule"], figure))
+        if row["beside_command"]:
+            lines.append(_line("the same, beside it", row, "beside_", row["rule"], ""))
+    return lines
+
+
+def _line(claim: str, row: Mapping[str, str], prefix: str, rule: str, figure: str) -> str:
+    command, time, words, kind, seeds, n, estimate, low, high = (row[f"{prefix}{name}"] for name in _MEASURED)
+    interval = f" [{low}, {high}]" if low else ""
+    found = f"{estimate}{interval}, n = {n} ({kind})" if n else TO_RUN
+    found += f"; before, over {seeds} seeds: {estimate}" if estimate and not n else ""
+    run = f"`{command}`" if n or not time else f"`{command}`, {time} on one core"
+    cells = [cell.replace("|", "\\|") for cell in (claim, words, found, rule, run, figure)]
+    return f"| {' | '.join(cells)} |"
 
 
 def _link(path: str) -> str:

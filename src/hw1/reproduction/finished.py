@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,28 @@ class Finished:
         return " ".join(["python train.py", *words])
 
 
+def changing(words: Iterable[str]) -> list[str]:
+    """Of a command's words those that change what the experiment is.
+
+    Example:
+        >>> changing(["seed=0,1", "init=shared"])
+        ['init=shared']
+    """
+    keys = ((word, word.lstrip("+").partition("=")[0]) for word in words)
+    return [word for word, key in keys if key not in _HARMLESS and not key.startswith("measures.")]
+
+
 def command_of(experiment: str) -> str:
     """The command of an experiment's default."""
     return f"python train.py experiment={experiment}"
 
 
-def finished(output: Path) -> dict[str, Finished]:
+def finished(output: Path, also: Collection[str] = ()) -> dict[str, Finished]:
     """The sweep that speaks for each experiment, of those below `output`.
+
+    Args:
+        output: where sweeps are.
+        also: words that a command must have besides; those of the experiment as it stands have none.
 
     A sweep counts if it is complete, its command changes nothing of the experiment but its seeds and its budget, and
     at full budget its data are whole: the bundled digits, which stand in where nothing can be downloaded, are not.
@@ -76,7 +91,7 @@ def finished(output: Path) -> dict[str, Finished]:
             continue
         words = dict(word.lstrip("+").partition("=")[::2] for word in sweep.record["command"])
         experiment = words.get("experiment")
-        harmless = all(word in _HARMLESS or word.startswith("measures.") for word in words)
+        harmless = set(changing(sweep.record["command"])) == set(also)
         if sweep.record.get("status") != "complete" or not experiment or not harmless or not sweep.runs:
             continue
         one = _finished(sweep)
