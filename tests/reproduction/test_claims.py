@@ -12,10 +12,12 @@ import scipy.stats
 import yaml
 from PIL import Image
 
-from hw1.reproduction.claims import Rule, both, fill
+from hw1.reproduction.claims import fill
 from hw1.reproduction.finished import finished
 from hw1.reproduction.results import COLUMNS
-from hw1.reproduction.statistic import in_words, method, statistic
+from hw1.reproduction.statistic import statistic
+from hw1.reproduction.verdicts import Rule, both
+from hw1.reproduction.wording import in_words, method
 from hw1.settings.about import experiments
 from hw1.settings.identity import ConfigError
 from hw1.studies.headlines import Headline

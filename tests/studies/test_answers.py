@@ -193,7 +193,7 @@ def test_ends_are_held_against_independent_directions():
     def paths(ends):
         rows = [
             {"seed": i, "weights": "all", "length": 9.0, "net": 3.0 + i / 100, "to_other_starts": 10.0}
-            | {"to_other_ends": ends + i / 100}
+            | {"to_other_ends": ends + i / 100, "ends_over_independent": (ends + i / 100) / 118**0.5}
             for i in range(6)
         ]
         return {"paths": pd.DataFrame(rows), "trajectory_model": pd.DataFrame()}

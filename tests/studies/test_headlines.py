@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, pearsonr, spearmanr, t
 
+from hw1.studies.correlations import correlation_headline, correlation_of_means_headline
 from hw1.studies.headlines import (
     bounded_headline,
-    correlation_headline,
-    correlation_of_means_headline,
     geometric_headline,
     headline,
     paired_headline,

@@ -10,7 +10,8 @@ from hw1.measures.cache import Cache
 from hw1.runs import Sweep
 from hw1.settings import ConfigError
 from hw1.studies import MinRatio
-from hw1.studies.headlines import correlation_headline, median_headline, share_headline
+from hw1.studies.correlations import correlation_headline
+from hw1.studies.headlines import median_headline, share_headline
 from made_runs import checked, make_run, make_sweep, measured_by_hand
 
 

@@ -18,7 +18,7 @@ from hw1.models import Cnn
 from hw1.runs import Sweep
 from hw1.settings import ConfigError
 from hw1.studies import WeightTrajectories
-from hw1.studies.weight_trajectories import _apart, _between, _paths
+from hw1.studies.path_distances import apart, between, path_distances
 from made_runs import checked, make_members, make_run, make_sweep
 
 EPOCHS = (0, 3, 6, 7)
@@ -191,13 +191,13 @@ def test_paths_in_independent_directions_end_as_far_apart_as_that_puts_them():
     """In many dimensions; those that go the same way end nearer, those that go opposite ways further apart."""
     random = np.random.default_rng(0)
     a, b, u, v = (torch.tensor(random.normal(size=100_000)) for _ in range(4))
-    apart = _apart((a, a + u), (b, b + v))
-    assert apart["ends_over_independent"] == pytest.approx(1, abs=0.01)
-    assert apart["displacement_cosine"] == pytest.approx(0, abs=0.02)
-    same = _apart((a, a + u), (b, b + u))  # as far apart as they started: sqrt(2) of sqrt(4)
+    right = apart((a, a + u), (b, b + v))
+    assert right["ends_over_independent"] == pytest.approx(1, abs=0.01)
+    assert right["displacement_cosine"] == pytest.approx(0, abs=0.02)
+    same = apart((a, a + u), (b, b + u))  # as far apart as they started: sqrt(2) of sqrt(4)
     assert same["ends_over_independent"] == pytest.approx(math.sqrt(1 / 2), abs=0.01)
     assert same["displacement_cosine"] == pytest.approx(1)
-    assert _apart((a, a + u), (b, b - u))["ends_over_independent"] == pytest.approx(math.sqrt(3 / 2), abs=0.01)
+    assert apart((a, a + u), (b, b - u))["ends_over_independent"] == pytest.approx(math.sqrt(3 / 2), abs=0.01)
 
 
 def test_no_number_between_paths_depends_on_how_finely_one_looked(tmp_path):
@@ -211,14 +211,14 @@ def path_table(root, every):
     """The distances of three walks of 21 points, of which every so many are kept."""
     walks = np.random.default_rng(1).normal(size=(3, 21, 50)).cumsum(1)
     kept = [SimpleNamespace(values=torch.tensor(walk[::every])) for walk in walks]
-    return _paths("all", lambda: kept)
+    return path_distances("all", lambda: kept)
 
 
 @pytest.mark.parametrize("n", [3, 7])
 def test_the_interval_between_ends_is_the_jackknife_s(n):
     points = np.random.default_rng(n).normal(size=(n, 4))
     apart = np.linalg.norm(points[:, None] - points, axis=2)
-    found = _between("apart", (apart.sum(1) / (n - 1)).tolist())
+    found = between("apart", (apart.sum(1) / (n - 1)).tolist())
     left_out = [np.delete(np.delete(apart, i, 0), i, 1).sum() / ((n - 1) * (n - 2)) for i in range(n)]
     error = math.sqrt((n - 1) / n * np.square(left_out - np.mean(left_out)).sum())
     half = scipy.stats.t.ppf(0.975, n - 1) * error
@@ -227,7 +227,7 @@ def test_the_interval_between_ends_is_the_jackknife_s(n):
 
 
 def test_two_ends_have_one_distance_and_no_interval():
-    found = _between("apart", [1.0, 2.0])
+    found = between("apart", [1.0, 2.0])
     assert (found.value, found.n) == (1.5, 2) and math.isnan(found.low) and math.isnan(found.high)
 
 

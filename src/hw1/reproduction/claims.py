@@ -8,9 +8,8 @@ the runs that they judge.
 from __future__ import annotations
 
 import csv
-import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,77 +18,15 @@ import yaml
 from PIL import Image
 
 from hw1.files import replacing, write_text
+from hw1.reproduction.claims_page import COLUMNS, LEAST_SEEDS, MEASURED, page
 from hw1.reproduction.finished import Finished, changing, command_of, finished, short
 from hw1.reproduction.results import experiment_of, read
-from hw1.reproduction.statistic import in_words, method, statistic
+from hw1.reproduction.statistic import statistic
+from hw1.reproduction.verdicts import TO_RUN, Rule, both
+from hw1.reproduction.wording import in_words, method
 from hw1.settings import ConfigError
 from hw1.settings.about import About, experiments
 from hw1.studies.headlines import Headline
-
-# What is measured stands twice, for a claim and for what is compared beside it.
-_MEASURED = ("command", "time", "statistic", "method", "seeds", "n", "estimate", "low", "high")
-COLUMNS = (
-    *("claim", "report", "rule", "verdict", *_MEASURED),
-    *(f"beside_{name}" for name in _MEASURED),
-    "figure",
-)
-TO_RUN = "to be run again"
-HOLDS, DOES_NOT, UNDECIDED, DEPENDS = "holds", "does not hold", "undecided", "depends on the comparison"
-_LEAST_SEEDS = 5
-_BY_CHANCE = 0.025  # of a 95% interval lies on one given side of what is true
-
-
-@dataclass(frozen=True)
-class Rule:
-    """When a claim holds: the whole interval lies in [low, high]; it does not where the interval lies outside."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def parse(cls, text: str) -> Rule:
-        """`above X`, `below X` or `from X to Y`.
-
-        Raises:
-            ConfigError: it is none of these.
-
-        Example:
-            >>> Rule.parse("below 0")
-            Rule(low=-inf, high=0.0)
-        """
-        try:
-            match text.split():
-                case ["above", value]:
-                    return cls(float(value), math.inf)
-                case ["below", value]:
-                    return cls(-math.inf, float(value))
-                case ["from", low, "to", high]:
-                    return cls(float(low), float(high))
-        except ValueError:
-            pass
-        raise ConfigError(f"holds: got {text!r}, expected 'above X', 'below X' or 'from X to Y'")
-
-    def verdict(self, found: Headline) -> str:
-        """`holds`, `does not hold` or `undecided`."""
-        if math.isnan(found.low) or math.isnan(found.high):
-            return f"{UNDECIDED} (no interval)"
-        if self.low <= found.low and found.high <= self.high:
-            return HOLDS
-        return DOES_NOT if found.high < self.low or found.low > self.high else UNDECIDED
-
-
-def both(one: str, other: str) -> str:
-    """The verdict of two comparisons that are both fair: theirs where they agree.
-
-    Example:
-        >>> both("holds", "does not hold"), both("holds", "undecided"), both("holds", "to be run again")
-        ('depends on the comparison', 'undecided', 'to be run again')
-    """
-    if one == other:
-        return one
-    if TO_RUN in (one, other):
-        return TO_RUN
-    return DEPENDS if {one, other} == {HOLDS, DOES_NOT} else UNDECIDED
 
 
 @dataclass(frozen=True)
@@ -105,7 +42,7 @@ class Command:
 
     experiment: str
     words: str = ""
-    seeds: int = _LEAST_SEEDS
+    seeds: int = LEAST_SEEDS
     hours: float | None = None
 
     @property
@@ -191,7 +128,7 @@ def fill(checkout: Path, output: Path) -> list[str]:
         row["rule"] = claim["holds"]
         before, verdicts = earlier.get((row["claim"], row["report"]), {}), []
         for prefix, part in _parts(claim):
-            known = {name: before.get(f"{prefix}{name}", "") for name in _MEASURED}
+            known = {name: before.get(f"{prefix}{name}", "") for name in MEASURED}
             try:
                 own, verdict = _part(part, Rule.parse(claim["holds"]), book, known)
             except (ConfigError, KeyError, ValueError, FileNotFoundError) as error:
@@ -220,7 +157,7 @@ def _parts(claim: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _unmeasured(part: Mapping[str, Any], book: _Book) -> dict[str, str]:
     command, node = book.command(part["experiment"]), part["statistic"]
-    own = dict.fromkeys(_MEASURED, "") | {"command": command.text, "time": book.time(command)}
+    own = dict.fromkeys(MEASURED, "") | {"command": command.text, "time": book.time(command)}
     return own | {"statistic": in_words(node), "method": method(node)}
 
 
@@ -254,68 +191,3 @@ def _figure(claim: Mapping[str, Any], book: _Book, docs: Path) -> str:
         # 128 colours are enough for lines and bands, and a third of the size.
         picture.convert("RGB").quantize(128).save(temporary, format="PNG", optimize=True)
     return f"claims/{copy.name}"
-
-
-def page(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
-    """docs/claims.md.
-
-    Args:
-        rows: of claims.csv.
-        titles: {experiment: title}.
-    """
-    groups: dict[str, list[Mapping[str, str]]] = {}
-    for row in rows:
-        groups.setdefault(experiment_of(row["command"]).partition("/")[0], []).append(row)
-    count = {word: sum(row["verdict"] == word for row in rows) for word in (HOLDS, DOES_NOT, DEPENDS, TO_RUN)}
-    rest = len(rows) - sum(count.values())
-    lines = [
-        "# What the reports concluded, and what is measured",
-        "",
-        "Written by `python -m hw1 claims` from finished sweeps and [claims.yaml](claims.yaml), whose rules were",
-        f"written before their runs. Of {len(rows)} claims {count[HOLDS]} hold, {count[DOES_NOT]} do not,",
-        f"{count[DEPENDS]} depend on the comparison, {rest} are undecided, and {count[TO_RUN]} are to be run again, by",
-        "the commands behind each fold: what is measured of them has too few seeds, or an interval of another kind.",
-        "",
-        "- A claim holds where the whole 95% interval obeys its rule, does not hold where all of it breaks the rule,",
-        "  and is undecided otherwise. Where two comparisons are fair (after equally many epochs, and at equal train",
-        "  loss) it needs both; where they contradict each other it depends on the comparison.",
-        f"- One side of a 95% interval is missed in 2.5%: of {len(rows)} claims with nothing behind them about",
-        f"  {_BY_CHANCE * len(rows):.0f} would hold by chance.",
-        f"- At least {_LEAST_SEEDS} seeds, 10 where a run takes under a minute, 100 nets for a share. n counts what is",
-        "  independent: seeds, or models where runs of a model are alike.",
-        "- Intervals: Student's over seeds; of accuracies Student's of the logit of their mean, of correlations along",
-        "  each run Fisher's z, so that none leaves the range of its quantity. Of rank correlations over runs, from",
-        "  orders exchanged within each seed, or among the means of models. Of shares Wilson's; of their difference",
-        "  that of McNemar's exact test over nets of the same start.",
-        "",
-    ]
-    for group, own in groups.items():
-        lines += [f"## {titles.get(group) or group}", ""]
-        lines += [f"- **{row['verdict']}**: {row['claim']} (report {row['report']})" for row in own]
-        lines += ["", "<details><summary>Numbers and commands</summary>", "", *_table(own), "", "</details>", ""]
-    return "\n".join(lines)
-
-
-def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    lines = ["| claim | measured | estimate [95% interval] | rule | command | figure |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        figure = f"[figure]({_link(row['figure'])})" if row["figure"] else ""
-        lines.append(_line(row["claim"], row, "", row["rule"], figure))
-        if row["beside_command"]:
-            lines.append(_line("the same, beside it", row, "beside_", row["rule"], ""))
-    return lines
-
-
-def _line(claim: str, row: Mapping[str, str], prefix: str, rule: str, figure: str) -> str:
-    command, time, words, kind, seeds, n, estimate, low, high = (row[f"{prefix}{name}"] for name in _MEASURED)
-    interval = f" [{low}, {high}]" if low else ""
-    found = f"{estimate}{interval}, n = {n} ({kind})" if n else TO_RUN
-    found += f"; before, over {seeds} seeds: {estimate}" if estimate and not n else ""
-    run = f"`{command}`" if n or not time else f"`{command}`, {time} on one core"
-    cells = [cell.replace("|", "\\|") for cell in (claim, words, found, rule, run, figure)]
-    return f"| {' | '.join(cells)} |"
-
-
-def _link(path: str) -> str:
-    """A path that Markdown takes as one."""
-    return "".join(f"%{ord(sign):02X}" if sign in " ()[]<>" else sign for sign in path)

@@ -17,7 +17,8 @@ import yaml
 
 from hw1.files import write_text
 from hw1.reproduction.finished import Finished, command_of, finished, short
-from hw1.reproduction.statistic import in_words, share_at_or_below, statistic
+from hw1.reproduction.statistic import share_at_or_below, statistic
+from hw1.reproduction.wording import in_words
 from hw1.settings import ConfigError
 from hw1.settings.about import About, experiments
 

@@ -24,14 +24,8 @@ from hw1.metrics import (
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer, rank, settled
 from hw1.studies.called import called, rho
-from hw1.studies.headlines import (
-    Headline,
-    correlation_headline,
-    correlation_of_means_headline,
-    parts,
-    share_headline,
-    unseeded,
-)
+from hw1.studies.correlations import correlation_headline, correlation_of_means_headline
+from hw1.studies.headlines import Headline, parts, share_headline, unseeded
 from hw1.studies.needed import columns_found, require_measure
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.studies.answers import Answer, in_words, percent, rank, settled
 from hw1.studies.called import rho
+from hw1.studies.correlations import correlation_headline
 from hw1.studies.headlines import (
     Headline,
-    correlation_headline,
     labelled,
     median_headline,
     parts,

@@ -9,10 +9,10 @@ from hw1.metrics import ACCURACY, LOSS, METRICS, TEST_ACCURACY, TEST_LOSS, TRAIN
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer, in_words, listed, number, percent, rank, settled
 from hw1.studies.called import rho
+from hw1.studies.correlations import correlation_of_means_headline
 from hw1.studies.headlines import (
     Headline,
     bounded_headline,
-    correlation_of_means_headline,
     headline,
     labelled,
     parts,

@@ -7,7 +7,6 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import GRADIENT_NORM, SPLITS
@@ -16,12 +15,12 @@ from hw1.studies.answers import Answer, in_words, percent, ranged, verdict
 from hw1.studies.called import with_layers
 from hw1.studies.headlines import Headline, headline, labelled, parts, suffix, unseeded
 from hw1.studies.needed import keeping, require_weights
+from hw1.studies.path_distances import between, path_distances
 from hw1.words import settings_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from torch import Tensor
 
     from hw1.measures.cache import Cache
     from hw1.runs import Member, Run, Snapshots, Sweep
@@ -44,8 +43,8 @@ class WeightTrajectories:
     Tables: `trajectory_layer` and `trajectory_model` (one row a snapshot: coordinates, displacement since the snapshot
     before it and the interval of epochs between, loss, accuracy), `paths` (one row a path: length between snapshots,
     net displacement, median distances to the other runs' starts and ends, the latter over the length, and means over
-    the other runs of what `_apart` gives) and, if asked for, `filters` (one row a pixel). A length grows with the
-    number of snapshots, the more the noisier the path; nothing is concluded from it.
+    the other runs of what `path_distances.apart` gives) and, if asked for, `filters` (one row a pixel). A length grows
+    with the number of snapshots, the more the noisier the path; nothing is concluded from it.
 
     Args:
         layer: name of the weight matrix, as in `net.named_parameters()`; null for all parameters only.
@@ -127,12 +126,10 @@ class WeightTrajectories:
                 found.append(Headline(f"explained_variance{label}", explained, math.nan, math.nan, n))
                 paths = tables["paths"].merge(part[[*values, "weights", "seed"]].drop_duplicates())
                 if n > 1:
-                    found.append(
-                        _between(f"end_distance_over_independent{label}", list(paths["ends_over_independent"]))
-                    )
-                    found.append(_between(f"displacement_cosine{label}", list(paths["displacement_cosine"])))
+                    found.append(between(f"end_distance_over_independent{label}", list(paths["ends_over_independent"])))
+                    found.append(between(f"displacement_cosine{label}", list(paths["displacement_cosine"])))
                     against = list(paths["to_other_ends"] / paths["to_other_starts"])
-                    found.append(_between(f"end_distance_over_start_distance{label}", against))
+                    found.append(between(f"end_distance_over_start_distance{label}", against))
         return found
 
     def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -152,12 +149,11 @@ class WeightTrajectories:
             if len(part) < 3:
                 sentences.append("Too few starts to say whether they end in the same place: it takes three.")
                 continue
-            expected = (part["to_other_starts"] ** 2 + 2 * part["net"] ** 2) ** 0.5
-            found = _between("ends", list(part["to_other_ends"] / expected))
+            found = between("ends", list(part["ends_over_independent"]))
             text = verdict(found, 1, "they move further apart than that", "they end nearer than that", "path")
             if found.low > 1 - ALIKE and found.high < 1 + ALIKE:
                 text = f"as far as that, to {percent(ALIKE)}: each start goes its own way"
-            near = _between("near", list(part["to_other_ends"] / part["to_other_starts"]))
+            near = between("near", list(part["to_other_ends"] / part["to_other_starts"]))
             closer = verdict(near, 1, "no nearer to each other than they began", "nearer than they began", "path")
             sentences.append(f"Different starts end {closer}: {ranged(near, 'times')} as far apart.")
             sentences.append(
@@ -192,20 +188,11 @@ class WeightTrajectories:
                 points = table("trajectory", weights, functools.partial(_points, members, weights, read))
                 points["interval"] = points.groupby("member")["epoch"].diff()
                 yield name, points.merge(pd.concat(quality), on=["member", "epoch"], how="left")
-                yield "paths", table("paths", weights, functools.partial(_paths, weights, read), _PATHS_VERSION)
+                yield "paths", table("paths", weights, functools.partial(path_distances, weights, read), _PATHS_VERSION)
         if self.filters:
             yield "filters", table("filters", self.filters, functools.partial(_filters, members, self.filters))
 
 
-def _between(name: str, values: Sequence[float]) -> Headline:
-    """Mean over paths of what lies between each and the others, with a 95% interval; NaN below three paths.
-
-    Every pair of paths is in two of the values. The standard error is the jackknife's over paths: for means of pairs
-    that of independent values times 2 (n - 1) / (n - 2).
-    """
-    n, naive = len(values), headline(name, values)
-    half = (naive.high - naive.value) * 2 * (n - 1) / (n - 2) if n > 2 else math.nan
-    return Headline(name, naive.value, naive.value - half, naive.value + half, n)
 
 
 def _snapshots(members: Sequence[Member], weights: str) -> list[Snapshots]:
@@ -291,46 +278,6 @@ def _quality(member: Member, start: pd.DataFrame) -> pd.DataFrame:
     history = member.history().dropna(subset="epoch").filter(["epoch", *start])
     history["epoch"] = history["epoch"].astype(int) + 1
     return pd.concat([start.assign(epoch=0), history], ignore_index=True)
-
-
-def _paths(weights: str, read: Callable[[], list[Snapshots]]) -> pd.DataFrame:
-    """One row a path: its length and the distances, in l2 norm."""
-    import pandas as pd
-
-    from hw1.landscape import displacements
-
-    paths = [snapshots.values.flatten(1) for snapshots in read()]
-    columns: dict[str, list[float]] = {
-        "length": [float(displacements(path).sum()) for path in paths],
-        "net": [float(displacements(path[[0, -1]])) for path in paths],
-    }
-    for name, position in (("to_other_starts", 0), ("to_other_ends", -1)):
-        points = [path[position].double() for path in paths]
-        away = [[float((one - other).norm()) for other in points if other is not one] for one in points]
-        columns[name] = [median(distances) if distances else math.nan for distances in away]
-    ends = [(path[0].double(), path[-1].double()) for path in paths]
-    for own in ends:
-        apart = [_apart(own, other) for other in ends if other is not own]
-        for name in ("ends_over_independent", "displacement_cosine"):
-            columns.setdefault(name, []).append(fmean(pair[name] for pair in apart) if apart else math.nan)
-    table = pd.DataFrame({"member": range(len(paths)), "weights": weights, **columns})
-    return table.assign(ends_over_length=table["to_other_ends"] / table["length"])
-
-
-def _apart(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> dict[str, float]:
-    """How far two paths end apart, by their ends alone: however often one looked in between, it is the same.
-
-    With starts a, b and displacements u, v at right angles to each other and to a - b, as independent directions are
-    in many dimensions, the ends lie sqrt(|a - b|^2 + |u|^2 + |v|^2) apart. `ends_over_independent` is their distance
-    over that, in (0, sqrt 3]; `displacement_cosine` that of the angle between u and v.
-    """
-    (a, end_a), (b, end_b) = one, other
-    u, v = end_a - a, end_b - b
-    independent = ((a - b).square().sum() + u.square().sum() + v.square().sum()).sqrt()
-    return {
-        "ends_over_independent": float((end_a - end_b).norm() / independent),
-        "displacement_cosine": float(u @ v / (u.norm() * v.norm())),
-    }
 
 
 def _filters(members: Sequence[Member], layers: Sequence[str]) -> pd.DataFrame:

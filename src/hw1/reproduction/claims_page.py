@@ -1,0 +1,83 @@
+"""docs/claims.md: the verdicts by question, a line each, with numbers and commands behind a fold. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hw1.reproduction.results import experiment_of
+from hw1.reproduction.verdicts import DEPENDS, DOES_NOT, HOLDS, TO_RUN
+
+# What is measured stands twice, for a claim and for what is compared beside it.
+MEASURED = ("command", "time", "statistic", "method", "seeds", "n", "estimate", "low", "high")
+COLUMNS = (
+    *("claim", "report", "rule", "verdict", *MEASURED),
+    *(f"beside_{name}" for name in MEASURED),
+    "figure",
+)
+LEAST_SEEDS = 5
+_BY_CHANCE = 0.025  # of a 95% interval lies on one given side of what is true
+
+
+def page(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
+    """docs/claims.md.
+
+    Args:
+        rows: of claims.csv.
+        titles: {experiment: title}.
+    """
+    groups: dict[str, list[Mapping[str, str]]] = {}
+    for row in rows:
+        groups.setdefault(experiment_of(row["command"]).partition("/")[0], []).append(row)
+    count = {word: sum(row["verdict"] == word for row in rows) for word in (HOLDS, DOES_NOT, DEPENDS, TO_RUN)}
+    rest = len(rows) - sum(count.values())
+    lines = [
+        "# What the reports concluded, and what is measured",
+        "",
+        "Written by `python -m hw1 claims` from finished sweeps and [claims.yaml](claims.yaml), whose rules were",
+        f"written before their runs. Of {len(rows)} claims {count[HOLDS]} hold, {count[DOES_NOT]} do not,",
+        f"{count[DEPENDS]} depend on the comparison, {rest} are undecided, and {count[TO_RUN]} are to be run again, by",
+        "the commands behind each fold: what is measured of them has too few seeds, or an interval of another kind.",
+        "",
+        "- A claim holds where the whole 95% interval obeys its rule, does not hold where all of it breaks the rule,",
+        "  and is undecided otherwise. Where two comparisons are fair (after equally many epochs, and at equal train",
+        "  loss) it needs both; where they contradict each other it depends on the comparison.",
+        f"- One side of a 95% interval is missed in 2.5%: of {len(rows)} claims with nothing behind them about",
+        f"  {_BY_CHANCE * len(rows):.0f} would hold by chance.",
+        f"- At least {LEAST_SEEDS} seeds, 10 where a run takes under a minute, 100 nets for a share. n counts what is",
+        "  independent: seeds, or models where runs of a model are alike.",
+        "- Intervals: Student's over seeds; of accuracies Student's of the logit of their mean, of correlations along",
+        "  each run Fisher's z, so that none leaves the range of its quantity. Of rank correlations over runs, from",
+        "  orders exchanged within each seed, or among the means of models. Of shares Wilson's; of their difference",
+        "  that of McNemar's exact test over nets of the same start.",
+        "",
+    ]
+    for group, own in groups.items():
+        lines += [f"## {titles.get(group) or group}", ""]
+        lines += [f"- **{row['verdict']}**: {row['claim']} (report {row['report']})" for row in own]
+        lines += ["", "<details><summary>Numbers and commands</summary>", "", *_table(own), "", "</details>", ""]
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    lines = ["| claim | measured | estimate [95% interval] | rule | command | figure |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        figure = f"[figure]({_link(row['figure'])})" if row["figure"] else ""
+        lines.append(_line(row["claim"], row, "", row["rule"], figure))
+        if row["beside_command"]:
+            lines.append(_line("the same, beside it", row, "beside_", row["rule"], ""))
+    return lines
+
+
+def _line(claim: str, row: Mapping[str, str], prefix: str, rule: str, figure: str) -> str:
+    command, time, words, kind, seeds, n, estimate, low, high = (row[f"{prefix}{name}"] for name in MEASURED)
+    interval = f" [{low}, {high}]" if low else ""
+    found = f"{estimate}{interval}, n = {n} ({kind})" if n else TO_RUN
+    found += f"; before, over {seeds} seeds: {estimate}" if estimate and not n else ""
+    run = f"`{command}`" if n or not time else f"`{command}`, {time} on one core"
+    cells = [cell.replace("|", "\\|") for cell in (claim, words, found, rule, run, figure)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _link(path: str) -> str:
+    """A path that Markdown takes as one."""
+    return "".join(f"%{ord(sign):02X}" if sign in " ()[]<>" else sign for sign in path)
