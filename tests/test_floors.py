@@ -19,7 +19,7 @@ FLOORS = [
     {"measures"},
     {"callbacks", "studies"},
     {"report", "reproduction"},
-    {"hydra_plugins", "__main__", "command", "help", "slips", "job", "train"},
+    {"hydra_plugins", "__main__", "arguments", "command", "help", "slips", "job", "train"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = ("torch", "lightning", "torchmetrics", "torchvision", "pandas", "matplotlib", "sklearn", "scipy")
@@ -39,7 +39,8 @@ BESIDE = {
     ("records", "files"),
     ("words", "metrics"),
     ("__main__", "command"),
-    ("__main__", "help"),
+    ("__main__", "arguments"),
+    ("arguments", "help"),
     ("command", "help"),
     ("command", "slips"),
     ("slips", "help"),
@@ -127,7 +128,7 @@ def test_a_config_object_stays_at_the_door():
 LIGHT_ROOMS = ("settings", "runs", "measures", "studies", "report", "reproduction", "hydra_plugins")
 LIGHT_MODULES = (
     *("files", "machine", "stages", "workers", "seeds", "kinds", "metrics", "words"),
-    *("command", "help", "slips", "job", "__main__", "data.source"),
+    *("arguments", "command", "help", "slips", "job", "__main__", "data.source"),
 )
 LIGHT = [
     file.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")

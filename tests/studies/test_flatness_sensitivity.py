@@ -220,7 +220,7 @@ def test_every_measure_against_the_gap(gap, tmp_path):
     assert sorted(points.tolist()) == pytest.approx(np.array(sorted(wanted)))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"batch size {size}" for size in SIZES]
     for axes, number in zip(panels, found, strict=True):
-        assert f"ρ = {number.value:.2f} [{number.low:.2f}, {number.high:.2f}], n = 9" in axes.get_title()
+        assert f"ρ = {number.value:.2f}, n = {len(SIZES)}" in axes.get_title()  # too few networks for an interval
 
 
 def test_regression_has_no_accuracy(tmp_path):

@@ -14,7 +14,7 @@ from hw1.metrics import ACCURACY, BATCH_SIZE, LEARNING_RATE, LOSS, QUANTITIES, S
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer, in_words, listed, ranged, verdict
 from hw1.studies.between import Part, chunks, computed
-from hw1.studies.headlines import Headline, headline, labelled, parts, suffix
+from hw1.studies.headlines import Headline, geometric_headline, headline, labelled, parts, suffix
 from hw1.studies.needed import columns_found
 from hw1.words import NETWORK, estimate_in_words, settings_in_words
 
@@ -191,9 +191,7 @@ class FlatnessInterp:
         names = [f"{SHARPNESS}_at_{end}" for end in (0, 1)]
         if not set(names) <= set(part) or not (part[names] > 0).all(axis=None):
             return []
-        logs = [math.log(two / one) for one, two in part[names].itertuples(index=False)]
-        mean = headline("ratio", logs)
-        found = Headline("ratio", math.exp(mean.value), math.exp(mean.low), math.exp(mean.high), mean.n)
+        found = geometric_headline("ratio", list(part[names[1]] / part[names[0]]))
         follows = verdict(found, 1, "it is the sharper of the two", "it is the flatter of the two")
         return [f"There {second} is {ranged(found, 'times')} as sharp as the other (Keskar's sharpness): {follows}."]
 

@@ -12,7 +12,7 @@ from hw1.settings import ConfigError
 from hw1.studies.answers import Answer, in_words, percent, ranged, verdict
 from hw1.studies.headlines import (
     Headline,
-    headline,
+    bounded_headline,
     labelled,
     median_headline,
     paired_headline,
@@ -158,7 +158,7 @@ class GradientNormCurves:
             start = f"{where[:1].upper()}{where[1:]} the" if where else "The"
             alive = part[~part["constant"]]
             if len(alive):
-                follows = headline("follows", list(alive["norm_follows_loss"].dropna()) or [math.nan])
+                follows = bounded_headline("follows", list(alive["norm_follows_loss"].dropna()) or [math.nan], -1, 1)
                 text = verdict(
                     follows, 0, "the smaller the loss, the smaller the gradient",
                     "the smaller the loss, the larger the gradient", "training",

@@ -115,7 +115,7 @@ class ParamsVsGeneralization:
             start = f"{where[:1].upper()}{where[1:]} the" if where else "The"
             sizes = part.groupby(self.against)
             for column, word in told.items():
-                found = by_name[f"spearman_rho_{self.against}_{column.replace('/', '_')}{labelled(values)}"]
+                found = by_name[self._rho(column, values)]
                 if settled(found, 0):
                     text = f"{'grows' if found.value > 0 else 'falls'} with the {of}"
                 else:

@@ -193,8 +193,6 @@ class WeightTrajectories:
             yield "filters", table("filters", self.filters, functools.partial(_filters, members, self.filters))
 
 
-
-
 def _snapshots(members: Sequence[Member], weights: str) -> list[Snapshots]:
     """The snapshots of every member."""
     found = []

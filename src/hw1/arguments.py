@@ -1,0 +1,78 @@
+"""The words of `python -m hw1`: its commands, what each takes, and their help."""
+
+import argparse
+from pathlib import Path
+
+from hw1.help import version_text
+
+
+def parser() -> argparse.ArgumentParser:
+    """What reads the words of a command."""
+    made = argparse.ArgumentParser(
+        prog="python -m hw1", description="Commands on experiments and finished sweeps; only homework trains."
+    )
+    made.add_argument("--version", action="version", version=version_text())
+    commands = made.add_subparsers(dest="command", required=True)
+    paths = "a sweep (multirun/NAME/sweeps/TIME), or multirun/NAME for its latest one"
+    below = "a run, a sweep, multirun/NAME, or a folder of those (default: multirun)"
+    report = commands.add_parser("report", help="measure and draw a sweep again, and write its page")
+    report.add_argument("path", help=paths)
+    keep = "take runs as they are whose model or other code of your own has changed since they were trained"
+    report.add_argument("--keep", action="store_true", help=keep)
+    runs = commands.add_parser("runs", help="print a sweep's runs, one a line")
+    runs.add_argument("path", help=paths)
+    runs.add_argument("metrics", nargs="*", help="metrics to show, as test/accuracy; default: all")
+    listed = commands.add_parser(
+        "list", help="experiments, sweeps and runs: waiting, running, failed and why, complete"
+    )
+    listed.add_argument("words", nargs="*", help=f"{below}; filters, as status=failed optimizer.lr=0.1,0.01")
+    listed.add_argument("--watch", action="store_true", help="show it anew every two seconds, until nothing is at work")
+    compared = commands.add_parser(
+        "compare", help="two sweeps side by side: settings, differences with intervals, a page"
+    )
+    compared.add_argument("a", help=paths)
+    compared.add_argument("b", help="another one; differences are B minus A")
+    compared.add_argument("metrics", nargs="*", help="metrics to compare, as test/accuracy; default: all")
+    compared.add_argument("-o", "--output", type=Path, help="where the page goes; default: into the folder of B")
+    exported = commands.add_parser(
+        "export", help="all runs as one tidy table: settings, metrics, measures; CSV, Parquet"
+    )
+    exported.add_argument("words", nargs="*", help=f"{below}; filters, as for list")
+    exported.add_argument(
+        "-o", "--output", help="FILE.csv, FILE.parquet or - for the terminal; default: export.* there"
+    )
+    clean = commands.add_parser(
+        "clean", help="free disk: what belongs to nothing, or weights, or results; says what, and asks"
+    )
+    clean.add_argument("words", nargs="*", help=f"{below}; filters, as for list")
+    freed = clean.add_mutually_exclusive_group()
+    freed.add_argument("--checkpoints", action="store_true", help="of complete runs whose end is in a snapshot too")
+    freed.add_argument(
+        "--snapshots", type=int, metavar="N", help="complete runs keep N, evenly spaced, and what measures need"
+    )
+    freed.add_argument("--weights", action="store_true", help="all weights of complete runs; their results stay")
+    freed.add_argument("--results", action="store_true", help="whole runs, complete ones too, and their sweeps")
+    clean.add_argument("--yes", action="store_true", help="remove without asking")
+    measure = commands.add_parser("measure", help="take measures of a sweep's finished runs, without training")
+    measure.add_argument("path", help=paths)
+    measure.add_argument("words", nargs="+", help="measures and settings, as sharpness sharpness.examples=2048")
+    measure.add_argument("--config-dir", help="a folder of your own beside conf/, as for train.py")
+    measure.add_argument("--dry-run", action="store_true", help="say how many runs would be measured, and stop")
+    measure.add_argument("--keep", action="store_true", help=keep)
+    check = commands.add_parser("verify", help="read and hash runs and sweeps, and name every damage")
+    check.add_argument("path", type=Path, help="a run, a sweep, multirun/NAME, or multirun")
+    again = commands.add_parser("rekey", help="give what an earlier version trained today's keys and format")
+    again.add_argument("path", type=Path, help="the folder of an experiment, as multirun/NAME")
+    board = commands.add_parser(
+        "tensorboard", help="show the runs of some sweeps alone; its flags go on to TensorBoard"
+    )
+    board.add_argument("paths", nargs="+", help=paths)
+    homework = commands.add_parser("homework", help="run every question's default, and write one page")
+    homework.add_argument("words", nargs="*", help="for every command, as budget=quick or --dry-run")
+    for name, text in (
+        ("results", "fill docs/results.csv and docs/results.md from finished sweeps"),
+        ("claims", "fill docs/claims.md and docs/claims.csv from finished sweeps"),
+    ):
+        table = commands.add_parser(name, help=text)
+        table.add_argument("output", nargs="?", type=Path, help="where the sweeps are; default: multirun/")
+    return made
