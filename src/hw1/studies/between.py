@@ -35,6 +35,25 @@ class Part:
     alphas: Sequence[float]
 
 
+class NotYetError(Exception):
+    """A table is not in the cache."""
+
+
+def not_yet() -> pd.DataFrame:
+    """Computes nothing, where only what was computed before is wanted.
+
+    Raises:
+        NotYetError: always.
+    """
+    raise NotYetError
+
+
+def examples_of(run: Run) -> tuple[int, int]:
+    """Examples of each split."""
+    of = run.result["dataset"]
+    return int(of["train"]), int(of["test"])
+
+
 def chunks(alphas: Sequence[float], number: int) -> Iterator[Sequence[float]]:
     """At most so many parts in a row, of equal length or one apart."""
     number = max(1, min(number, len(alphas)))

@@ -13,7 +13,7 @@ from hw1.machine import cores, room
 from hw1.metrics import ACCURACY, BATCH_SIZE, LEARNING_RATE, LOSS, QUANTITIES, SPLITS, label, unit
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer, in_words, listed, ranged, verdict
-from hw1.studies.between import Part, chunks, computed
+from hw1.studies.between import NotYetError, Part, chunks, computed, examples_of, not_yet
 from hw1.studies.headlines import Headline, geometric_headline, headline, labelled, parts, suffix
 from hw1.studies.needed import columns_found
 from hw1.words import NETWORK, estimate_in_words, settings_in_words
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hw1.measures.cache import Cache
-    from hw1.runs import Cell, Member, Run, Sweep
+    from hw1.runs import Cell, Member, Sweep
     from hw1.settings import RunSettings
 
 VERSION = 1  # of the measurement, for the cache
@@ -241,10 +241,10 @@ class FlatnessInterp:
 
         tables: dict[int, pd.DataFrame] = {}
         for number in range(len(pairs)):
-            with contextlib.suppress(_NotYetError):  # it is computed below
-                tables[number] = table(number, _not_yet)
+            with contextlib.suppress(NotYetError):  # it is computed below
+                tables[number] = table(number, not_yet)
         lacking = [number for number in range(len(pairs)) if number not in tables]
-        examples = {number: _examples(pairs[number][0].run) for number in lacking}
+        examples = {number: examples_of(pairs[number][0].run) for number in lacking}
         work = len(self.alphas) * sum(sum(sizes) for sizes in examples.values())
         workers = room(cores()) if work >= _WORTH_WORKERS else 1
         parts: list[Part] = []
@@ -277,20 +277,6 @@ class FlatnessInterp:
                 row |= {f"{column}_at_0": curve[column][0.0], f"{column}_at_1": curve[column][1.0]}
             rows.append(row)
         return pd.DataFrame(rows)
-
-
-class _NotYetError(Exception):
-    """A table is not in the cache."""
-
-
-def _not_yet() -> pd.DataFrame:
-    raise _NotYetError
-
-
-def _examples(run: Run) -> tuple[int, int]:
-    """Examples of each split."""
-    of = run.result["dataset"]
-    return int(of["train"]), int(of["test"])
 
 
 def _cell(sweep: Sweep, member: Member, key: str) -> Cell:

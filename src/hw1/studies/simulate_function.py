@@ -7,10 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hw1.metrics import STEP_LOSS, TEST_LOSS, TRAIN_LOSS
-from hw1.runs.measured import beside
-from hw1.settings import ConfigError
+from hw1.metrics import TEST_LOSS, TRAIN_LOSS
 from hw1.studies.answers import Answer, number, ranged
+from hw1.studies.function_tables import MEASURE, median_predictions, training_curve
 from hw1.studies.headlines import Headline, median_headline, share_headline, told_apart, unseeded
 from hw1.studies.learned import without
 from hw1.studies.learning_curves import SHAPE
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from hw1.runs import Measured, Member, Run, Sweep
     from hw1.settings import RunSettings
 
-MEASURE = "predictions"
 _IN_DATA = ("dataset", "dataset.function", "dataset.target")  # what the name of a run's data says
 
 
@@ -78,7 +76,7 @@ class SimulateFunction:
         for run, members in itertools.groupby(sweep.members(), key=lambda member: member.run):
             if run not in found:
                 continue
-            curve = _curve(run)
+            curve = training_curve(run)
             for member in members:
                 own = {key: member.cells[key] for key in keys} | {"network": names[run]} | member.origin
                 rows.append(own | self._row(member, found[run], curve[curve["member"] == member.number]))
@@ -92,7 +90,7 @@ class SimulateFunction:
             "networks": self._networks(table, groups),
             "members": table,
             "curves": loss.agg(median="median", low="min", high="max", n="count").reset_index(),
-            "predictions": _predictions(table, groups, found, sweep),
+            "predictions": median_predictions(table, groups, found, sweep),
         }
 
     def _row(self, member: Member, found: Measured, curve: pd.DataFrame) -> dict[str, Any]:
@@ -262,57 +260,3 @@ def _with_panel(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     others = [key for key in unseeded(keys) if key.partition(".")[0] == "dataset" and key not in _IN_DATA]
     panel = table["data"].str.cat([key.rpartition(".")[2] + "=" + table[key].astype(str) for key in others], sep=", ")
     return table.assign(panel=panel)
-
-
-def _curve(run: Run) -> pd.DataFrame:
-    """Columns member, epoch (completed ones), loss: the training loss of the whole set."""
-    import pandas as pd
-
-    history = run.history()
-    if "member" not in history:
-        history = history.assign(member=0)
-    batch = run.value("dataset.batch_size")
-    whole = batch is None or batch >= run.result["dataset"]["train"]
-    if whole and not run.settings.model.get("dropout"):  # the loss of step s is that after s epochs
-        curve = history[["member", "step", STEP_LOSS]].set_axis(["member", "epoch", "loss"], axis=1)
-    else:  # a history without evaluations has no such columns
-        curve = history.reindex(columns=["member", "epoch", TRAIN_LOSS]).set_axis(["member", "epoch", "loss"], axis=1)
-        curve["epoch"] += 1
-    last = [run.metrics(member)[TRAIN_LOSS] for member in range(run.count)]
-    end = pd.DataFrame({"member": range(run.count), "loss": last, "epoch": run.result["epochs"]})
-    curve = pd.concat([curve.dropna(), end], ignore_index=True).drop_duplicates(["member", "epoch"])
-    return curve.astype({"epoch": int})
-
-
-def _predictions(members: pd.DataFrame, groups: list[str], found: Mapping[Run, Measured], sweep: Sweep) -> pd.DataFrame:
-    """The median member's predictions on the test inputs: columns x (NaN for images), true, predicted."""
-    import pandas as pd
-
-    frames, runs = [], {run.path.name: run for run in found}
-    for values, part in members.groupby(groups, sort=False):
-        middle = part.sort_values(TRAIN_LOSS, kind="stable").iloc[(len(part) - 1) // 2]
-        run = runs[middle["run"]]
-        table = _predicted(sweep, run, found[run], int(middle["member"]))
-        own = dict(zip(groups, values, strict=True))
-        own |= {"n": len(part), "seed": middle["seed"], "loss": middle[TRAIN_LOSS], "noise": middle["noise"]}
-        frames.append(table.assign(**own)[[*own, *table]])
-    return pd.concat(frames, ignore_index=True)
-
-
-def _predicted(sweep: Sweep, run: Run, measured: Measured, member: int) -> pd.DataFrame:
-    """A member's predictions, from the file beside the measurement.
-
-    Raises:
-        ConfigError: the file is not there: the data have no single numbers as targets.
-    """
-    import pandas as pd
-    from safetensors.numpy import load_file
-
-    ask = next(ask for ask in sweep.asks if ask.name == MEASURE)
-    if "test.safetensors" not in measured.files:
-        raise ConfigError(f"measures: got no predictions on the test inputs of {run.path}, expected single numbers")
-    tensors = load_file(beside(ask.file(run.path), "test.safetensors"))
-    columns = {"true": tensors["true"], "predicted": tensors["predicted"][member]}
-    columns |= {"x": tensors["x"]} if "x" in tensors else {}
-    table = pd.DataFrame({name: values.astype("float64") for name, values in columns.items()})
-    return table.reindex(columns=["x", "true", "predicted"])
