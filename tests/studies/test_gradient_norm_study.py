@@ -72,7 +72,7 @@ def test_headlines(tables):
     share = lines["constant_predictors optimizer.lr=0.01"]
     assert share.value == pytest.approx(1 / 3) and share.low < 1 / 3 < share.high
     paired = lines["constant_predictors optimizer.lr=0.01 minus optimizer.lr=0.001"]  # one pair of three differs
-    assert [paired.value, paired.low, paired.high, paired.n] == pytest.approx([1 / 3, (2 * 0.025 - 1) / 3, 1 / 3, 3])
+    assert paired.value == pytest.approx(1 / 3) and paired.low < 0 < paired.value < paired.high and paired.n == 3
     none = {**tables, "ends": tables["ends"].assign(constant=False)}
     assert not [line for line in GradientNormCurves(bins=10).headlines(none, KEYS) if "minus" in line.name]
 

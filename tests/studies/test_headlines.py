@@ -171,13 +171,26 @@ def test_no_interval_goes_below_what_there_can_be():
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(6, 0), (5, 0), (9, 1), (9, 2), (20, 9), (10, 10), (0, 7)])
-def test_a_paired_interval_excludes_0_where_mcnemar_s_exact_test_rejects(only_a, only_b):
+def test_a_paired_interval_excludes_0_only_where_mcnemar_s_exact_test_rejects(only_a, only_b):
     a = [True] * only_a + [False] * only_b + [True] * 20 + [False] * 50
     b = [False] * only_a + [True] * only_b + [True] * 20 + [False] * 50
     found = paired_headline("collapsed", a, b)
     rejected = binomtest(only_a, only_a + only_b).pvalue <= 0.05
-    assert (found.low > 0 or found.high < 0) == rejected
-    assert found.value == pytest.approx(np.mean(a) - np.mean(b)) and found.low <= found.value <= found.high
+    assert rejected or found.low <= 0 <= found.high
+    assert found.value == pytest.approx(np.mean(a) - np.mean(b)) and found.low < found.value < found.high
+
+
+@pytest.mark.parametrize("only", [(0.1, 0.1), (0.02, 0.05), (0.7, 0.0), (0.3, 0.1)])
+def test_a_paired_interval_covers_the_difference(only):
+    """Of 100 pairs, as many as claims rest on."""
+    random, trials, covered, excluded = np.random.default_rng(0), 400, 0, 0
+    for _ in range(trials):
+        kind = random.choice(3, size=100, p=[*only, 1 - sum(only)])
+        found = paired_headline("collapsed", (kind == 0).tolist(), (kind == 1).tolist())
+        covered += found.low <= only[0] - only[1] <= found.high
+        excluded += found.low > 0 or found.high < 0
+    assert covered / trials >= 0.93
+    assert excluded / trials <= 0.05 or only[0] != only[1]
 
 
 def test_nothing_that_differs_gives_no_interval():
