@@ -14,7 +14,7 @@ extensions = [
     *("myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"),
     *("facts", "house", "plain_docstrings"),
 ]
-exclude_patterns = ["_build", "jupyter_execute", "README_draft.md"]
+exclude_patterns = ["_build", "jupyter_execute"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

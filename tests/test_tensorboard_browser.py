@@ -6,17 +6,18 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 import browser
-from conftest import ROOT
 from hw1.runs import Sweep
 from made_runs import make_run
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = browser.needed
 
+ROOT = Path(__file__).parents[1]
 SMALL = (
     *("dataset=digits", "dataset.train_size=90", "model=mlp", "model.hidden=[5]", "trainer.max_epochs=2"),
     *("measures=none", "trainer.threads=1", "trainer.progress=false", "optimizer.lr=1e-3,1e-2"),
