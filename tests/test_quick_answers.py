@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-# What the page must say, and must not: the answers of the full budget, as docs/results.csv and docs/claims.csv have them.
+# What the page must say, and must not: the answers of the full budget, as docs/results.csv has them.
 ANSWERS = {
     "actual_task": (["The most accurate on the test set is three convolutions, 228,010 weights"], []),
     "flatness_interp": (["they lie in different valleys"], ["one valley"]),
