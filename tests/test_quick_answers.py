@@ -24,7 +24,7 @@ ANSWERS = {
     ),
     "random_labels": (["fits shuffled labels", "On true test labels it is then right on"], ["has not fitted"]),
     "simulate_function": (["1-190-1 comes to", "the difference is settled"], ["On sinc_5pi 1-190-1 has"]),
-    "weight_trajectories": (["no nearer to each other than they began"], ["Different starts end nearer"]),
+    "weight_trajectories": (["no nearer to each other than they began"], ["different starts end nearer"]),
 }
 
 

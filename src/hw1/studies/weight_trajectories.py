@@ -139,27 +139,27 @@ class WeightTrajectories:
     def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
         """Whether different starts end in the same place, against ends that independent directions would give."""
         sentences = []
-        for values, part in parts(tables["paths"], ["weights", *unseeded(keys)]):
-            weights = values.pop("weights")
-            where = in_words(values)
-            start = f"{where[:1].upper()}{where[1:]}, the" if where else "The"
-            of = "all weights" if weights == WHOLE else f"the layer {weights}"
+        paths = sorted(parts(tables["paths"], ["weights", *unseeded(keys)]), key=lambda one: one[0]["weights"] != WHOLE)
+        for values, part in paths:
+            values.pop("weights")
+            start = ", ".join(word for word in (in_words(values), f"by {part['called'].iloc[0]}") if word)
+            start = f"{start[:1].upper()}{start[1:]}"
+            if len(part) >= 3:
+                found = between("ends", list(part["ends_over_independent"]))
+                text = verdict(found, 1, "they move further apart than that", "they end nearer than that", "path")
+                if found.low > 1 - ALIKE and found.high < 1 + ALIKE:
+                    text = f"as far as that, to {percent(ALIKE)}: each start goes its own way"
+                near = between("near", list(part["to_other_ends"] / part["to_other_starts"]))
+                closer = verdict(near, 1, "no nearer to each other than they began", "nearer than they began", "path")
+                sentences.append(f"{start}, different starts end {closer}: {ranged(near, 'times')} as far apart.")
+                sentences.append(
+                    f"Against what independent directions would give, their ends are {ranged(found, 'times')} as far "
+                    f"apart: {text}."
+                )
+            else:
+                sentences.append(f"{start}, too few starts to say whether they end in the same place: it takes three.")
             net, length = (headline(name, list(part[name])) for name in ("net", "length"))
-            sentences.append(f"{start} path of {of} is {ranged(length)} long and ends {ranged(net)} from its start.")
-            if len(part) < 3:
-                sentences.append("Too few starts to say whether they end in the same place: it takes three.")
-                continue
-            found = between("ends", list(part["ends_over_independent"]))
-            text = verdict(found, 1, "they move further apart than that", "they end nearer than that", "path")
-            if found.low > 1 - ALIKE and found.high < 1 + ALIKE:
-                text = f"as far as that, to {percent(ALIKE)}: each start goes its own way"
-            near = between("near", list(part["to_other_ends"] / part["to_other_starts"]))
-            closer = verdict(near, 1, "no nearer to each other than they began", "nearer than they began", "path")
-            sentences.append(f"Different starts end {closer}: {ranged(near, 'times')} as far apart.")
-            sentences.append(
-                f"Against what independent directions would give, the ends are {ranged(found, 'times')} as far apart: "
-                f"{text}."
-            )
+            sentences.append(f"A path is {ranged(length)} long, and ends {ranged(net)} from its start.")
         captions = {
             "trajectory": "The paths on the two principal axes that all of them have in common; a dot is a snapshot, "
             "and what the axes explain of the variance stands at them. Distances off this plane are not seen.",
