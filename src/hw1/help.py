@@ -95,7 +95,10 @@ def experiment_help(name: str, conf: Path, own: Path | None = None) -> str:
         "settings": [f"{key}={_shown(value)}" for key, value in settings.items()],
         "measures": ", ".join(measures),
         "study": " ".join([str(study.get("_target_", "")), *asked]),
-        "quick": " ".join(f"{key}={_shown(value)}" for key, value in mapping(node.get("quick")).items()),
+        "quick": [
+            *([f"budget=quick takes {about.quick}"] if about.quick else []),
+            *(f"{key}={_shown(value)}" for key, value in mapping(node.get("quick")).items()),
+        ],
         "variants": " ".join(variants),
         "command": f"python train.py experiment={name}",
     }

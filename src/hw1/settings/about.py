@@ -25,11 +25,13 @@ class About:
         title: of its page.
         question: what it asks, in one sentence.
         expect: how long it takes at full budget, first, and what comes out.
+        quick: how long it takes at the quick one.
     """
 
     title: str = ""
     question: str = ""
     expect: str = ""
+    quick: str = ""
 
     @classmethod
     def of(cls, node: object) -> About:
@@ -37,7 +39,7 @@ class About:
 
         Example:
             >>> About.of({"title": "Seeds", "expect": 3})
-            About(title='Seeds', question='', expect='')
+            About(title='Seeds', question='', expect='', quick='')
         """
         known = node if isinstance(node, Mapping) else {}
         return cls(*(text if isinstance(text := known.get(key), str) else "" for key in cls.__annotations__))
