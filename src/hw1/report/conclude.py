@@ -13,6 +13,7 @@ import hw1
 from hw1.files import file_sums, replacing, write_text
 from hw1.measures.cache import FORMAT, Cache
 from hw1.records import rewrite_record
+from hw1.report.terminal import printable
 from hw1.runs import Ask, Run, Sweep, read_measured
 from hw1.runs.sound import sweep_damage
 from hw1.seeds import digest as hashed
@@ -26,6 +27,8 @@ from hw1.studies.protocol import Study, make
 if TYPE_CHECKING:
     import pandas as pd
 
+PAGE = 2  # of what is concluded from the same measurements: words, figures, page
+
 
 def digest(base: Path, record: Mapping[str, Any]) -> str:
     """Hash of all that a sweep's results depend on: runs, weights, the command's measures, the study, the version."""
@@ -36,7 +39,7 @@ def digest(base: Path, record: Mapping[str, Any]) -> str:
     asks = [Ask(**entry) for entry in record.get("measures", [])]
     found = [read_measured(ask.file(folder)) for folder in folders for ask in asks]
     measured = [one.key if one is not None else "" for one in found]
-    known = [keys, weights, measured, record["study"], record["swept"], FORMAT, hw1.__version__]
+    known = [keys, weights, measured, record["study"], record["swept"], FORMAT, PAGE, hw1.__version__]
     code = code_of_node(record["study"])  # of a study of the user's own
     return hashed([*known, code] if code else known)
 
@@ -80,15 +83,17 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
             if tables:
                 from hw1.plots.style import entitle, save
 
-                tables[TABLE] = training(sweep)
-                found = study.headlines(tables, sweep.keys)
-                answer = answered(study, tables, sweep.keys, found)
-                if answer.too_short:  # a number would be taken for an answer
-                    found = []
+                learned, reason = trained(study, sweep, tables)
+                tables |= learned
+                numbers = study.headlines(tables, sweep.keys)
+                notes = [] if budget == "full" else [f"budget = {budget}: less data, fewer steps"]
+                notes += ["no answer: networks that have not learned"] if reason else []
                 for name, figure in study.draw(tables, sweep.keys).items():
-                    if budget != "full":
-                        entitle(figure, f"budget = {budget}: less data, fewer epochs")
+                    if notes:
+                        entitle(figure, "\n".join(notes))
                     figures += [path.name for path in save(figure, folder / name.replace("/", "-"))]
+                found = [] if reason else numbers  # a number would be taken for an answer
+                answer = answered(study, tables, sweep.keys, numbers, reason)
             else:
                 problem = "too few complete runs to answer its question"
         except Exception as error:  # the runs and their table are worth a page all the same
@@ -134,19 +139,32 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
     return _lines(folder, record)
 
 
-def answered(
-    study: Study, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]
-) -> Answer:
-    """The answer of a study in words, or why there is none; of one that has no words of its own, its numbers."""
-    answer = Answer([f"{number}." for number in numbers])
-    if hasattr(study, "answer"):
-        answer = study.answer(tables, keys, numbers)
+def trained(study: Study, sweep: Sweep, tables: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], str]:
+    """The table of what has learned, where a study asks for it, and why it cannot answer; "" where it can."""
     if not hasattr(study, "must_learn"):
-        return answer
-    must = study.must_learn(tables[TABLE], tables)
-    if reason := untrained(must):
+        return {}, ""
+    try:
+        table = training(sweep)
+    except (OSError, ConfigError) as error:  # data of runs of an earlier version, which are gone
+        return {}, f"It cannot be told which networks have learned: {' '.join(str(error).split())}"
+    return {TABLE: table}, untrained(study.must_learn(table, tables))
+
+
+def answered(
+    study: Study,
+    tables: Mapping[str, pd.DataFrame],
+    keys: Sequence[str],
+    numbers: Sequence[Headline],
+    reason: str = "",
+) -> Answer:
+    """The answer of a study in words, or the reason why there is none; empty of one that has no words of its own."""
+    if not hasattr(study, "answer") or (reason and TABLE not in tables):
+        return Answer(too_short=reason)
+    answer: Answer = study.answer(tables, keys, numbers)
+    if reason:
         return replace(answer, sentences=(), too_short=reason)
-    return replace(answer, sentences=[*answer.sentences, *left_out(must)])
+    must = study.must_learn(tables[TABLE], tables) if hasattr(study, "must_learn") else None
+    return answer if must is None else replace(answer, sentences=[*answer.sentences, *left_out(must)])
 
 
 def _sums(base: Path, files: Iterable[Path]) -> dict[str, list[Any]]:
@@ -171,7 +189,7 @@ def _not_measured(sweep: Sweep) -> dict[str, str]:
 def _lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
     budget = record.get("budget", "full")
     lines = [] if budget == "full" else [f"budget = {budget}: less data and fewer steps than the experiment's own"]
-    lines += [*record.get("answer", []), *record["headlines"]]
+    lines += [printable(line) for line in [*record.get("answer", []), *record["headlines"]]]
     kinds = {"figure": ".png", "table": ".csv", "report": ".html"}
     for kind, suffix in kinds.items():
         lines += [f"{kind}: {_shown(folder / name)}" for name in record["files"] if name.endswith(suffix)]

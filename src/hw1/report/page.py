@@ -10,6 +10,7 @@ import yaml
 from jinja2 import Environment, select_autoescape
 
 from hw1.paper import image, style
+from hw1.studies.learned import RULE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +50,7 @@ def page(
     rendered = template.render(
         about=sweep.about,
         answer=answer,
+        rule=RULE,
         name=sweep.record["name"],
         time=sweep.path.name,
         budget=sweep.record.get("budget", "full"),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hw1.metrics import QUANTITIES, TEST_ACCURACY
-from hw1.studies.answers import Answer, number, percent, ranged, verdict
+from hw1.studies.answers import Answer, level_of_all, number, percent, ranged, verdict
 from hw1.studies.called import in_words
 from hw1.studies.headlines import Headline, bounded_headline, headline, unseeded
 from hw1.studies.learning_curves import DESCRIBED, SERIES, check_classes, ends, learning_curves
@@ -64,18 +63,25 @@ class ActualTask:
         final = _final(in_words(tables["learning_curves"], keys))
         own = [key for key in unseeded(keys) if key in final]
         groups = {
-            series: part.set_index("seed")["value"] for (*_, series), part in final.groupby([*own, SERIES], sort=False)
+            series: part.drop_duplicates("seed").set_index("seed")["value"]
+            for (*_, series), part in final.groupby([*own, SERIES], sort=False)
         }
         found = [(bounded_headline(name, list(part), 0, 1), part) for name, part in groups.items()]
-        means = sorted(found, key=lambda one: -one[0].value)
-        (best, of_best), *others = means
-        sentences = [f"The most accurate on the test set is {best.name}: {ranged(best, write=percent)}."]
+        (best, of_best), *others = sorted(found, key=lambda one: -one[0].value)
+        sentences = [f"The highest test accuracy is that of {best.name}: {ranged(best, write=percent)}."]
+        level = level_of_all(len(found))  # the best was picked by these data
         for other, part in others:
+            comes = f"{other.name} comes to {ranged(other, write=percent)}"
             both = sorted(set(of_best.index) & set(part.index))
-            less = headline("less", [float(of_best[seed] - part[seed]) for seed in both] or [math.nan])
+            if not both:
+                sentences.append(f"{comes}, over other seeds.")
+                continue
+            less = headline("less", [float(of_best[seed] - part[seed]) for seed in both], level=level)
             text = verdict(less, 0, "the difference is settled", "the difference is settled")
             points = ranged(less, "points", write=lambda share: number(100 * share))
-            sentences.append(f"{other.name} comes to {ranged(other, write=percent)}, {points} less: {text}.")
+            sentences.append(f"{comes}, {points} less: {text}.")
+        if len(others) > 1:
+            sentences.append("Intervals of differences are wide enough for all pairs of models together.")
         captions = {
             name: "Whole-set values after each epoch, in evaluation mode: full lines test, others train."
             for name in QUANTITIES

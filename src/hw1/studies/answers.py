@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from hw1.studies.headlines import Headline
 from hw1.words import setting_in_words
 
+LARGE = 1e7  # a number from which on it is written with an exponent
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -41,6 +43,8 @@ def number(value: float, digits: int = 3) -> str:
     """
     if not math.isfinite(value):
         return "not finite"
+    if abs(value) >= LARGE:
+        return f"{value:.{digits - 1}e}"
     if value == round(value) or abs(value) >= 10**digits:
         return f"{value:,.0f}"
     if abs(value) < 1e-3:
@@ -52,10 +56,11 @@ def percent(value: float) -> str:
     """A share in per cent.
 
     Example:
-        >>> percent(0.98154), percent(1.0), percent(0.0)
-        ('98.2%', '100%', '0%')
+        >>> percent(0.98154), percent(1.0), percent(0.9998)
+        ('98.2%', '100%', '100.0%')
     """
-    return f"{100 * value:.1f}".removesuffix(".0") + "%"
+    text = f"{100 * value:.1f}"
+    return (text.removesuffix(".0") if abs(100 * value - round(100 * value)) < 1e-9 else text) + "%"
 
 
 def ranged(found: Headline, unit: str = "", of: str = "seed", write: Callable[[float], str] = number) -> str:
@@ -88,8 +93,23 @@ def rank(found: Headline, of: str) -> str:
         >>> rank(Headline("rho", -0.9711, -0.9864, -0.8833, 15), "network")
         'rank correlation -0.97 [-0.99, -0.88], 15 networks'
     """
-    within = "no interval" if math.isnan(found.low) else f"[{found.low:.2f}, {found.high:.2f}]"
-    return f"rank correlation {found.value:.2f} {within}, {found.n} {of}s"
+    value = f"rank correlation {found.value:.2f}"
+    if found.n == 1:  # exchanged within it, which says nothing of another
+        return f"{value}, one {of}: nothing follows"
+    return f"{value}{'' if math.isnan(found.low) else f' [{found.low:.2f}, {found.high:.2f}]'}, {found.n} {of}s"
+
+
+def level_of_all(groups: int, level: float = 0.95) -> float:
+    """The level of an interval between two of several groups, so that all pairs together have `level` (Bonferroni).
+
+    The largest of several is picked by the data that it is then held against the others with: two of six groups that
+    are alike differ "at 95%" in a third of all cases.
+
+    Example:
+        >>> level_of_all(2), round(level_of_all(4), 4)
+        (0.95, 0.9917)
+    """
+    return 1 - (1 - level) / max(1, math.comb(groups, 2))
 
 
 def settled(found: Headline, border: float) -> int:

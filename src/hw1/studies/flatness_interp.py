@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hw1.machine import cores, room
-from hw1.metrics import ACCURACY, BATCH_SIZE, LEARNING_RATE, LOSS, QUANTITIES, SPLITS, label, unit
+from hw1.metrics import ACCURACY, LEARNING_RATE, LOSS, QUANTITIES, SPLITS, unit
 from hw1.settings import ConfigError
-from hw1.studies.answers import Answer, in_words, listed, ranged, verdict
+from hw1.studies.answers import Answer
+from hw1.studies.barriers_in_words import barriers_in_words
 from hw1.studies.between import NotYetError, Part, chunks, computed, examples_of, not_yet
-from hw1.studies.headlines import Headline, geometric_headline, headline, labelled, parts, suffix
+from hw1.studies.headlines import Headline, headline, labelled, parts, suffix
 from hw1.studies.needed import columns_found
 from hw1.words import NETWORK, estimate_in_words, settings_in_words
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from hw1.settings import RunSettings
 
 VERSION = 1  # of the measurement, for the cache
-BARRIER = 0.1  # in the loss's unit: what is called a barrier
-SHARPNESS = "sharpness/keskar_1e-3"
 _PICKED_BY_SEED = ("train_size", "corruption", "val_fraction", "noise")
 _WORTH_WORKERS = 1_000_000  # examples evaluated, some 20 seconds on one core: fewer are done before workers are there
 _PARTS = 4  # a worker, so that all end together
@@ -158,42 +157,7 @@ class FlatnessInterp:
 
     def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
         """Whether a barrier stands between the two, and which of them is the sharper."""
-        table = tables["barriers"]
-        table = table[table["split"] == "test"]
-        own = [key for key in self._keys(keys) if key != "seed"]
-        varied = [key for key in own if table[key].nunique() > 1]
-        sentences: list[str] = []
-        for values, part in parts(table, [*own, "theta_1", "theta_2"]):
-            ends = self._ends(values.pop("theta_1"), values.pop("theta_2"))
-            where = in_words({key: values[key] for key in varied})
-            found = headline("barrier", list(part["barrier"]))
-            follows = verdict(found, BARRIER, "they lie in different valleys", "they lie in one valley")
-            unit = "nats" if f"{ACCURACY}_at_0" in part else ""
-            start = f"{where[:1].upper()}{where[1:]}: between" if where else "Between"
-            sentences.append(f"{start} {listed(ends)} stands a barrier of {ranged(found, unit)}: {follows}.")
-            sentences += self._sharper(part, ends[1])
-        caption = (
-            "The loss and the accuracy on the straight line through the weights of the two networks: alpha = 0 is "
-            f"{ends[0]}, alpha = 1 {ends[1]}. The barrier is how far the test loss rises above the straight line "
-            f"between its values at the two ends; {BARRIER} and more count as a barrier."
-        )
-        columns = ["seed", *own, "theta_1", "theta_2", "split", "barrier", "loss_at_0", "loss_at_1"]
-        return Answer(sentences, {"interpolation": caption}, {"barriers": columns})
-
-    def _ends(self, first: object, second: object) -> list[str]:
-        """What the two networks are called."""
-        if self.pair_by == BATCH_SIZE:
-            return [f"the small-batch solution ({first})", f"the large-batch solution ({second})"]
-        return [f"the solution at {label(self.pair_by)} {value}" for value in (first, second)]
-
-    def _sharper(self, part: pd.DataFrame, second: str) -> list[str]:
-        """How many times as sharp the second end is as the first, where a measure found it of both."""
-        names = [f"{SHARPNESS}_at_{end}" for end in (0, 1)]
-        if not set(names) <= set(part) or not (part[names] > 0).all(axis=None):
-            return []
-        found = geometric_headline("ratio", list(part[names[1]] / part[names[0]]))
-        follows = verdict(found, 1, "it is the sharper of the two", "it is the flatter of the two")
-        return [f"There {second} is {ranged(found, 'times')} as sharp as the other (Keskar's sharpness): {follows}."]
+        return barriers_in_words(tables, [key for key in self._keys(keys) if key != "seed"], self.pair_by)
 
     def _heights(
         self, barriers: pd.DataFrame, values: Mapping[str, Any], across: str | None, of: str

@@ -188,7 +188,7 @@ class FlatnessSensitivity:
         known = {name: name.replace("_", " ").replace("/", " ") for name in (TEST_ACCURACY, TEST_LOSS)}
         known |= {name: label(name) for name in GAPS}
         known |= {row.name: row.label for row in tables["measures"].itertuples(index=False)}
-        sentences = []
+        sentences, of = [], "network" if self.across in GAPS else "seed"
         for found in numbers:
             word, _, rest = found.name.partition(" ")
             column, _, others = rest.partition(" ")
@@ -198,12 +198,12 @@ class FlatnessSensitivity:
             start = f"{where}: the" if where else "The"
             if math.isnan(found.value):
                 continue
-            if settled(found, 0):
+            if found.n > 1 and settled(found, 0):
                 goes = "rises" if found.value > 0 else "falls"
                 text = f"{goes} with the {label(self.across)}"
             else:
                 text = f"shows no settled relation to the {label(self.across)}"
-            sentences.append(f"{start} {known[column]} {text} ({rank(found, 'network')}).")
+            sentences.append(f"{start} {known[column]} {text} ({rank(found, of)}).")
         if "unreached" in tables:
             lost, all_of = len(tables["unreached"]), len(tables["points"])
             sentences.append(f"{lost} of {all_of} networks never came to the train loss, and are left out.")

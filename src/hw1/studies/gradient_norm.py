@@ -158,23 +158,24 @@ class GradientNormCurves:
             start = f"{where[:1].upper()}{where[1:]} the" if where else "The"
             alive = part[~part["constant"]]
             if len(alive):
-                follows = bounded_headline("follows", list(alive["norm_follows_loss"].dropna()) or [math.nan], -1, 1)
-                text = verdict(
-                    follows, 0, "the smaller the loss, the smaller the gradient",
-                    "the smaller the loss, the larger the gradient", "training",
-                )  # fmt: skip
-                sentences.append(
-                    f"{start} gradient norm and the loss of a training have a rank correlation of "
-                    f"{ranged(follows, of='training')}: {text}."
-                )
+                if values_of := list(alive["norm_follows_loss"].dropna()):
+                    follows = bounded_headline("follows", values_of, -1, 1)
+                    text = verdict(
+                        follows, 0, "the smaller the loss, the smaller the gradient",
+                        "the smaller the loss, the larger the gradient", "training",
+                    )  # fmt: skip
+                    sentences.append(
+                        f"{start} gradient norm and the loss of a training have a rank correlation of "
+                        f"{ranged(follows, of='training')}: {text}."
+                    )
                 final = median_headline("loss", list(alive[TRAIN_LOSS]))
-                sentences.append(f"The median final train loss is {ranged(final, of='training')}.")
+                kind = "networks that did not collapse" if len(alive) < len(part) else "networks"
+                sentences.append(f"The median final train loss of {kind} is {ranged(final, of='training')}.")
             lost = share_headline("constant", int(part["constant"].sum()), len(part))
             if lost.value:
                 sentences.append(
                     f"{round(lost.value * len(part))} of {len(part)} networks collapsed to a constant prediction "
-                    f"(share {percent(lost.value)} [{percent(lost.low)}, {percent(lost.high)}]); the numbers above are "
-                    "of the others."
+                    f"(share {percent(lost.value)} [{percent(lost.low)}, {percent(lost.high)}])."
                 )
         caption = (
             "The loss of a training step's batch, and the norm of its gradient, against iterations, both axes "

@@ -35,10 +35,16 @@ class Headline:
         return f"{self.name} = {self.value:.4g} [{self.low:.4g}, {self.high:.4g}], n = {self.n}"
 
 
-def headline(name: str, values: Sequence[float], least: float = -math.inf) -> Headline:
-    """Mean of `values` with Student's 95% interval, NaN where there are fewer than two.
+def headline(name: str, values: Sequence[float], least: float = -math.inf, level: float = 0.95) -> Headline:
+    """Mean of `values` with Student's interval, NaN where there are fewer than two.
 
     The interval is cut at `least`, below which no value can lie: that takes nothing from its coverage.
+
+    Args:
+        name: what it is.
+        values: any number, above 0.
+        least: the lowest value that there can be.
+        level: of the interval; above 95% where several are read together.
 
     Example:
         >>> str(headline("barrier", [1.0, 2.0, 3.0]))
@@ -50,7 +56,7 @@ def headline(name: str, values: Sequence[float], least: float = -math.inf) -> He
         from scipy.stats import t
 
         variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-        half = float(t.ppf(0.975, n - 1)) * math.sqrt(variance / n)
+        half = float(t.ppf((1 + level) / 2, n - 1)) * math.sqrt(variance / n)
     return Headline(name, mean, max(mean - half, least), mean + half, n)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,30 +14,31 @@ if TYPE_CHECKING:
     from hw1.runs import Sweep
 
 LOSS_SHARE = 0.8  # of the best constant prediction's train loss: at most so much,
-MARGIN = 0.1  # and a train accuracy so far above that of the commonest class, at least
+MARGIN = 0.1  # and, of the way from the accuracy of the commonest class to 1, at least so much
 SPARED = 0.1  # a question is answered though so many of the networks that must have learned have not
-TABLE = "training"  # what the table is called among a sweep's
+TABLE = "networks_trained"  # what the table is called among a sweep's
 
 
 def training(sweep: Sweep) -> pd.DataFrame:
     """One row a member: run, member, the swept keys, seed, train loss and accuracy, and whether it has learned.
 
     Learned has what comes to a train loss of at most `LOSS_SHARE` of the best constant prediction's and, with classes,
-    is right on `MARGIN` more of the training set than the commonest class. Both are of the training set, in evaluation
+    an accuracy `MARGIN` of the way from that of the commonest class to 1. Both are of the training set, in evaluation
     mode: a network that fits random labels has learned them.
 
     Columns: run, member, seed, the swept keys, train/loss, loss_share (of the constant's; NaN where the loss is the
-    user's own), train/accuracy, above_constant (accuracy; both NaN without classes), learned.
+    user's own), train/accuracy, above_constant (share of that way; both NaN without classes), learned.
     """
     import pandas as pd
 
     rows = []
     for member in sweep.members():
         constant = member.run.constant()
-        loss, accuracy = (member.metrics.get(name, float("nan")) for name in (TRAIN_LOSS, TRAIN_ACCURACY))
-        share = loss / constant["loss"] if constant.get("loss") else float("nan")
-        above = accuracy - constant["accuracy"] if "accuracy" in constant else float("nan")
-        learned = loss == loss and not share > LOSS_SHARE and not above < MARGIN
+        loss, accuracy = (member.metrics.get(name, math.nan) for name in (TRAIN_LOSS, TRAIN_ACCURACY))
+        share = loss / constant["loss"] if constant.get("loss") else math.nan
+        left = 1 - constant.get("accuracy", math.nan)
+        above = 1 - (1 - accuracy) / left if left else math.nan
+        learned = math.isfinite(loss) and not share > LOSS_SHARE and not above < MARGIN
         rows.append(
             {"run": member.run.path.name, "member": member.number, **member.cells, "seed": member.seed}
             | {TRAIN_LOSS: loss, "loss_share": share, TRAIN_ACCURACY: accuracy, "above_constant": above}
@@ -60,20 +62,29 @@ def untrained(table: pd.DataFrame) -> str:
     Example:
         >>> import pandas as pd
         >>> untrained(pd.DataFrame({"learned": [True, False, False]}))
-        'Too short to answer: 2 of 3 networks are at chance or have hardly begun to learn.'
+        'Too short to answer: 2 of 3 networks are at chance, or little better.'
     """
     lost = int((~table["learned"].astype(bool)).sum()) if len(table) else 0
     if lost <= SPARED * len(table):
         return ""
-    return (
-        f"Too short to answer: {lost} of {_count(len(table), 'network')} are at chance or have hardly begun to learn."
-    )
+    return f"Too short to answer: {lost} of {_count(len(table), 'network')} are at chance, or little better."
+
+
+RULE = (
+    f"A network counts as trained from a train loss of {LOSS_SHARE:.0%} of the best constant prediction's on and, with "
+    f"classes, {MARGIN:.0%} of the way from the commonest class's accuracy to 1."
+)
+
+
+def constant_loss(table: pd.DataFrame) -> float:
+    """Train loss of the best constant prediction, the mean over the rows of `training`; NaN where it is not known."""
+    return float((table[TRAIN_LOSS] / table["loss_share"]).mean())
 
 
 def left_out(table: pd.DataFrame) -> Sequence[str]:
     """A sentence for the few that have learned nothing where the question is answered all the same; else none."""
     lost = int((~table["learned"].astype(bool)).sum()) if len(table) else 0
-    return [f"{lost} of {_count(len(table), 'network')} learned nothing, and are among the numbers."] if lost else []
+    return [f"{lost} of {_count(len(table), 'network')} that must have learned did not."] if lost else []
 
 
 def _count(number: int, word: str) -> str:

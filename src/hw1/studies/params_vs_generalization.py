@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -95,8 +96,10 @@ class ParamsVsGeneralization:
         return figures
 
     def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-        """Those of the largest size: that a small network learns nothing is a finding."""
+        """Those of the largest size: that a small network learns nothing is a finding, or that a deep one does not."""
         points = tables["points"]
+        if self.against == "depth":  # where one depth has learned, what the others do is the answer
+            return training.iloc[:0] if training["learned"].any() else training
         largest = points.loc[points[self.against] == points[self.against].max(), ["run", "member"]]
         return training.merge(largest, on=["run", "member"])
 
@@ -116,7 +119,9 @@ class ParamsVsGeneralization:
             sizes = part.groupby(self.against)
             for column, word in told.items():
                 found = by_name[self._rho(column, values)]
-                if settled(found, 0):
+                if math.isnan(found.value):
+                    text = f"by the {of}"
+                elif settled(found, 0):
                     text = f"{'grows' if found.value > 0 else 'falls'} with the {of}"
                 else:
                     text = f"shows no settled relation to the {of}"
@@ -124,7 +129,8 @@ class ParamsVsGeneralization:
                 write = percent if column == TEST_ACCURACY else number
                 least, most = means.index.min(), means.index.max()
                 ends = f"{write(means[least])} at {least:,}, {write(means[most])} at {most:,}"
-                sentences.append(f"{start} {word} {text} ({rank(found, 'network')}): {ends}.")
+                rho_of = "" if math.isnan(found.value) else f" ({rank(found, 'size')})"
+                sentences.append(f"{start} {word} {text}{rho_of}: {ends}.")
             lost = part.merge(unlearned, on=["run", "member"])
             if len(lost):
                 names = listed([f"{size:,}" for size in sorted(set(lost[self.against]))])

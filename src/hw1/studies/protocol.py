@@ -60,8 +60,12 @@ class Study(Protocol):
             keys: the swept keys.
         """
 
+
+class Answering(Protocol):
+    """What a study may have besides: an answer in words, and which networks it needs for one."""
+
     def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-        """The rows of `learned.training` whose networks must have learned something; a study may leave this out.
+        """The rows of `learned.training` whose networks must have learned something.
 
         Args:
             training: one row a member.
@@ -69,7 +73,7 @@ class Study(Protocol):
         """
 
     def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
-        """The answer in words; a study may leave this out.
+        """The answer in words.
 
         Args:
             tables: what `measure` gave.

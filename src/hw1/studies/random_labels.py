@@ -72,8 +72,9 @@ class RandomLabels:
         return {"random_labels": draw_learning_curves(curves, QUANTITIES, title)}
 
     def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-        """None: that random labels are not fitted is a finding, and counted."""
-        return training.iloc[:0]
+        """Those with true labels: that random ones are not fitted is a finding, and counted."""
+        corruption = training.get("dataset.corruption")
+        return training.iloc[:0] if corruption is None else training[corruption == 0]
 
     def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
         """Whether the random labels were fitted, and what the network is then worth on true ones."""
@@ -82,7 +83,9 @@ class RandomLabels:
             fitted, n = int(part["epochs_to_fit"].notna().sum()), len(part)
             train, test = (bounded_headline(split, list(part[f"{split}/accuracy"]), 0, 1) for split in SPLITS)
             corruption = float(part["corruption"].iloc[0])
-            labels = "shuffled labels" if corruption == 1 else f"labels of which {percent(corruption)} are shuffled"
+            labels = {0.0: "true labels", 1.0: "shuffled labels"}.get(
+                corruption, f"labels of which {percent(corruption)} are shuffled"
+            )
             epochs = f"after {number(float(part['epochs'].median()))} epochs"
             if fitted == n:
                 first = f"{series} fits {labels}: it comes to {percent(self.fitted)} of them in each of {n} trainings"

@@ -150,16 +150,17 @@ class SimulateFunction:
                 network: median_headline(network, list(part[TRAIN_LOSS]))
                 for network, part in of_panel.groupby("network", sort=False)
             }
-            best, *others = sorted(found, key=lambda name: found[name].value)
+            best, *others = sorted(found, key=lambda name: (math.isnan(found[name].value), found[name].value))
+            pairs = math.comb(len(found), 2)  # the best was picked by these data
             sentences.append(
                 f"On {panel} {best} has the smallest median train loss: {ranged(found[best], of='network')}."
             )
             for name in others:
-                chance = _same(of_panel, best, name)
+                chance = min(1.0, pairs * _same(of_panel, best, name))
                 told = "settled" if chance < 0.05 else "undecided"
                 sentences.append(
                     f"{name} comes to {ranged(found[name], of='network')}: the difference is {told} "
-                    f"(Mann-Whitney, p = {number(chance, 2)})."
+                    f"(Mann-Whitney, p = {number(chance, 2)}{', all pairs counted' if pairs > 1 else ''})."
                 )
             for name, part in of_panel.groupby("network", sort=False):
                 if dead := int(part["constant"].sum()):

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import GRADIENT_NORM, SPLITS
 from hw1.settings import ConfigError
-from hw1.studies.answers import Answer, in_words, percent, ranged, verdict
+from hw1.studies.answers import Answer
 from hw1.studies.called import with_layers
-from hw1.studies.headlines import Headline, headline, labelled, parts, suffix, unseeded
+from hw1.studies.headlines import Headline, labelled, parts, suffix, unseeded
 from hw1.studies.needed import keeping, require_weights
 from hw1.studies.path_distances import between, path_distances
+from hw1.studies.paths_in_words import WHOLE, paths_in_words
 from hw1.words import settings_in_words
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
     from hw1.runs import Member, Run, Snapshots, Sweep
     from hw1.settings import RunSettings
 
-WHOLE = "all"  # the weights of a table's row, where they are no single layer's
 VERSION = 1  # of the measurements, for the cache
-ALIKE = 0.05  # within so much of 1 a ratio of distances is called the same
 _PATHS_VERSION = 2
 _FIGURES = ("trajectory_layer", "trajectory_model", "filters")
 
@@ -138,35 +137,7 @@ class WeightTrajectories:
 
     def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
         """Whether different starts end in the same place, against ends that independent directions would give."""
-        sentences = []
-        paths = sorted(parts(tables["paths"], ["weights", *unseeded(keys)]), key=lambda one: one[0]["weights"] != WHOLE)
-        for values, part in paths:
-            values.pop("weights")
-            start = ", ".join(word for word in (in_words(values), f"by {part['called'].iloc[0]}") if word)
-            start = f"{start[:1].upper()}{start[1:]}"
-            if len(part) >= 3:
-                found = between("ends", list(part["ends_over_independent"]))
-                text = verdict(found, 1, "they move further apart than that", "they end nearer than that", "path")
-                if found.low > 1 - ALIKE and found.high < 1 + ALIKE:
-                    text = f"as far as that, to {percent(ALIKE)}: each start goes its own way"
-                near = between("near", list(part["to_other_ends"] / part["to_other_starts"]))
-                closer = verdict(near, 1, "no nearer to each other than they began", "nearer than they began", "path")
-                sentences.append(f"{start}, different starts end {closer}: {ranged(near, 'times')} as far apart.")
-                sentences.append(
-                    f"Against what independent directions would give, their ends are {ranged(found, 'times')} as far "
-                    f"apart: {text}."
-                )
-            else:
-                sentences.append(f"{start}, too few starts to say whether they end in the same place: it takes three.")
-            net, length = (headline(name, list(part[name])) for name in ("net", "length"))
-            sentences.append(f"A path is {ranged(length)} long, and ends {ranged(net)} from its start.")
-        captions = {
-            "trajectory": "The paths on the two principal axes that all of them have in common; a dot is a snapshot, "
-            "and what the axes explain of the variance stands at them. Distances off this plane are not seen.",
-            "filters": "The filters as the first input channel sees them, at the smallest gradient and at the end.",
-        }
-        columns = [*unseeded(keys), "seed", "weights", "length", "net", "to_other_starts", "to_other_ends"]
-        return Answer(sentences, captions, {"paths": columns})
+        return paths_in_words(tables, unseeded(keys))
 
     def _measured(self, members: list[Member], cache: Cache) -> Iterator[tuple[str, pd.DataFrame]]:
         """(name, table) of members that differ in the seed alone; `member` counts through all of them."""
