@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -59,9 +60,9 @@ def test_it_says_where_everything_is(small):
     for name in ("interpolation.png", "interpolation.csv", "barriers.csv", "report.html"):
         assert (sweep.path / name).stat().st_size > 0 and f"{sweep.path.name}/{name}" in done.stdout
     barriers = pd.read_csv(sweep.path / "barriers.csv").query("split == 'test'")
-    for barrier, lr in zip(barriers["barrier"], barriers["optimizer.lr"], strict=True):
-        line = next(line for line in done.stdout.splitlines() if line.startswith("barrier") and f"lr={lr} " in line)
-        assert f"= {barrier:.4g} [nan, nan], n = 1" in line
+    assert (barriers["barrier"] >= 0).all()
+    assert re.search(r"^Too short to answer: \d of 4 networks are at chance", done.stdout, re.MULTILINE)  # two epochs
+    assert not any(line.startswith("barrier") for line in done.stdout.splitlines())
     assert "n = 1" in (sweep.path / "interpolation.svg").read_text()
     assert "[4/4]" in done.stdout and "left" in done.stdout
 
@@ -137,7 +138,7 @@ def test_again_does_nothing(small, command):
     again = command(*SMALL, output=folder.parent)
     assert again.returncode == 0 and "nothing to do" in again.stdout
     assert files(folder) == before and sorted((folder / "sweeps").iterdir()) == sweeps
-    said = [line for line in first.stdout.splitlines() if line.startswith("barrier")]
+    said = [line for line in first.stdout.splitlines() if line.startswith("Too short")]
     assert said and all(line in again.stdout for line in said)
 
 
@@ -176,7 +177,7 @@ def test_the_table_is_computed_from_the_saved_weights(small, command, tmp_path):
 
 def test_seeds_give_mean_and_interval_also_with_two_workers(command, tmp_path):
     words = [word for word in SMALL if "lr=" not in word]
-    words += ["seed=1,2,3", "optimizer.lr=1e-2", "hydra/launcher=two_workers"]
+    words += ["seed=1,2,3", "optimizer.lr=1e-2", "hydra/launcher=two_workers", "trainer.max_epochs=12"]
     done = command(*words, output=tmp_path)
     assert done.returncode == 0, done.stderr
     sweep = Sweep.read(tmp_path / "flatness_interp")
@@ -270,11 +271,16 @@ def refused(tmp_path_factory, in_one_process):
     return in_one_process(commands), folder
 
 
+def besides_planning(stderr):
+    """The lines of standard error but those that say what is planned, and what takes long."""
+    return [line for line in stderr.strip().splitlines() if not re.match(r"planning\b|.* \.\.\.$", line)]
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_in_one_line_before_anything_trains(case, refused):
     ends, folder = refused
     code, _, stderr = ends[case]
-    lines = stderr.strip().splitlines()
+    lines = besides_planning(stderr)
     assert code == 1 and len(lines) == 1, stderr
     assert all(part in lines[0] for part in REFUSED[case][1]), lines[0]
     assert not list(folder.rglob("result.json")) and not list(folder.rglob("sweep.json"))
@@ -288,7 +294,7 @@ def test_the_traceback_on_request(command, tmp_path):
 def test_an_output_below_a_file(command, tmp_path):
     (tmp_path / "file").write_text("mine")
     done = command("model=mlp", "dataset=digits", output=tmp_path / "file" / "out")
-    (line,) = done.stderr.strip().splitlines()
+    (line,) = besides_planning(done.stderr)
     assert done.returncode == 1 and line.startswith("error: output:") and str(tmp_path / "file") in line
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -306,6 +312,6 @@ def test_a_truncated_mnist_file(source, command, tmp_path):
         header = np.array([magic, 60000, *([28, 28] if magic == 0x803 else [])], dtype=">i4").tobytes()
         (raw / f"{name}-idx{magic % 16}-ubyte").write_bytes(header + b"\0" * 100)
     done = command(f"dataset.source={source}", f"dataset.root={tmp_path}", output=tmp_path / "out")
-    (line,) = done.stderr.strip().splitlines()
+    (line,) = besides_planning(done.stderr)
     assert done.returncode == 1 and "truncated" in line and "train-images-idx3-ubyte" in line and "delete it" in line
     assert line.startswith("error: dataset.root:") and not (tmp_path / "out").exists()
