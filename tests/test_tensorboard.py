@@ -162,3 +162,37 @@ def test_a_run_that_has_not_begun_is_linked_already(tmp_path):
     assert link.is_symlink() and not link.exists()
     (folder.parent / "batch_size=64-0123456789").mkdir()
     assert link.exists()
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_what_a_record_says_leads_nowhere_else(tmp_path, together):
+    sweeps = []
+    for number in range(together):
+        root = tmp_path / "results" / str(number)
+        sweep = make_sweep(root, [make_run(root)[0]], [], time=f"2026-01-0{number + 1}_00-00-00")
+        record = json.loads((sweep / "sweep.json").read_text())
+        strange = [{"key": "0", "folder": name, "overrides": []} for name in ("../../../up", "/nosuch/abs", "..", "")]
+        told = {"name": "../../escaped", "runs": [*record["runs"], *strange]}
+        (sweep / "sweep.json").write_text(json.dumps(record | told))
+        sweeps.append(Sweep.read(sweep))
+    assert [len(sweep.runs) for sweep in sweeps] == [1] * together
+    before = set(tmp_path.rglob("*"))
+    shown = tmp_path / "a" / "b" / "shown"
+    gather(sweeps, shown)
+    made = set(tmp_path.rglob("*")) - before - set(shown.parents)
+    assert shown in made and all(path.is_relative_to(shown) for path in made)
+    links = [path for path in made if path.is_symlink()]
+    assert len(links) == 2 * together and all(link.resolve().is_relative_to(tmp_path / "results") for link in links)
+
+
+def test_a_run_outside_is_not_read(tmp_path):
+    elsewhere, _ = make_run(tmp_path / "elsewhere")
+    own, _ = make_run(tmp_path / "mine", seed=1)
+    sweep = make_sweep(tmp_path / "mine", [own], ["seed"])
+    record = json.loads((sweep / "sweep.json").read_text())
+    outside = [
+        {**record["runs"][0], "folder": name}
+        for name in (str(elsewhere), f"../../../elsewhere/hand/runs/{elsewhere.name}")
+    ]
+    (sweep / "sweep.json").write_text(json.dumps(record | {"runs": [*outside, *record["runs"]]}))
+    assert [run.path for run in Sweep.read(sweep).runs] == [own]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hw1.runs import Run, Sweep
+from hw1.runs.standing import named_runs
 from hw1.training.hyperparameters import hyperparameters
 
 _FIGURES, _COLUMNS = "figures", "columns of hparams"  # what stands beside the runs
@@ -33,9 +34,9 @@ def show(paths: Sequence[str], flags: Sequence[str] = ()) -> int:
 def gather(sweeps: Sequence[Sweep], folder: Path) -> None:
     """Links to the runs of sweeps, and to their figures: a `--logdir` that shows nothing else.
 
-    Runs stand under their own names, below `<name> <time>` of their sweep where there are several. Runs that have not
-    begun appear when they do. Beside them stands which columns the tab "HParams" has: the settings, those first that
-    differ, and the metrics of the results, instead of all that was logged in steps.
+    Runs stand under their own names, below `<experiment> <time>` of their sweep where there are several. Runs that have
+    not begun appear when they do. Beside them stands which columns the tab "HParams" has: the settings, those first
+    that differ, and the metrics of the results, instead of all that was logged in steps.
 
     Args:
         sweeps: what is shown.
@@ -45,13 +46,14 @@ def gather(sweeps: Sequence[Sweep], folder: Path) -> None:
         ValueError: this system makes no links.
     """
     for sweep in sweeps:
-        into = folder / f"{sweep.record['name']} {sweep.path.name}" if len(sweeps) > 1 else folder
+        path = sweep.path.absolute()  # by its folders: what a record says may lead out of `folder`
+        into = folder / f"{path.parent.parent.name} {path.name}" if len(sweeps) > 1 else folder
         into.mkdir(parents=True, exist_ok=True)
-        runs = sweep.path.parent.parent / "runs"
-        targets = {entry["folder"]: runs / entry["folder"] for entry in sweep.record["runs"]}
-        for name, target in {**targets, _FIGURES: sweep.path}.items():
+        runs = path.parent.parent / "runs"
+        targets = {name: runs / name for name, _ in named_runs(sweep.record)}
+        for name, target in {**targets, _FIGURES: path}.items():
             try:
-                (into / name).symlink_to(target.absolute(), target_is_directory=True)
+                (into / name).symlink_to(target, target_is_directory=True)
             except OSError as error:
                 raise ValueError(
                     f"{into / name}: got no link ({error}), expected one: on Windows, switch the developer mode on, "

@@ -103,12 +103,12 @@ class SweepStanding:
     def folders(self) -> list[Path]:
         """The folders of its runs, whether they exist or not."""
         runs = self.folder.parent.parent / "runs"
-        return [runs / name for name, _ in _named(self.record)]
+        return [runs / name for name, _ in named_runs(self.record)]
 
     @property
     def words(self) -> dict[str, tuple[str, ...]]:
         """The overrides of its runs, by folder."""
-        return dict(_named(self.record))
+        return dict(named_runs(self.record))
 
 
 def is_locked(folder: Path) -> bool:
@@ -211,8 +211,11 @@ def read_progress(folder: Path, now: float | None = None) -> Progress | None:
     return Progress(step, steps, epochs, rate, left)
 
 
-def _named(record: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
-    """(folder, overrides) of the runs that a record names; names that lead elsewhere are left out."""
+def named_runs(record: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+    """(folder, overrides) of the runs that a record names.
+
+    Left out is what is no name of a folder in `runs`: a record from elsewhere leads no reader, and no link, outside.
+    """
     found = []
     for entry in record.get("runs", []):
         name = entry.get("folder") if isinstance(entry, Mapping) else None

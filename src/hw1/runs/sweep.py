@@ -13,7 +13,7 @@ from hw1.records import read_record
 from hw1.runs.measured import Ask, Measured, asks_in
 from hw1.runs.member import Member
 from hw1.runs.run import Run
-from hw1.runs.standing import sweep_status
+from hw1.runs.standing import named_runs, sweep_status
 from hw1.settings.about import About
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Sweep:
     def read(cls, path: str | os.PathLike[str]) -> Sweep:
         """Read a sweep by its folder or sweep.json; by the folder of an experiment, its latest one.
 
+        Of the runs that its record names, those are read that are folders in `runs`; see `named_runs`.
+
         Raises:
             FileNotFoundError: there is no sweep.json.
             DamagedError: it is not what was written.
@@ -56,7 +58,7 @@ class Sweep:
         if not {"name", "runs", "swept", "study", "command"} <= set(record):
             raise ValueError(f"{folder / 'sweep.json'} is not the record of a sweep; delete its folder")
         runs = folder.parent.parent / "runs"
-        folders = [runs / entry["folder"] for entry in record["runs"]]
+        folders = [runs / name for name, _ in named_runs(record)]
         return cls(folder, record, [Run(run) for run in folders if (run / "config.yaml").is_file()])
 
     @property
@@ -94,7 +96,7 @@ class Sweep:
     @cached_property
     def _words(self) -> dict[str, list[str]]:
         """The overrides of each run, by its folder."""
-        return {entry["folder"]: entry["overrides"] for entry in self.record["runs"]}
+        return {name: list(words) for name, words in named_runs(self.record)}
 
     def cells(self, run: Run, member: int = 0) -> dict[str, Cell]:
         """The swept keys and what a member has there; a swept seed is its own."""
