@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import pty
 import subprocess
@@ -80,7 +81,7 @@ def test_progress_that_cannot_be_is_none(tmp_path):
         heartbeat(folder, **told)
         assert read_progress(folder, time.time()) is None, told
     heartbeat(folder, step=100)  # nothing done yet: no rate
-    assert read_progress(folder, time.time()).left != read_progress(folder, time.time()).left
+    assert math.isnan(read_progress(folder, time.time()).rate) and math.isnan(read_progress(folder, time.time()).left)
     for text in ("[]", "{", '{"step": 1e999}'):
         (folder / "progress.json").write_text(text)
         assert read_progress(folder) is None
@@ -120,10 +121,19 @@ def test_text_from_elsewhere_cannot_command_the_terminal(tmp_path):
     (folder / "result.json").write_text(json.dumps(result | {"error": "\x1b]0;mine\x07\x1b[2Jloss\u202e is\nnan\x00"}))
     sweep = make_sweep(tmp_path, [folder], [])
     record = json.loads((sweep / "sweep.json").read_text())
-    (sweep / "sweep.json").write_text(json.dumps(record | {"command": ["\x1b[31mred"]}))
+    told = {"command": ["\x1b[31mred"], "about": {"title": "\x1b]0;title\x07 of\nmine"}}
+    (sweep / "sweep.json").write_text(json.dumps(record | told))
+    (tmp_path / "hand").rename(tmp_path / "ha\x1b[2Jnd")
+    (experiment,) = (path for path in tmp_path.iterdir() if path.name.startswith("ha"))
+    sweep = experiment / "sweeps" / sweep.name
+    damaged = experiment / "sweeps" / "dam\x1b[Haged"
+    damaged.mkdir()
+    (damaged / "sweep.json").write_text("{")
+    every = ((tmp_path, "loss"), (experiment, "ha[2Jnd: "), (sweep, "]0;title of mine"), (damaged, "dam[Haged"))
     for cells in (None, 60):
-        text = "\n".join(listing(tmp_path, [], cells)[0])
-        assert all(char == "\n" or char.isprintable() for char in text) and "loss" in text
+        for path, said in every:
+            lines = listing(path, [], cells)[0]
+            assert all(line.isprintable() for line in lines) and any(said in line for line in lines)
     assert printable("a\tb\r\nc") == "a b  c"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hw1.metrics import TEST_ACCURACY, TEST_LOSS
-from hw1.report.terminal import columns, count, duration, table
+from hw1.report.terminal import columns, count, duration, printable, table
 from hw1.runs.inventory import Experiment, Filter, inventory, selected
 from hw1.runs.standing import (
     AT_WORK,
@@ -32,7 +32,7 @@ _MOST = 20  # failed runs that an overview shows
 
 
 def listing(path: Path, words: Sequence[str], cells: int | None) -> tuple[list[str], bool]:
-    """What stands below a path; whether a command is at work there.
+    """What stands below a path, in lines that are `printable`; whether a command is at work there.
 
     Args:
         path: a folder of results, an experiment, a sweep or a run.
@@ -43,6 +43,12 @@ def listing(path: Path, words: Sequence[str], cells: int | None) -> tuple[list[s
         FileNotFoundError: there is no such folder.
         ConfigError: a word is no filter.
     """
+    lines, busy = _listing(path, words, cells)
+    return [printable(line) for line in lines], busy
+
+
+def _listing(path: Path, words: Sequence[str], cells: int | None) -> tuple[list[str], bool]:
+    """The same, with what records and names of folders say as it is."""
     filters = [Filter.of(word) for word in words]
     found = inventory(path)
     if not found:
