@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from urllib.parse import unquote
 
 import pytest
 
@@ -58,7 +59,9 @@ def dead_links(html, folder):
     links = [element.get("href") for element in elements if element.tag == "a" and element.get("href")]
     inside = [link for link in links if link.startswith("#") and link[1:] not in places]
     beside = [
-        link for link in links if not re.match(r"#|\w+:", link) and not (folder / link.partition("#")[0]).exists()
+        link
+        for link in links
+        if not re.match(r"#|\w+:", link) and not (folder / unquote(link.partition("#")[0])).exists()
     ]
     return inside + beside
 

@@ -38,6 +38,7 @@ BESIDE = {
     ("hw1", "_before_torch"),
     ("records", "files"),
     ("words", "metrics"),
+    ("paper", "words"),
     ("__main__", "command"),
     ("__main__", "arguments"),
     ("arguments", "help"),

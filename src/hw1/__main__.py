@@ -21,8 +21,8 @@ def main(words: list[str] | None = None) -> int:
         made.error(f"unrecognized arguments: {' '.join(flags)}")
 
     from hw1.command import explain
-    from hw1.report.terminal import printable
     from hw1.runs import Sweep
+    from hw1.words import printable
 
     try:
         if chosen.command == "measure":
@@ -115,8 +115,9 @@ def _compare(chosen: argparse.Namespace) -> int:
     """Print two sweeps side by side, and write their page."""
     from hw1.report.compare import compare
     from hw1.report.side_by_side import lines, write_page
-    from hw1.report.terminal import columns, printable
+    from hw1.report.terminal import columns
     from hw1.runs import Sweep
+    from hw1.words import printable
 
     found = compare(Sweep.read(chosen.a), Sweep.read(chosen.b), chosen.metrics)
     other = found.a.path.absolute()
@@ -131,7 +132,8 @@ def _clean(chosen: argparse.Namespace) -> int:
     """Say what would be freed, ask, and free it; 1 if nothing was removed although there was something."""
     from hw1.report.clean import Level, lines, offers, plan
     from hw1.report.removal import carry_out
-    from hw1.report.terminal import printable, size
+    from hw1.report.terminal import size
+    from hw1.words import printable
 
     path, filters = _path_and_filters(chosen.words)
     level = Level(chosen.checkpoints, chosen.snapshots, chosen.weights, chosen.results)
@@ -163,8 +165,9 @@ def _clean(chosen: argparse.Namespace) -> int:
 def _export(words: list[str], output: str | None) -> int:
     """Write all runs as one table: as CSV, and as Parquet where something writes it."""
     from hw1.report.export import CSV, NO_PARQUET, PARQUET, export, tidy, writes_parquet
-    from hw1.report.terminal import count, printable
+    from hw1.report.terminal import count
     from hw1.settings import ConfigError
+    from hw1.words import printable
 
     path, filters = _path_and_filters(words)
     table = tidy(path, filters)
@@ -188,8 +191,8 @@ def _export(words: list[str], output: str | None) -> int:
 
 def _verify(path: Path) -> int:
     """Say what is damaged below a path; 1 if anything is."""
-    from hw1.report.terminal import printable
     from hw1.runs.sound import verify
+    from hw1.words import printable
 
     found = verify(path)
     for line in found.damage:

@@ -1,11 +1,51 @@
-"""What all pages share: their style sheet, and figures inside them. No torch."""
+"""What all pages share: how they are filled in, their style sheet, commands and figures inside them. No torch."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, Template, select_autoescape
+
+from hw1.words import printable
+
+
+def template(package: str, file: str) -> Template:
+    """The template of a page; what is filled in stands there as text, whatever it holds.
+
+    Markup is escaped, and characters that HTML does not hold are left out. A path in an address goes through jinja's
+    `urlencode`.
+
+    Args:
+        package: where the file is.
+        file: its name.
+    """
+    made = Environment(
+        autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True, finalize=_without_control
+    )
+    return made.from_string(files(package).joinpath(file).read_text(encoding="utf-8"))
+
+
+def _without_control(value: Any) -> Any:
+    """A text without control characters, its lines kept; anything else, as markup of our own, as it is."""
+    return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
+
+
+def command(words: Iterable[object]) -> str:
+    r"""A command as it can be pasted into a shell.
+
+    Args:
+        words: the program's name and its arguments, after `python`.
+
+    Example:
+        >>> command(["train.py", 'model.layers=["c3(10)",p2]', "seed=1,2"])
+        'python train.py \'model.layers=["c3(10)",p2]\' seed=1,2'
+    """
+    return shlex.join(["python", *map(str, words)])
 
 
 def style() -> str:

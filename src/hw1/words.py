@@ -1,6 +1,7 @@
-"""What networks, their layers and settings are called in sentences: in figures, legends and pages. No torch.
+"""What networks, their layers and settings are called in sentences, and how any text is shown. No torch.
 
-`hw1.metrics` says what a metric or a setting is called; here stands what a value of one is.
+`hw1.metrics` says what a metric or a setting is called; here stands what a value of one is, in figures, legends and
+pages.
 """
 
 from __future__ import annotations
@@ -23,6 +24,18 @@ _PARAMETERS = {
     "weight_ih_l0": "input weights",
     "weight_hh_l0": "state-to-state weights",
 }
+
+
+def printable(text: str) -> str:
+    r"""A text from a file that somebody else may have written, in one line and without what a terminal would obey.
+
+    Example:
+        >>> printable("loss\x1b[2J is\nnan \u202e")
+        'loss[2J is nan '
+    """
+    if text.isprintable():  # most texts, and long ones
+        return text
+    return "".join(" " if char.isspace() else char for char in text if char.isspace() or char.isprintable())
 
 
 def counted(number: int, noun: str) -> str:

@@ -1,13 +1,18 @@
 import base64
+import html
 import json
 import re
+import shlex
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
 
 from hw1.report.conclude import conclude, digest, earlier
+from hw1.report.page import page as page_of
 from hw1.runs import Sweep
 from hw1.studies import FlatnessInterp
+from hw1.studies.answers import Answer
 from made_runs import make_run, make_sweep
 
 STUDY = {
@@ -105,12 +110,28 @@ def test_the_page_shows_text_as_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder_of_run, _ = make_run(tmp_path, 16, status="failed")
     result = json.loads((folder_of_run / "result.json").read_text())
-    result["error"] = "<script>alert(1)</script> & more"
+    result["error"] = "<script>alert(1)</script> & more\x1b[2J\x00"
     (folder_of_run / "result.json").write_text(json.dumps(result))
     folder = make_sweep(tmp_path, [folder_of_run], [])
+    told = record(folder) | {"about": {"title": "ti\x07tle"}}
+    (folder / "sweep.json").write_text(json.dumps(told))
     conclude(folder)
     page = (folder / "report.html").read_text()
-    assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
+    assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more[2J<" in page
+    assert "<h1>title</h1>" in page and all(char == "\n" or char.isprintable() for char in page)
+    assert "\ninit: independent\n" in page  # the lines of settings are kept
+
+
+def test_a_command_can_be_pasted_and_links_lead_to_files(tmp_path):
+    words = ['model.layers=["c3(10)",p2]', "seed=1,2", "name=it's $HOME"]
+    folder = make_sweep(tmp_path, [make_run(tmp_path)[0]], [])
+    (folder / "sweep.json").write_text(json.dumps(record(folder) | {"command": words}))
+    (folder / "50% #1.png").write_bytes(b"picture")
+    text = page_of(Sweep.read(folder), Answer(), {"a?b": pd.DataFrame({"x": [1]})}, ["50% #1.png"], [], {})
+    (command,) = re.findall("Made by <code>(.*?)</code>", text)
+    assert shlex.split(html.unescape(command)) == ["python", "train.py", *words]
+    links = [unquote(html.unescape(link).partition("#")[0]) for link in re.findall('href="(.*?)"', text)]
+    assert links == ["50% #1.svg", "a?b.csv"] and not re.search('href="[^"]*[?#]', text)
 
 
 def test_a_study_that_raises_leaves_a_page(tmp_path, monkeypatch):

@@ -1,6 +1,9 @@
 """The homework with a train.py made for the test: order, failures, the page."""
 
+import html
 import re
+import shlex
+from urllib.parse import unquote
 
 import pytest
 
@@ -12,11 +15,11 @@ words = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
 print("asked", words["experiment"], words.get("seed"))
 if words["experiment"] == "broken":
     sys.exit("error: no")
-folder = pathlib.Path(words["output"]) / words["experiment"] / "sweeps" / "now"
+folder = pathlib.Path(words["output"]) / words["experiment"] / "sweeps" / "now #1 50%"
 folder.mkdir(parents=True)
 (folder / "report.html").write_text("the report")
 (folder / "curve.png").write_bytes(b"picture")
-record = {"budget": "quick", "answer": ["It is so."],
+record = {"budget": "quick", "answer": ["It is so.\\x1b[2J"],
           "headlines": ["loss < 1 = 0.5 [0.4, 0.6], n = 3"], "failed": {}, "files": ["curve.png"]}
 (folder / "sweep.json").write_text(json.dumps(record))
 print("report: " + str(folder / "report.html"))
@@ -42,16 +45,21 @@ def test_the_questions_are_the_experiments_of_the_first_level(checkout):
 
 
 def test_all_questions_on_one_page_and_a_failure_among_them(checkout, capfd):
-    assert homework(checkout, ["budget=quick", "seed=1,2", f"output={checkout / 'out'}"]) == 1
+    assert homework(checkout, ["budget=quick", "seed=1,2", "model.hidden=[3]", f"output={checkout / 'out'}"]) == 1
     said = capfd.readouterr()
     assert said.out.index("asked first 1,2") < said.out.index("asked broken 1,2")
     assert "failed: broken: exit code 1" in said.err and "failed: first" not in said.err
     (index,) = (checkout / "out" / "homework").glob("*/index.html")
     text = index.read_text()
     assert "is it so? (section 1)" in text and "loss &lt; 1 = 0.5 [0.4, 0.6], n = 3" in text
-    assert "budget=quick: " in text and "<p>It is so.</p>" in text and "data:image/png;base64,cGljdHVyZQ==" in text
+    assert "budget=quick: " in text and "<p>It is so.[2J</p>" in text and "data:image/png;base64,cGljdHVyZQ==" in text
     (link,) = re.findall(r'href="([^"#]+)"', text)
-    assert (index.parent / link).read_text() == "the report"
+    assert (index.parent / unquote(link)).read_text() == "the report"
+    pasted = [shlex.split(html.unescape(command)) for command in re.findall("<code>(python .*?)</code>", text)]
+    assert [words[2:6] for words in pasted] == [
+        [f"experiment={name}", "budget=quick", "seed=1,2", "model.hidden=[3]"] for name in ("first", "broken")
+    ]
+    assert "'model.hidden=[3]'" in html.unescape(text) and "\x1b" not in text
     (checkout / "conf" / "experiment" / "broken.yaml").unlink()
     assert homework(checkout, [f"output={checkout / 'other'}"]) == 0
 

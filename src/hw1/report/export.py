@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw1.files import replacing
-from hw1.report.terminal import printable
 from hw1.runs import Ask, Run, asks_in, read_measured
 from hw1.runs.inventory import Experiment, Filter, flat, inventory, selected
 from hw1.runs.standing import COMPLETE, MEASURING, Standing
 from hw1.settings import ConfigError
 from hw1.settings.identity import WITHOUT_EFFECT, without
+from hw1.words import printable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from jinja2 import Environment, select_autoescape
 
-from hw1.paper import image, style
+from hw1.paper import command, image, style, template
 from hw1.studies.learned import RULE
 
 if TYPE_CHECKING:
@@ -40,21 +38,18 @@ def page(
         headlines: the numbers that answer the question.
         failed: error by run's folder.
     """
-    template = Environment(
-        autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True
-    ).from_string(files("hw1.report").joinpath("page.html.j2").read_text(encoding="utf-8"))
     first = sweep.runs[0].settings.plain if sweep.runs else {}
     shared = {key: value for key, value in first.items() if key not in _OF_THE_COMMAND}
     measures = {ask.name + ask.label: dict(ask.node) for ask in sweep.asks}
     number = len(sweep.runs)
-    rendered = template.render(
+    rendered = template("hw1.report", "page.html.j2").render(
         about=sweep.about,
         answer=answer,
         rule=RULE,
         name=sweep.record["name"],
         time=sweep.path.name,
         budget=sweep.record.get("budget", "full"),
-        command=" ".join(["python train.py", *sweep.record["command"]]),
+        command=command(["train.py", *sweep.record["command"]]),
         style=style(),
         headlines=headlines,
         images=[

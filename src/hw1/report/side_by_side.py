@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
-from urllib.parse import quote
 
 from hw1.files import write_text
+from hw1.paper import command, template
 from hw1.report.compare import Comparison
 from hw1.report.differences import Difference
-from hw1.report.terminal import count, printable, table
+from hw1.report.terminal import count, table
 from hw1.runs import Sweep
+from hw1.words import printable
 
 
 def lines(found: Comparison, cells: int | None) -> list[str]:
@@ -54,7 +54,7 @@ def _name(sweep: Sweep) -> str:
 
 
 def _command(sweep: Sweep) -> str:
-    return " ".join(["python train.py", *map(str, sweep.record["command"])])
+    return command(["train.py", *sweep.record["command"]])
 
 
 def write_page(found: Comparison, file: Path) -> None:
@@ -64,14 +64,6 @@ def write_page(found: Comparison, file: Path) -> None:
         found: it.
         file: where to.
     """
-    from jinja2 import Environment, select_autoescape
-
-    template = Environment(
-        autoescape=select_autoescape(default=True),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,  # HTML holds no control characters
-    ).from_string(files("hw1.report").joinpath("compare.html.j2").read_text(encoding="utf-8"))
     sides = []
     for letter, sweep in (("A", found.a), ("B", found.b)):
         report = sweep.path / "report.html"
@@ -82,10 +74,10 @@ def write_page(found: Comparison, file: Path) -> None:
                 "command": _command(sweep),
                 "runs": f"{len(sweep.complete().runs)} of {count(len(sweep.record['runs']), 'run')} complete",
                 "budget": str(sweep.record.get("budget", "full")),
-                "page": quote(os.path.relpath(report, file.parent)) if report.is_file() else None,
+                "page": os.path.relpath(report, file.parent) if report.is_file() else None,
             }
         )
-    text = template.render(
+    text = template("hw1.report", "compare.html.j2").render(
         sides=sides,
         found=found,
         bars=_bars([*found.numbers, *found.metrics]),

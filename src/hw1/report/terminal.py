@@ -7,17 +7,9 @@ import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from hw1.words import printable
+
 _GAP = "  "
-
-
-def printable(text: str) -> str:
-    r"""A text from a file that somebody else may have written, in one line and without what a terminal would obey.
-
-    Example:
-        >>> printable("loss\x1b[2J is\nnan \u202e")
-        'loss[2J is nan '
-    """
-    return "".join(" " if char.isspace() else char for char in text if char.isspace() or char.isprintable())
 
 
 def columns() -> int | None:

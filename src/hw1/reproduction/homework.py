@@ -10,14 +10,12 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, select_autoescape
-
 from hw1.files import new_folder, write_text
-from hw1.paper import image, style
+from hw1.paper import command as in_shell
+from hw1.paper import image, style, template
 from hw1.records import read_record
 from hw1.settings.about import About, experiments
 
@@ -78,7 +76,7 @@ def homework(checkout: Path, words: Sequence[str]) -> int:
         command = ["train.py", f"experiment={name}", *words]
         answer = Answer(name, about, command)
         if not any(done.code == 130 for done in answers):
-            print(f"[{number}/{len(asked)}] python {' '.join(command)}", flush=True)
+            print(f"[{number}/{len(asked)}] {in_shell(command)}", flush=True)
             answer = _ask(answer, checkout)
         answers.append(answer)
     codes = {answer.code for answer in answers}
@@ -125,7 +123,7 @@ def page(answers: Iterable[Answer], folder: Path) -> str:
                 "title": title,
                 "question": answer.about.question,
                 "expect": answer.about.expect,
-                "command": " ".join(["python", *answer.command]),
+                "command": in_shell(answer.command),
                 "status": {None: "not run", 0: "complete"}.get(answer.code, f"failed, exit code {answer.code}"),
                 "seconds": round(answer.seconds),
                 "budget": record.get("budget", "full"),
@@ -140,6 +138,5 @@ def page(answers: Iterable[Answer], folder: Path) -> str:
                 ],
             }
         )
-    environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
-    template = files("hw1.reproduction").joinpath("homework.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(answers=shown, time=folder.name, style=style())
+    made = template("hw1.reproduction", "homework.html.j2")
+    return made.render(answers=shown, time=folder.name, style=style())
