@@ -14,28 +14,31 @@ TO_RUN = "to be run again"
 
 @dataclass(frozen=True)
 class Rule:
-    """When a claim holds: the whole interval lies in [low, high]; it does not where the interval lies outside."""
+    """When a claim holds: the whole interval lies in [low, high]; it does not where the interval lies outside.
+
+    `above X` and `below X` leave X out: their end is the number next to it.
+    """
 
     low: float
     high: float
 
     @classmethod
     def parse(cls, text: str) -> Rule:
-        """`above X`, `below X` or `from X to Y`.
+        """`above X`, `below X`, or `from X to Y` with both ends.
 
         Raises:
             ConfigError: it is none of these.
 
         Example:
-            >>> Rule.parse("below 0")
-            Rule(low=-inf, high=0.0)
+            >>> Rule.parse("from 0 to 1"), Rule.parse("below 1")
+            (Rule(low=0.0, high=1.0), Rule(low=-inf, high=0.9999999999999999))
         """
         try:
             match text.split():
                 case ["above", value]:
-                    return cls(float(value), math.inf)
+                    return cls(math.nextafter(float(value), math.inf), math.inf)
                 case ["below", value]:
-                    return cls(-math.inf, float(value))
+                    return cls(-math.inf, math.nextafter(float(value), -math.inf))
                 case ["from", low, "to", high]:
                     return cls(float(low), float(high))
         except ValueError:
