@@ -37,13 +37,46 @@ def test_what_counts():
     some = of_seeds("x", "", A, {2: 3.0, 3: 5.0, 9: 100.0}, math.inf)  # of the seeds in both alone
     assert (some.a, some.b, some.n, some.how) == (3.25, 4.0, (2, 2), PAIRED)
     one = of_seeds("x", "", {0: 1.0}, {0: 2.0}, math.inf)
-    assert one.value == 1.0 and math.isnan(one.low) and not one.decided and one.reading == "one seed: no interval"
+    assert one.value == 1.0 and math.isnan(one.low) and not one.decided and one.reading == "n = 1: no interval"
     lost = of_seeds("x", "", {0: math.nan, 1: 1.0, 2: math.inf}, B, math.inf)
     assert (lost.n, lost.how, lost.a) == ((1, 4), "", 1.0)
     assert of_seeds("x", "", A, dict(A), math.inf).reading == "the same"
     assert of_seeds("x", "", A, {}, math.inf).reading == "only A" and of_seeds("x", "", {}, B, 1.0).reading == "only B"
+    assert of_seeds("x", "", A, {}, math.inf).asked == (4, 0)
     wide = of_seeds("test/accuracy", "", {0: 0.0, 1: 1.0}, {0: 1.0, 1: 0.5}, 1.0)
     assert (wide.low, wide.high) == (-1.0, 1.0) and wide.reading == "undecided"
+
+
+def test_seeds_that_are_not_finite_are_counted():
+    nan = {0: math.nan, 1: 2.0, 2: math.inf, 3: 4.5, 4: math.nan}
+    five = A | {4: 1.0}
+    uneven = of_seeds("x", "", five, {**nan, 3: 5.0}, math.inf)  # of 2 pairs; 3 of B are gone
+    assert (uneven.asked, uneven.lost, uneven.how, uneven.decided) == ((5, 5), (0, 3), "", False)
+    assert uneven.reading == "not finite in 0 of 5 and 3 of 5: no verdict"
+    alone = of_seeds("x", "", A, {seed + 10: value for seed, value in nan.items()}, math.inf)  # Welch's
+    assert alone.reading == "not finite in 0 of 4 and 3 of 5: no verdict" and math.isnan(alone.low)
+    even = of_seeds("x", "", {**five, 0: math.nan}, {**five, 0: math.inf, 3: 5.0}, math.inf)
+    assert (even.lost, even.how, even.n) == ((1, 1), PAIRED, (4, 4))
+    never = dict.fromkeys(A, math.nan)
+    assert of_seeds("x", "", A, never, math.inf).reading == "B never finite"
+    assert of_seeds("x", "", never, A, math.inf).reading == "A never finite"
+    assert of_seeds("x", "", never, never, math.inf).reading == "A and B never finite"
+    assert of_seeds("x", "", {}, never, math.inf).reading == "B never finite"
+
+
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_one_difference_in_every_seed_has_no_spread(n):
+    a = {seed: 0.1 * seed for seed in range(n)}
+    for shift in (1.0, 0.3, -1e-9):  # whose differences are the same up to rounding
+        found = of_seeds("x", "", a, {seed: value + shift for seed, value in a.items()}, math.inf)
+        assert found.value == pytest.approx(shift, rel=1e-6) and not found.how and math.isnan(found.high)
+        assert not found.decided and found.reading == "no interval"
+    level = of_seeds("x", "", dict.fromkeys(range(n), 0.5), dict.fromkeys(range(10, 10 + n), 0.75), 1.0)  # Welch's
+    assert level.value == 0.25 and not level.how and level.reading == "no interval"
+    assert (
+        of_seeds("x", "", dict.fromkeys(range(n), 0.5), dict.fromkeys(range(10, 10 + n), 0.5), 1.0).reading
+        == "the same"
+    )
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -67,7 +100,7 @@ def test_the_interval_of_two_shares_holds_the_truth():
     assert 0.93 < np.mean([one.low <= 0.15 <= one.high for one in found]) < 0.98
     assert all(-1 <= one.low <= one.high <= 1 for one in found)
     nothing = of_headlines("x", Headline("", 1.0, math.nan, math.nan, 1), Headline("", 2.0, 1.5, 2.5, 3))
-    assert nothing.value == 1.0 and not nothing.how and nothing.reading == "one seed: no interval"
+    assert nothing.value == 1.0 and not nothing.how and nothing.reading == "n = 1: no interval"
 
 
 def loss(value):
@@ -86,17 +119,17 @@ def sweep_of(root, values, *, time="2026-01-01_00-00-00", swept=("dataset.batch_
 
 def test_settings_are_matched_and_seeds_paired(tmp_path):
     a = sweep_of(tmp_path / "a", {(64, 0): 1.0, (64, 1): 2.0, (1024, 0): 3.0, (1024, 1): 5.0})
-    b = sweep_of(tmp_path / "b", {(64, 0): 1.1, (64, 1): 2.1, (64, 2): 9.0, (512, 0): 4.0}, lr=0.01)
+    b = sweep_of(tmp_path / "b", {(64, 0): 1.1, (64, 1): 2.102, (64, 2): 9.0, (512, 0): 4.0}, lr=0.01)
     found = compare(a, b)
     assert {one.name: (one.a, one.b) for one in found.settings} == {
         "dataset.batch_size": ("64, 1024", "64, 512"), "optimizer.lr": ("0.001", "0.01"), "seed": ("0, 1", "0 to 2"),
     }  # fmt: skip
     rows = {(one.setting, one.name): one for one in found.metrics}
     both = rows["batch size 64", "test loss"]
-    assert both.n == (2, 2) and both.value == pytest.approx(0.1) and both.reading == "B is higher"
+    assert both.n == (2, 2) and both.value == pytest.approx(0.101) and both.reading == "B is higher"
     assert rows["batch size 1024", "test loss"].reading == "only A"
     assert rows["batch size 512", "test loss"].reading == "only B" and list(rows)[-1][0] == "batch size 512"
-    assert found.summary == "1 of 2 intervals of metrics excludes 0; if nothing differed, about 0.1 would."
+    assert found.summary == "1 of 1 interval of metrics excludes 0; if nothing differed, about 0.05 would."
 
 
 def test_other_values_of_a_key_are_compared_in_their_order(tmp_path):
@@ -137,9 +170,26 @@ def test_members_are_seeds_and_measures_are_quantities(tmp_path):
         sweeps.append(Sweep.read(make_sweep(root, [folder], [], measures=["sharpness"])))
     rows = {one.name: one for one in compare(*sweeps).metrics}
     assert set(rows) == {"test loss", "test accuracy", "trace of the Hessian"}  # no standard error
-    assert rows["test loss"].n == (3, 3) and rows["test loss"].value == rows["test loss"].low == 1.0
+    assert rows["test loss"].n == (3, 3) and rows["test loss"].value == 1.0
     assert rows["trace of the Hessian"].reading == "undecided" and rows["trace of the Hessian"].setting == ""
     assert any("run of both sweeps are" in note or "runs of both" in note for note in compare(*sweeps).notes)
+
+
+def test_members_that_diverged_are_told(tmp_path):
+    sweeps = []
+    for name, lost in (("a", ()), ("b", (0, 2, 3))):
+        root = tmp_path / name
+        losses = [math.nan if seed in lost else 1.0 + seed**2 for seed in range(5)]
+        singles = [make_run(root / "singles", seed=seed, metrics=loss(value)) for seed, value in enumerate(losses)]
+        folder = make_members(root, singles, lr=0.1 if lost else 0.01)
+        sweeps.append(Sweep.read(make_sweep(root, [folder], [])))
+    found = compare(*sweeps)
+    assert "B: not finite in 3 of 5 seeds: test loss." in found.notes
+    rows = {one.name: one for one in found.metrics}
+    assert rows["test loss"].reading == "not finite in 0 of 5 and 3 of 5: no verdict"
+    assert rows["test accuracy"].reading == "the same"  # of all five
+    assert found.summary == "Wherever metrics have an interval they are the same in both sweeps."
+    assert "B: not finite in 3 of 5 seeds: test loss." in lines(found, None)
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -187,7 +237,7 @@ def test_the_page(tmp_path):
     )
     b = sweep_of(
         tmp_path / "b",
-        {(64, seed): seed + 1.0 for seed in range(3)},
+        {(64, seed): 1.1 * seed + 1.0 for seed in range(3)},
         numbers=[(f"barrier {evil}", 1.0, 0.5, 1.5, 3)],
         lr=0.01,
     )
@@ -199,11 +249,14 @@ def test_the_page(tmp_path):
     page = Tags()
     page.feed(text)
     assert not page.open and page.addresses == ["../b/hand/sweeps/2026-01-01_00-00-00/report.html"]
-    assert "test loss (batch size 64): B is higher, by 1; B − A is in [1, 1] (3 pairs, paired by seed)." in " ".join(
-        page.text
+    assert (
+        "test loss (batch size 64): B is higher, by 1.1; B − A is in [0.852, 1.35] (3 pairs, paired by seed)."
+        in " ".join(page.text)
     )
     assert "prefers-color-scheme: dark" in text and text.count("<svg") == 2  # none where all is equal
     assert "\x1b" not in text
+    heads = re.findall(r'<th scope="col">(n|Seeds)</th>', text)
+    assert heads == ["n", "Seeds"]  # what a headline counts need not be seeds
     assert "\x1b" not in "\n".join(lines(found, None)) and max(map(len, lines(found, 70)[3:-1])) <= 70
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hw1.metrics import METRICS, label
@@ -57,10 +57,12 @@ class Comparison:
 
     @property
     def summary(self) -> str:
-        """How many intervals exclude 0, and how many would by chance."""
-        judged = [one for one in self.metrics if one.how]
+        """How many intervals exclude 0, and how many would by chance; those of what is the same cannot."""
+        judged = [one for one in self.metrics if one.how and not one.same]
         if not judged:
-            return "No setting has two seeds in both sweeps: no difference of metrics has an interval."
+            if any(one.same for one in self.metrics):
+                return "Wherever metrics have an interval they are the same in both sweeps."
+            return "No difference of metrics has an interval: that takes two seeds of a setting in both sweeps."
         decided = sum(one.decided for one in judged)
         return (
             f"{decided} of {count(len(judged), 'interval')} of metrics exclude{'s' if decided == 1 else ''} 0; if "
@@ -97,13 +99,22 @@ def compare(a: Sweep, b: Sweep, metrics: Sequence[str] = ()) -> Comparison:
         notes.append(f"{count(shared, 'run')} of both sweeps are the same: no difference is to be seen there.")
     found = _metrics((a, b), keys, partners, members, metrics or names)
     labels = {name: told["label"] for sweep in (a, b) for name, told in sweep.columns().items()}
-    told = [_renamed(one, labels) for one in found]
+    told = [replace(one, name=labels.get(one.name) or label(one.name)) for one in found]
+    notes += _not_finite(told)
     return Comparison(a, b, _settings(a, b), _numbers(a, b), told, notes)
 
 
-def _renamed(one: Difference, labels: Mapping[str, str]) -> Difference:
-    name = labels.get(one.name) or label(one.name)
-    return Difference(name, one.setting, one.a, one.b, one.low, one.high, one.n, one.how)
+def _not_finite(found: Iterable[Difference]) -> list[str]:
+    """In how many seeds of which setting quantities are not finite, as after a training that diverged."""
+    names: dict[str, list[str]] = {}
+    for one in found:
+        for letter, lost, asked in zip("AB", one.lost, one.asked, strict=True):
+            if lost:
+                where = f" at {one.setting}" if one.setting else ""
+                names.setdefault(f"{letter}{where}: not finite in {lost} of {count(asked, 'seed')}", []).append(
+                    one.name
+                )
+    return [f"{said}: {', '.join(of)}." for said, of in names.items()]
 
 
 def _unfinished(a: Sweep, b: Sweep) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from hw1.studies.headlines import Headline
 
 PAIRED, WELCH, INTERVALS = "paired by seed", "Welch", "from the two intervals"
+_ROUNDING = 1e-12  # of the values: differences no further apart are equal ones
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,12 @@ class Difference:
         setting: where it was taken, in words; "" where nothing was swept.
         a: of A; a mean over seeds where it is a metric; NaN where A has none.
         b: of B.
-        low: lower end of the 95% interval of b - a; NaN where there are too few seeds for one.
+        low: lower end of the 95% interval of b - a; NaN where there is none.
         high: upper end.
-        n: numbers of seeds of A and of B, which are the same seeds where they are paired.
+        n: numbers of seeds of A and of B, which are the same seeds where they are paired; of a headline, its n.
         how: the interval comes about: one of `PAIRED`, `WELCH` and `INTERVALS`; "" where there is none.
+        asked: numbers of seeds of A and of B that have a value, finite or not.
+        lost: in how many of these it is not finite.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Difference:
     high: float
     n: tuple[int, int]
     how: str
+    asked: tuple[int, int] = (0, 0)
+    lost: tuple[int, int] = (0, 0)
 
     @property
     def value(self) -> float:
@@ -50,12 +55,29 @@ class Difference:
     def reading(self) -> str:
         """What the interval says, and no more."""
         if not all(self.n):
-            return "only B" if self.n[1] else "only A"
+            never = " and ".join(
+                letter for letter, n, lost in zip("AB", self.n, self.lost, strict=True) if lost and not n
+            )
+            return f"{never} never finite" if never else "only B" if self.n[1] else "only A"
+        if self.uneven:
+            return "not finite in {} of {} and {} of {}: no verdict".format(
+                *(number for pair in zip(self.lost, self.asked, strict=True) for number in pair)
+            )
         if not self.how:
-            return "one seed: no interval" if 1 in self.n else "no interval"
+            return "n = 1: no interval" if 1 in self.n else "no interval"
         if self.decided:
             return "B is higher" if self.low > 0 else "B is lower"
-        return "the same" if self.low == self.high == 0 else "undecided"
+        return "the same" if self.same else "undecided"
+
+    @property
+    def same(self) -> bool:
+        """Whether there is no difference at all, in any seed."""
+        return self.low == self.high == 0
+
+    @property
+    def uneven(self) -> bool:
+        """Whether another share of seeds is not finite in A than in B: what is left of them is not alike."""
+        return self.lost[0] * self.asked[1] != self.lost[1] * self.asked[0]
 
     @property
     def seeds(self) -> str:
@@ -67,7 +89,11 @@ def of_seeds(name: str, setting: str, a: Mapping[int, float], b: Mapping[int, fl
     """The difference of means over seeds.
 
     Where at least two seeds are in both, the interval is Student's of their differences, and nothing else counts: what
-    seeds have in common (data, starts) falls out. Otherwise it is Welch's. Values that are not finite are left out.
+    seeds have in common (data, starts) falls out. Otherwise it is Welch's.
+
+    Values that are not finite are left out, and counted. There is no interval where another share of A's than of B's is
+    left out, for those that are left were chosen by it; nor where all differences are one number other than 0, which is
+    too coarse a quantity to have a spread.
 
     Args:
         name: of the quantity.
@@ -77,12 +103,14 @@ def of_seeds(name: str, setting: str, a: Mapping[int, float], b: Mapping[int, fl
         most: the largest difference that there can be, 1 for accuracies; infinity for what has none.
 
     Example:
-        >>> found = of_seeds("loss", "", {0: 1.0, 1: 2.0, 2: 9.0}, {0: 1.5, 1: 2.5}, math.inf)
-        >>> found.value, found.low, found.how, found.n
-        (0.5, 0.5, 'paired by seed', (2, 2))
+        >>> found = of_seeds("loss", "", {0: 1.0, 1: 2.0, 2: 9.0}, {0: 1.5, 1: 3.0}, math.inf)
+        >>> found.value, round(found.low, 3), found.how, found.n
+        (0.75, -2.427, 'paired by seed', (2, 2))
     """
+    asked = (len(a), len(b))
     a = {seed: value for seed, value in a.items() if math.isfinite(value)}
     b = {seed: value for seed, value in b.items() if math.isfinite(value)}
+    lost = (asked[0] - len(a), asked[1] - len(b))
     both = sorted(a.keys() & b.keys())
     low = high = math.nan
     how = ""
@@ -109,9 +137,12 @@ def of_seeds(name: str, setting: str, a: Mapping[int, float], b: Mapping[int, fl
             half = float(t.ppf(0.975, freedom)) * math.sqrt(total)
         mean = fmean(b.values()) - fmean(a.values())
         low, high, how = mean - half, mean + half, WELCH
-    low, high = max(low, -most), min(high, most)  # NaN stays: it is the first of the two
     means = [fmean(values.values()) if values else math.nan for values in (a, b)]
-    return Difference(name, setting, means[0], means[1], low, high, (len(a), len(b)), how)
+    largest = max(map(abs, (*a.values(), *b.values())), default=0.0)
+    coarse = high - low <= _ROUNDING * largest and not low == high == 0
+    low, high = max(low, -most), min(high, most)  # NaN stays: it is the first of the two
+    found = Difference(name, setting, means[0], means[1], low, high, (len(a), len(b)), how, asked, lost)
+    return replace(found, low=math.nan, high=math.nan, how="") if coarse or found.uneven else found
 
 
 def of_headlines(name: str, a: Headline, b: Headline) -> Difference:

@@ -26,7 +26,7 @@ def lines(found: Comparison, cells: int | None) -> list[str]:
     said = [printable(line) for line in (*head, *found.notes)]
     settings = [[one.name, one.a, one.b] for one in found.settings]
     said += ["", *(table(["differs", "A", "B"], settings, cells, {"A": 8, "B": 8}) or ["no setting differs"])]
-    for title, part in (("number", found.numbers), ("quantity", found.metrics)):
+    for title, of, part in (("number", "n", found.numbers), ("quantity", "seeds", found.metrics)):
         rows = [
             [
                 *(one.setting, one.name, shown(one.a), shown(one.b), shown(one.value)),
@@ -34,8 +34,8 @@ def lines(found: Comparison, cells: int | None) -> list[str]:
             ]
             for one in part
         ]
-        header = ["setting", title, "A", "B", "B - A", "95% interval", "seeds", "so"]
-        said += ["", *table(header, rows, cells, {"setting": 14, title: 14, "seeds": 5})] if rows else []
+        header = ["setting", title, "A", "B", "B - A", "95% interval", of, "so"]
+        said += ["", *table(header, rows, cells, {"setting": 14, title: 14, of: 5})] if rows else []
     return [*said, "", found.summary]
 
 
