@@ -13,7 +13,6 @@ import hw1
 from hw1.files import file_sums, replacing, write_text
 from hw1.measures.cache import FORMAT, Cache
 from hw1.records import rewrite_record
-from hw1.report.terminal import printable
 from hw1.runs import Ask, Run, Sweep, read_measured
 from hw1.runs.sound import sweep_damage
 from hw1.seeds import digest as hashed
@@ -23,6 +22,7 @@ from hw1.studies.answers import Answer
 from hw1.studies.headlines import Headline
 from hw1.studies.learned import TABLE, left_out, training, untrained
 from hw1.studies.protocol import Study, make
+from hw1.words import printable
 
 if TYPE_CHECKING:
     import pandas as pd
