@@ -165,9 +165,8 @@ def _clean(chosen: argparse.Namespace) -> int:
 def _export(words: list[str], output: str | None) -> int:
     """Write all runs as one table: as CSV, and as Parquet where something writes it."""
     from hw1.report.export import CSV, NO_PARQUET, PARQUET, export, tidy, writes_parquet
-    from hw1.report.terminal import count
     from hw1.settings import ConfigError
-    from hw1.words import printable
+    from hw1.words import count, printable
 
     path, filters = _path_and_filters(words)
     table = tidy(path, filters)

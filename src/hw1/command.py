@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.settings.conf import options_of, unknown_option
 from hw1.slips import elsewhere, missing_value, slips, unknown_function
-from hw1.stages import duration as duration
+from hw1.stages import duration
 
 if TYPE_CHECKING:
     from hw1.measures.take import Taken

@@ -54,7 +54,7 @@ def help_text(conf: Path, own: Path | None = None) -> str:
         "",
         "also:",
         *_row("--dry-run", "list the runs, estimate minutes and disk, and stop"),
-        *_row("budget=quick", "less data and fewer epochs: does it work at all?"),
+        *_row("budget=quick", "less data and fewer steps: does it work at all?"),
         *_row("--cfg job", "print the settings, and stop"),
         *_row(
             "--rerun, --keep", "train runs again, or take them as they are, whose model or other code of yours changed"

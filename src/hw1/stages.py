@@ -179,8 +179,16 @@ def shortened(name: str, room: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a reader says them."""
+    """Seconds as a reader says them.
+
+    Example:
+        >>> duration(2.04), duration(75), duration(7300), duration(200000)
+        ('2 s', '1 min 15 s', '2 h 01 min', '2 d 7 h')
+    """
     minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.2g} s" if seconds < 9.5 else f"{rest} s"

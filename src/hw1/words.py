@@ -38,6 +38,16 @@ def printable(text: str) -> str:
     return "".join(" " if char.isspace() else char for char in text if char.isspace() or char.isprintable())
 
 
+def count(number: int, noun: str) -> str:
+    """A number of things, in digits.
+
+    Example:
+        >>> count(1, "run"), count(2, "run")
+        ('1 run', '2 runs')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def counted(number: int, noun: str) -> str:
     """A number of things, in words up to twelve.
 

@@ -9,15 +9,12 @@ from typing import Any
 
 from hw1.metrics import METRICS, label
 from hw1.report.differences import Difference, of_headlines, of_seeds
-from hw1.report.terminal import count
 from hw1.runs import Member, Sweep
 from hw1.runs.inventory import flat
 from hw1.settings import ConfigError
-from hw1.settings.identity import WITHOUT_EFFECT, without
+from hw1.settings.identity import deciding, without
 from hw1.studies.headlines import Headline, unseeded
-
-# Copies of other settings, and what two sweeps may differ in without differing.
-_ASIDE = (*WITHOUT_EFFECT, "seed", "dataset.seed", "dataset.noise_seed")
+from hw1.words import count
 
 
 @dataclass(frozen=True)
@@ -251,7 +248,7 @@ def _settings(a: Sweep, b: Sweep) -> list[Setting]:
     for sweep in (a, b):
         values: dict[str, list[Any]] = {}
         for run in sweep.runs:
-            for name, value in flat(without(run.settings.plain, _ASIDE)).items():
+            for name, value in flat(without(deciding(run.settings.plain), ["seed"])).items():
                 values.setdefault(name, []).append(value)
             values.setdefault("seed", []).extend(run.settings.seed + member for member in range(run.count))
             result = run.result

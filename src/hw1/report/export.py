@@ -13,7 +13,7 @@ from hw1.runs import Ask, Run, asks_in, read_measured
 from hw1.runs.inventory import Experiment, Filter, flat, inventory, selected
 from hw1.runs.standing import COMPLETE, MEASURING, Standing
 from hw1.settings import ConfigError
-from hw1.settings.identity import WITHOUT_EFFECT, without
+from hw1.settings.identity import deciding, without
 from hw1.words import printable
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 CSV, PARQUET = ".csv", ".parquet"
 NO_PARQUET = "Parquet needs pyarrow, which is not installed: pip install pyarrow"
-# The seed is the member's own, with copies in the data; an empty group says nothing.
-_ASIDE = (*WITHOUT_EFFECT, "seed", "dataset.seed", "dataset.noise_seed")
 _DATA = {"data": "name", "source": "source", "n_train": "train"}  # column -> entry of a result's dataset
 
 Row = dict[str, dict[str, Any]]  # part of the table -> column -> cell
@@ -112,7 +110,7 @@ def _rows(standing: Standing, asks: Sequence[Ask]) -> list[Row]:
     result: Mapping[str, Any] = {}
     if run is not None and standing.status in (COMPLETE, MEASURING):
         result = run.result
-    settings = {} if run is None else flat(without(run.settings.plain, _ASIDE))
+    settings = {} if run is None else flat(without(deciding(run.settings.plain), ["seed"]))
     measured = {} if run is None or not result else _measured(run, asks)
     dataset, versions = (_mapping(result.get(name)) for name in ("dataset", "versions"))
     rows = []

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hw1.metrics import TEST_ACCURACY, TEST_LOSS
-from hw1.report.terminal import columns, count, duration, table
+from hw1.report.terminal import columns, table
 from hw1.runs.inventory import Experiment, Filter, inventory, selected
 from hw1.runs.standing import (
     AT_WORK,
@@ -26,7 +26,8 @@ from hw1.runs.standing import (
 )
 from hw1.settings import ConfigError
 from hw1.settings.about import About
-from hw1.words import printable
+from hw1.stages import duration
+from hw1.words import count, printable
 
 _LEAST = {"note": 16, "command": 16, "run": 16, "experiment": 12, "speed": 0}
 _MOST = 20  # failed runs that an overview shows

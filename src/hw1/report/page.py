@@ -9,6 +9,7 @@ import yaml
 
 from hw1.paper import command, image, style, template
 from hw1.studies.learned import RULE
+from hw1.words import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,6 @@ def page(
     first = sweep.runs[0].settings.plain if sweep.runs else {}
     shared = {key: value for key, value in first.items() if key not in _OF_THE_COMMAND}
     measures = {ask.name + ask.label: dict(ask.node) for ask in sweep.asks}
-    number = len(sweep.runs)
     rendered = template("hw1.report", "page.html.j2").render(
         about=sweep.about,
         answer=answer,
@@ -60,7 +60,7 @@ def page(
             _shown(name, table, answer.columns.get(name, ()))
             for name, table in sorted(tables.items(), key=lambda item: (item[0] not in answer.columns, len(item[1])))
         ],
-        runs=f"{number} run" if number == 1 else f"{number} runs",
+        runs=count(len(sweep.runs), "run"),
         swept={key: sorted({str(run.value(key)) for run in sweep.runs}, key=_natural) for key in sweep.keys},
         measures=yaml.safe_dump(measures, sort_keys=False) if measures else "",
         study=yaml.safe_dump(sweep.record["study"], sort_keys=False) if sweep.record["study"] else "",

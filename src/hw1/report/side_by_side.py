@@ -10,9 +10,9 @@ from hw1.files import write_text
 from hw1.paper import command, template
 from hw1.report.compare import Comparison
 from hw1.report.differences import Difference
-from hw1.report.terminal import count, table
+from hw1.report.terminal import table
 from hw1.runs import Sweep
-from hw1.words import printable
+from hw1.words import count, printable
 
 
 def lines(found: Comparison, cells: int | None) -> list[str]:

@@ -87,22 +87,6 @@ def table(
     return lines
 
 
-def duration(seconds: float) -> str:
-    """Seconds as a reader says them.
-
-    Example:
-        >>> duration(2.04), duration(75), duration(7300), duration(200000)
-        ('2 s', '1 min 15 s', '2 h 01 min', '2 d 7 h')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours // 24} d {hours % 24} h"
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.2g} s" if seconds < 9.5 else f"{rest} s"
-
-
 def size(bytes_: float) -> str:
     """Bytes as a reader says them.
 
@@ -114,8 +98,3 @@ def size(bytes_: float) -> str:
         if bytes_ >= scale:
             return f"{bytes_ / scale:.3g} {unit}"
     return f"{bytes_:.0f} B"
-
-
-def count(number: int, noun: str) -> str:
-    """`2 runs`."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -7,10 +7,12 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from hw1.report.terminal import size
 from hw1.runs import Ask, find_run, is_complete
 from hw1.settings import run_key
 from hw1.settings.identity import put
 from hw1.stages import duration, through
+from hw1.words import count
 from hydra_plugins.hw1_sweeper.plan import Job
 
 
@@ -29,7 +31,7 @@ def listing(
                 costs[group] = cost_of(job.settings)
             cost = costs[group]
             epochs = count(job.settings.max_epochs, "epoch")
-            line = f"  to train  {name}: {epochs}, about {duration(cost.seconds)}, {_size(cost.size)}"
+            line = f"  to train  {name}: {epochs}, about {duration(cost.seconds)}, {size(cost.size)}"
             measuring |= set(job.settings.measures)
         elif job.key in lacking:
             line = f"  to measure  {name}: {', '.join(ask.name for ask in lacking[job.key])}"
@@ -40,19 +42,15 @@ def listing(
     if not to_train:
         return [head, *lines, "nothing would be trained"]
     of_todo = [costs[cost_group(job.settings)] for job in to_train]
-    seconds, size = sum(cost.seconds for cost in of_todo), sum(cost.size for cost in of_todo)
+    seconds, disk = sum(cost.seconds for cost in of_todo), sum(cost.size for cost in of_todo)
     besides = ", ".join(["the study's figures and measurements", *sorted(measuring)])
     return [
         head,
         *lines,
         f"estimate, from a second of each kind of run on this machine as busy as it is: {duration(seconds)} of "
-        f"training, one run after the other, and {_size(size)}; not counted: {besides}",
+        f"training, one run after the other, and {size(disk)}; not counted: {besides}",
         "nothing was trained",
     ]
-
-
-def _size(size: float) -> str:
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 def crowded(n_jobs: int | None, jobs: Sequence[Job]) -> str | None:
@@ -91,8 +89,3 @@ def of_other_threads(jobs: Iterable[Job], base: Path) -> str | None:
         return None
     was, is_ = ("was", "is") if found == 1 else ("were", "are")
     return f"{found} of these runs {was} trained with trainer.threads=2, and {is_} found with it"
-
-
-def count(number: int, noun: str) -> str:
-    """`2 runs`."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -33,7 +33,8 @@ from hw1.runs.sound import passing_damage
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.budget import budget_name, budget_words
 from hw1.stages import stage, through
-from hydra_plugins.hw1_sweeper.listing import count, crowded, listing, of_other_threads
+from hw1.words import count
+from hydra_plugins.hw1_sweeper.listing import crowded, listing, of_other_threads
 from hydra_plugins.hw1_sweeper.measuring import asks_of_command, forget, lacking_measures, take_in
 from hydra_plugins.hw1_sweeper.plan import Composer, Job, Pins, jobs_of
 
