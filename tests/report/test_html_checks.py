@@ -9,8 +9,11 @@ import pytest
 
 import browser
 import page_checks
+from hw1.report.compare import compare
 from hw1.report.conclude import conclude
+from hw1.report.side_by_side import write_page
 from hw1.reproduction.homework import homework
+from hw1.runs import Sweep
 from made_runs import make_run, make_sweep
 
 STUDY = {
@@ -20,7 +23,7 @@ STUDY = {
     "stop": 2.0,
     "points": 7,
 }
-KINDS = ("sweep", "failed", "plain", "homework")
+KINDS = ("sweep", "failed", "plain", "homework", "compare")
 SCHEMES = ("light", "dark")
 
 # A homework of three questions: one answered, one whose command fails, one that is not asked.
@@ -46,6 +49,24 @@ def answered(root, *, bad=False, study=STUDY, **more):
     return folder / "report.html"
 
 
+def compared(root, one):
+    """The page of two sweeps: of that with this page, and of one with other losses, a headline and no page."""
+    folders = [
+        make_run(root, size, seed, lr=0.1, metrics={"test/loss": 1.01 * seed + size, "test/accuracy": 0.75})[0]
+        for seed in (0, 1)
+        for size in (16, 32)
+    ]
+    folder = make_sweep(root, folders, ["dataset.batch_size", "seed"], study=STUDY)
+    sweeps = [Sweep.read(one.parent), Sweep.read(folder)]
+    for sweep in sweeps:
+        sweep.record["numbers"] = [{"name": "barrier", "value": 1.0, "low": 0.5, "high": 2.0, "n": 3}]
+    sweeps[1].record["budget"] = "quick"
+    found = compare(*sweeps)
+    assert found.numbers and found.settings and any(one.decided for one in found.metrics)
+    write_page(found, root / "compare.html")
+    return root / "compare.html"
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     """{kind: file of a page}."""
@@ -65,6 +86,7 @@ def pages(tmp_path_factory):
         (checkout / "conf" / "experiment" / f"{name}.yaml").write_text(text)
     homework(checkout, [f"output={checkout / 'out'}"])
     (made["homework"],) = (checkout / "out" / "homework").glob("*/index.html")
+    made["compare"] = compared(root / "other", made["sweep"])
     return made
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hw1.files import write_text
-from hw1.paper import command, template
+from hw1.paper import command, style, template
 from hw1.report.compare import Comparison
 from hw1.report.differences import Difference
 from hw1.report.terminal import table
@@ -78,6 +78,7 @@ def write_page(found: Comparison, file: Path) -> None:
             }
         )
     text = template("hw1.report", "compare.html.j2").render(
+        style=style(),
         sides=sides,
         found=found,
         bars=_bars([*found.numbers, *found.metrics]),
