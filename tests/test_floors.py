@@ -39,6 +39,7 @@ BESIDE = {
     ("records", "files"),
     ("words", "metrics"),
     ("paper", "words"),
+    ("stages", "words"),
     ("__main__", "command"),
     ("__main__", "arguments"),
     ("arguments", "help"),

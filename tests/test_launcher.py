@@ -178,7 +178,7 @@ def test_bars_stay_below_whole_lines_of_a_terminal(monkeypatch, capsys):
     assert all(len(re.sub(r"\x1b\[\w+", "", line).lstrip("\r")) < 80 for line in said.split("\n"))
     before, after = said.split("a line\n")
     assert (
-        before.endswith("\x1b[J") and f"{'a' * 17}…{'b' * 11} " in after and "50%" in after and "test/loss=0.5" in after
+        before.endswith("\x1b[J") and f"{'a' * 14}…{'b' * 14} " in after and "50%" in after and "test/loss=0.5" in after
     )
     assert "short" in after and "xx" not in after and said.endswith("\x1b[J")
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from hw1 import stages
 from hw1.data import ImageFolder
-from hw1.stages import at, bar, duration, shortened, stage, through
+from hw1.stages import at, bar, duration, stage, through
+from hw1.words import cut
 from hydra_plugins.hw1_launcher.screen import Screen, told_apart
 
 SLUG = "batch_size=1024_lr=0.001_weight_decay=0.0001_independent_seed="
@@ -143,8 +144,8 @@ def test_a_resumed_bar_counts_its_own_time():
 
 
 def test_names_and_durations():
-    assert shortened("short", 5) == "short" and len(shortened(SLUG, 20)) == 20
-    assert shortened(f"{SLUG}17", 30).endswith("seed=17") and shortened(f"{SLUG}17", 30).startswith("batch_size=1024")
+    assert cut("short", 5) == "short" and len(cut(SLUG, 20)) == 20
+    assert cut(f"{SLUG}17", 30).endswith("seed=17") and cut(f"{SLUG}17", 30).startswith("batch_size=1024")
     assert [duration(s) for s in (0.123, 61, 7500)] == ["0.12 s", "1 min 01 s", "2 h 05 min"]
 
 

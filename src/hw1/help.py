@@ -191,15 +191,9 @@ def _experiments(found: Mapping[str, About]) -> Iterator[str]:
         if "/" in name:
             continue
         variants = [other.partition("/")[2] for other in sorted(found) if other.startswith(f"{name}/")]
-        time = _time(about)
-        yield f"  {name}" + (f" ({time})" if time else "")
+        yield f"  {name}" + (f" ({about.time})" if about.time else "")
         yield from _wrapped(_question(about), "      ")
         yield from _wrapped(f"variants /{', /'.join(variants)}", "      ") if variants else []
-
-
-def _time(about: About) -> str:
-    match = re.match(r"(?:about )?(.*?(?:second|minute|hour)s?)\b", about.expect, re.IGNORECASE)
-    return match[1] if match else ""
 
 
 def _question(about: About) -> str:

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from hw1.words import cut
+
 AFTER = 5.0  # seconds, after which a stage is worth a word
 EVERY = 0.5  # seconds between two drawings, at least
 
@@ -117,7 +119,7 @@ class Line:
 
     def draw(self, name: str, done: int, total: int, seconds: float, notes: Sequence[str] = (), first: int = 0) -> None:
         """Show a bar, see `bar`."""
-        sys.stderr.write(f"\r{bar(name, done, total, seconds, columns() - 1, notes, first)}\x1b[K")
+        sys.stderr.write(f"\r{bar(name, done, total, seconds, _columns() - 1, notes, first)}\x1b[K")
         sys.stderr.flush()
         self._shown = True
 
@@ -129,7 +131,7 @@ class Line:
         self._shown = False
 
 
-def columns() -> int:
+def _columns() -> int:
     """Of the terminal that standard error is; 80 where it does not say."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
@@ -152,7 +154,7 @@ def bar(name: str, done: int, total: int, seconds: float, width: int, notes: Seq
     from tqdm import tqdm
 
     room = max(8, min(width * 3 // 8, width - 34))  # the rest has 29 columns, or more from an hour on
-    text = shortened(name, room).ljust(room)
+    text = cut(name, room).ljust(room)
     if total:
         shape = "{desc} {percentage:3.0f}%|{bar:10}| {elapsed}<{remaining}"
         meter: dict[str, Any] = {"prefix": text, "ncols": width, "bar_format": shape, "initial": first}
@@ -163,19 +165,6 @@ def bar(name: str, done: int, total: int, seconds: float, width: int, notes: Seq
         if len(text) + 1 + len(note) <= width:
             text += f" {note}"
     return text[:width]
-
-
-def shortened(name: str, room: int) -> str:
-    """A name of at most so many columns, without its middle.
-
-    Example:
-        >>> shortened("batch_size=1024_lr=0.001_seed=3", 20)
-        'batch_size=1…_seed=3'
-    """
-    if len(name) <= room:
-        return name
-    tail = (room - 1) * 2 // 5
-    return f"{name[: room - 1 - tail]}…{name[len(name) - tail :]}"
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ pages.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,43 @@ def printable(text: str) -> str:
     if text.isprintable():  # most texts, and long ones
         return text
     return "".join(" " if char.isspace() else char for char in text if char.isspace() or char.isprintable())
+
+
+def width(text: str) -> int:
+    """Cells that a text takes.
+
+    Example:
+        >>> width("abc"), width("学习率")
+        (3, 6)
+    """
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
+
+
+def cut(text: str, cells: int) -> str:
+    """A text of so many cells at most, without its middle where it is longer: names differ at both ends.
+
+    Example:
+        >>> cut("batch_size=64_lr=0.001_seed=3", 16)
+        'batch_si…_seed=3'
+    """
+    if width(text) <= cells:
+        return text
+    if cells < 2:
+        return "…"[:cells]
+    head, tail = list(text), list[str]()
+    room = cells - 1
+    while width("".join(head)) > (room + 1) // 2:
+        head.pop()
+    rest = room - width("".join(head))
+    for char in reversed(text[len(head) :]):
+        if width("".join(tail)) + width(char) > rest:
+            break
+        tail.append(char)
+    return "".join([*head, "…", *reversed(tail)])
 
 
 def count(number: int, noun: str) -> str:

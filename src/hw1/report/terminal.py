@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 
-from hw1.words import printable
+from hw1.words import cut, printable, width
 
 _GAP = "  "
 
@@ -15,43 +14,6 @@ _GAP = "  "
 def columns() -> int | None:
     """The width of the terminal that standard output is; None where it is a file or a pipe: nothing is cut there."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def width(text: str) -> int:
-    """Cells that a text takes.
-
-    Example:
-        >>> width("abc"), width("学习率")
-        (3, 6)
-    """
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
-    )
-
-
-def cut(text: str, cells: int) -> str:
-    """A text of so many cells at most, without its middle where it is longer: names differ at both ends.
-
-    Example:
-        >>> cut("batch_size=64_lr=0.001_seed=3", 16)
-        'batch_si…_seed=3'
-    """
-    if width(text) <= cells:
-        return text
-    if cells < 2:
-        return "…"[:cells]
-    head, tail = list(text), list[str]()
-    room = cells - 1
-    while width("".join(head)) > (room + 1) // 2:
-        head.pop()
-    rest = room - width("".join(head))
-    for char in reversed(text[len(head) :]):
-        if width("".join(tail)) + width(char) > rest:
-            break
-        tail.append(char)
-    return "".join([*head, "…", *reversed(tail)])
 
 
 def table(

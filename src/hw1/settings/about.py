@@ -6,15 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from hw1.settings.conf import read_yaml
 from hw1.settings.identity import ConfigError
 
 _HOURS = {"second": 1 / 3600, "minute": 1 / 60, "hour": 1.0}
 _WORDS = {"a": 1.0, "an": 1.0, "half a": 0.5, "half an": 0.5}
-_TIME = re.compile(r"(?:about )?(.*?) ?(second|minute|hour)s?\b")
+_TIME = re.compile(r"(?:about )?((.*?) ?(second|minute|hour)s?)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,17 @@ class About:
         return cls(*(text if isinstance(text := known.get(key), str) else "" for key in cls.__annotations__))
 
     @property
+    def time(self) -> str:
+        """How long it takes at full budget, as `expect` says; "" where that begins with no time.
+
+        Example:
+            >>> About(expect="About half an hour on 2 cores; two figures.").time
+            'half an hour'
+        """
+        match = _TIME.match(self.expect)
+        return match[1] if match else ""
+
+    @property
     def hours(self) -> float:
         """Hours at full budget, as `expect` says.
 
@@ -55,8 +64,8 @@ class About:
             >>> About(expect="About half an hour on 2 cores; two figures.").hours
             0.5
         """
-        match = _TIME.match(self.expect[:1].lower() + self.expect[1:])
-        number, unit = match.groups() if match else ("", "")
+        match = _TIME.match(self.expect.lower())
+        _, number, unit = match.groups() if match else ("", "", "")
         try:
             return (_WORDS[number] if number in _WORDS else float(number)) * _HOURS[unit]
         except (KeyError, ValueError) as error:
@@ -74,10 +83,5 @@ def experiments(conf: Path) -> dict[str, About]:
     folder, found = conf / "experiment", {}
     names = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
     for name in names:
-        file = folder / f"{name}.yaml"
-        try:
-            node: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{file}: got no YAML ({str(error).splitlines()[0]})") from error
-        found[name] = About.of(node.get("about") if isinstance(node, Mapping) else None)
+        found[name] = About.of(read_yaml(folder / f"{name}.yaml").get("about"))
     return found
