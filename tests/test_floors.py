@@ -40,6 +40,7 @@ BESIDE = {
     ("words", "metrics"),
     ("paper", "words"),
     ("stages", "words"),
+    ("reproduction", "report"),
     ("__main__", "command"),
     ("__main__", "arguments"),
     ("arguments", "help"),

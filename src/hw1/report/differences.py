@@ -148,8 +148,8 @@ def of_seeds(name: str, setting: str, a: Mapping[int, float], b: Mapping[int, fl
 def of_headlines(name: str, a: Headline, b: Headline) -> Difference:
     """The difference of two numbers that each carry an interval, of whatever kind, taken as independent.
 
-    The squares of the distances to the nearer ends are added (Zou and Donner 2008, equation 3). Where both sweeps share
-    seeds, and hence luck, the interval is wider than it need be.
+    The squares of the distances to the nearer ends are added (MOVER: Zou and Donner 2008, equation 3). Where both
+    sweeps share seeds, and hence luck, the interval is wider than it need be.
 
     Example:
         >>> found = of_headlines("barrier", Headline("", 1.0, 0.7, 1.3, 3), Headline("", 2.0, 1.6, 2.4, 3))

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hw1.report.differences import of_headlines
 from hw1.reproduction.finished import Finished, named
 from hw1.reproduction.wording import BY_SEED, bounds, in_words
 from hw1.settings import ConfigError
@@ -202,7 +203,7 @@ def _all_equal(table: pd.DataFrame, values: Mapping[str, Any]) -> pd.Series:
 
 
 def _of_headlines(node: Mapping[str, Any], one: Finished) -> Headline:
-    """A headline, or the difference of two with the interval that theirs give (Zou & Donner 2008, MOVER)."""
+    """A headline, or the difference of two with the interval that theirs give."""
     found = []
     for pattern in (node["headline"], *([node["minus"]] if "minus" in node else [])):
         number = named(pattern, one.numbers)
@@ -213,7 +214,5 @@ def _of_headlines(node: Mapping[str, Any], one: Finished) -> Headline:
     if len(found) == 1:
         return found[0]
     a, b = found
-    low = math.hypot(a.value - a.low, b.high - b.value)
-    high = math.hypot(a.high - a.value, b.value - b.low)
-    value = a.value - b.value
-    return Headline(f"{a.name} minus {b.name}", value, value - low, value + high, min(a.n, b.n))
+    apart = of_headlines(f"{a.name} minus {b.name}", b, a)
+    return Headline(apart.name, apart.value, apart.low, apart.high, min(apart.n))
