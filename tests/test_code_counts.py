@@ -11,7 +11,7 @@ import hw1
 from hw1.measures.cache import FORMAT
 from hw1.measures.take import missing, take
 from hw1.records import read_record
-from hw1.report.conclude import digest
+from hw1.report.conclude import PAGE, digest
 from hw1.runs import Ask, Run, Sweep
 from hw1.runs.changed import changed, refuse_changed, set_aside
 from hw1.seeds import digest as hashed
@@ -148,7 +148,7 @@ def test_an_edited_measure_is_taken_again(mine, tmp_path, monkeypatch):
 
 def test_an_edited_study_concludes_again(made, mine, tmp_path):
     record = {"runs": [], "measures": [], "swept": ["seed"], "study": {"_target_": "hw1.studies.LearningCurves"}}
-    assert digest(tmp_path, record) == hashed([[], [], [], record["study"], ["seed"], FORMAT, hw1.__version__])
+    assert digest(tmp_path, record) == hashed([[], [], [], record["study"], ["seed"], FORMAT, PAGE, hw1.__version__])
     record["study"] = {"_target_": "my_models.Study"}
     first = digest(tmp_path, record)
     mine(my_models='"""Mine."""\n' + MODEL)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hw1.metrics import TRAIN_ACCURACY, TRAIN_LOSS
+from hw1.words import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +68,7 @@ def untrained(table: pd.DataFrame) -> str:
     lost = int((~table["learned"].astype(bool)).sum()) if len(table) else 0
     if lost <= SPARED * len(table):
         return ""
-    return f"Too short to answer: {lost} of {_count(len(table), 'network')} are at chance, or little better."
+    return f"Too short to answer: {lost} of {count(len(table), 'network')} are at chance, or little better."
 
 
 RULE = (
@@ -84,8 +85,4 @@ def constant_loss(table: pd.DataFrame) -> float:
 def left_out(table: pd.DataFrame) -> Sequence[str]:
     """A sentence for the few that have learned nothing where the question is answered all the same; else none."""
     lost = int((~table["learned"].astype(bool)).sum()) if len(table) else 0
-    return [f"{lost} of {_count(len(table), 'network')} that must have learned did not."] if lost else []
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+    return [f"{lost} of {count(len(table), 'network')} that must have learned did not."] if lost else []
