@@ -169,8 +169,8 @@ class GradientNormCurves:
                         f"{ranged(follows, of='training')}: {text}."
                     )
                 final = median_headline("loss", list(alive[TRAIN_LOSS]))
-                kind = "networks that did not collapse" if len(alive) < len(part) else "networks"
-                sentences.append(f"The median final train loss of {kind} is {ranged(final, of='training')}.")
+                of = " of networks that did not collapse" if len(alive) < len(part) else ""
+                sentences.append(f"The median final train loss{of} is {ranged(final, of='training')}.")
             lost = share_headline("constant", int(part["constant"].sum()), len(part))
             if lost.value:
                 sentences.append(
