@@ -195,7 +195,8 @@ class FlatnessSensitivity:
             if word != "spearman_rho" or column not in known:
                 continue
             where = others.removeprefix(self.across).strip()
-            start = f"{where}: the" if where else "The"
+            subject = known[column] if known[column][:1].isupper() else f"the {known[column]}"
+            start = f"{where}: {subject}" if where else f"{subject[:1].upper()}{subject[1:]}"
             if math.isnan(found.value):
                 continue
             if found.n > 1 and settled(found, 0):
@@ -203,7 +204,7 @@ class FlatnessSensitivity:
                 text = f"{goes} with the {label(self.across)}"
             else:
                 text = f"shows no settled relation to the {label(self.across)}"
-            sentences.append(f"{start} {known[column]} {text} ({rank(found, of)}).")
+            sentences.append(f"{start} {text} ({rank(found, of)}).")
         if "unreached" in tables:
             lost, all_of = len(tables["unreached"]), len(tables["points"])
             sentences.append(f"{lost} of {all_of} networks never came to the train loss, and are left out.")
