@@ -96,7 +96,9 @@ def experiment_help(name: str, conf: Path, own: Path | None = None) -> str:
         "measures": ", ".join(measures),
         "study": " ".join([str(study.get("_target_", "")), *asked]),
         "quick": [
-            *([f"budget=quick takes {about.quick}"] if about.quick else []),
+            *(
+                [f"budget=quick takes {about.quick}"] if about.quick and "/" not in name else []
+            ),  # a variant takes another time
             *(f"{key}={_shown(value)}" for key, value in mapping(node.get("quick")).items()),
         ],
         "variants": " ".join(variants),
