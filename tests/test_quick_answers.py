@@ -6,7 +6,7 @@ import pytest
 
 # What the page must say, and must not: the answers of the full budget, as docs/results.csv has them.
 ANSWERS = {
-    "actual_task": (["The highest test accuracy is that of three convolutions, 228,010 weights"], []),
+    "actual_task": (["The highest test accuracy is that of three convolutions with dropout, 228,010 weights"], []),
     "flatness_interp": (["they lie in different valleys"], ["one valley"]),
     "flatness_sensitivity": (["The test accuracy falls with the batch size"], ["The test accuracy rises"]),
     "gradient_norm": (
