@@ -151,12 +151,43 @@ def test_other_values_of_a_key_are_compared_in_their_order(tmp_path):
         "dataset.batch_size: no value is in both sweeps; compared in their order: 64 with 32, 1024 with 512."
     ]
     (number,) = found.numbers
-    assert (number.low, number.high) == pytest.approx((0.5, 1.5)) and " | barrier" in number.name
+    assert (number.low, number.high) == pytest.approx((0.5, 1.5))
+    assert number.name == "barrier, lr 0.1, batch size 64-1024 | 32-512"
     fixed = sweep_of(tmp_path / "c", {(16, 0): 2.0}, swept=())
     assert {one.reading for one in compare(a, fixed).metrics} == {
         "only A",
         "only B",
     }  # two against one: nothing to pair
+
+
+def test_numbers_of_several_settings_find_their_like(tmp_path):
+    """Other batch sizes in both, the same learning rates: a number goes with that of its learning rate."""
+    sweeps = []
+    for name, sizes, shift in (("a", (64, 1024), 0.0), ("b", (32, 512), 1.0)):
+        between = f"{sizes[0]}-{sizes[1]}"
+        numbers = [
+            (
+                f"barrier optimizer.lr={lr} dataset.batch_size={between}",
+                lr + shift,
+                lr + shift - 0.1,
+                lr + shift + 0.1,
+                3,
+            )
+            for lr in (0.1, 0.01)
+        ]
+        sweeps.append(sweep_of(tmp_path / name, {(size, 0): 1.0 for size in sizes}, numbers=numbers))
+    found = compare(*sweeps)
+    assert [(one.name, one.value) for one in found.numbers] == [
+        ("barrier, learning rate 0.1, batch size 64-1024 | 32-512", 1.0),
+        ("barrier, learning rate 0.01, batch size 64-1024 | 32-512", 1.0),
+    ]
+    narrow = lines(found, 80)
+    at = narrow.index("batch size 64 | 32:")
+    assert narrow[at - 1].split()[0] == "quantity" and narrow[at + 1].startswith("test loss ")
+    assert "barrier, learning rate 0.01, batch size 64-1024 | 32-512: A 0.01, B 1.01, B - A 1 " in " ".join(
+        map(str.strip, narrow)
+    )
+    assert all("…" not in line for line in narrow)  # nothing that tells rows apart, and no number, is cut
 
 
 def test_members_are_seeds_and_measures_are_quantities(tmp_path):

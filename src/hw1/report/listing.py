@@ -8,8 +8,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 
-from hw1.metrics import TEST_ACCURACY, TEST_LOSS
+from hw1.metrics import TEST_ACCURACY, TEST_LOSS, label
 from hw1.report.terminal import columns, table
 from hw1.runs.inventory import Experiment, Filter, inventory, selected
 from hw1.runs.standing import (
@@ -27,9 +28,10 @@ from hw1.runs.standing import (
 from hw1.settings import ConfigError
 from hw1.settings.about import About
 from hw1.stages import duration
-from hw1.words import count, printable
+from hw1.words import count, printable, width
 
 _LEAST = {"note": 16, "command": 16, "run": 16, "experiment": 12, "speed": 0}
+_CAME_TO = (label(TEST_LOSS), label(TEST_ACCURACY), "took")
 _MOST = 20  # failed runs that an overview shows
 
 
@@ -154,9 +156,27 @@ def _runs(runs: Sequence[Standing], cells: int | None, several: bool = False) ->
     rows = []
     for run in sorted(runs, key=lambda run: run.status not in AT_WORK):
         own = [run.experiment] if several else []
-        rows.append([run.status, *own, run.name, *_progress(run), _note(run)])
-    header = ["status", *(["experiment"] if several else []), "run", "epoch", "speed", "left", "note"]
-    return table(header, rows, cells, _LEAST)
+        rows.append([run.status, *own, run.name, *_progress(run), *_came_to(run)])
+    header = ["status", *(["experiment"] if several else []), "run", "epoch", "speed", "left"]
+    lines = table([*header, *_CAME_TO, "note"], rows, None, {})
+    if cells is not None and max(map(width, lines), default=0) > cells:  # no room for what all names end in
+        at = header.index("run")
+        for row, name in zip(rows, _without_end([row[at] for row in rows]), strict=True):
+            row[at] = name
+    return table([*header, *_CAME_TO, "note"], rows, cells, _LEAST)
+
+
+def _without_end(names: Sequence[str]) -> list[str]:
+    """Names of runs without the settings in which all of them end.
+
+    Example:
+        >>> _without_end(["lr=0.1_seed=0_budget=quick", "lr=0.1_seed=10_budget=quick"])
+        ['lr=0.1_seed=0', 'lr=0.1_seed=10']
+    """
+    words = [name.split("_") for name in names]
+    alike = [len(set(ends)) == 1 for ends in zip(*(reversed(own) for own in words), strict=False)]
+    shared = alike.index(False) if False in alike else 0
+    return ["_".join(own[: len(own) - shared]) for own in words]
 
 
 def _progress(run: Standing) -> tuple[str, str, str]:
@@ -169,20 +189,18 @@ def _progress(run: Standing) -> tuple[str, str, str]:
     return f"{at.epoch}/{at.epochs}", speed, duration(at.left) if at.left == at.left else ""
 
 
-def _note(run: Standing) -> str:
-    """Why it failed, or what it came to."""
+def _came_to(run: Standing) -> tuple[str, ...]:
+    """What it came to (medians over its members), how long that took, and, of a run that did not, why."""
     if run.status not in (COMPLETE, MEASURING) or run.run is None:
-        return run.reason
-    found = []
+        return "", "", "", run.reason
+    said = []
     for name in (TEST_LOSS, TEST_ACCURACY):
         values = [run.run.metrics(member).get(name) for member in range(run.run.count)]
-        numbers = sorted(value for value in values if isinstance(value, int | float) and value == value)
-        if numbers:
-            middle = numbers[len(numbers) // 2] if len(numbers) % 2 else sum(numbers[len(numbers) // 2 - 1 :][:2]) / 2
-            found.append(f"{name} {middle:.4g}" + (f" (median of {len(values)})" if len(values) > 1 else ""))
+        numbers = [value for value in values if isinstance(value, int | float) and value == value]
+        said.append(f"{median(numbers):.4g}" if numbers else "")
     seconds = run.run.result.get("seconds")
-    said = ", ".join(found)
-    return f"{said} in {duration(seconds)}" if isinstance(seconds, int | float) and said else said
+    members = f"medians of {run.run.count}" if run.run.count > 1 else ""
+    return *said, duration(seconds) if isinstance(seconds, int | float) else "", members
 
 
 def _left(sweep: SweepStanding, runs: Sequence[Standing]) -> str:
