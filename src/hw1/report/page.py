@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from hw1.metrics import label
 from hw1.paper import command, image, style, template
 from hw1.studies.learned import RULE
 from hw1.words import count
@@ -42,6 +43,7 @@ def page(
     first = sweep.runs[0].settings.plain if sweep.runs else {}
     shared = {key: value for key, value in first.items() if key not in _OF_THE_COMMAND}
     measures = {ask.name + ask.label: dict(ask.node) for ask in sweep.asks}
+    labels = {column: told["label"] for column, told in sweep.columns().items()}
     rendered = template("hw1.report", "page.html.j2").render(
         about=sweep.about,
         answer=answer,
@@ -57,7 +59,7 @@ def page(
         ],
         failed=failed,
         tables=[
-            _shown(name, table, answer.columns.get(name, ()))
+            _shown(name, table, answer.columns.get(name, ()), labels)
             for name, table in sorted(tables.items(), key=lambda item: (item[0] not in answer.columns, len(item[1])))
         ],
         runs=count(len(sweep.runs), "run"),
@@ -71,14 +73,15 @@ def page(
     return str(rendered).lstrip()
 
 
-def _shown(name: str, table: pd.DataFrame, chosen: Sequence[str]) -> dict[str, Any]:
-    """A table as text, its first rows; `chosen` are positions of columns."""
+def _shown(name: str, table: pd.DataFrame, chosen: Sequence[str], labels: Mapping[str, str]) -> dict[str, Any]:
+    """A table as text, its first rows; `chosen` are positions of columns, `called` what people call each."""
     columns = [str(column) for column in table.columns]
     return {
         "name": name,
         "title": name.replace("_", " ").capitalize(),
         "file": f"{name}.csv",
         "columns": columns,
+        "called": [labels.get(column) or label(column) for column in columns],
         "rows": [[_cell(value) for value in row] for row in table.head(_ROWS_SHOWN).itertuples(index=False)],
         "length": len(table),
         "chosen": [columns.index(column) for column in dict.fromkeys(chosen) if column in columns],
