@@ -19,7 +19,7 @@ CONF = ROOT / "conf"
 def plain(*words):
     """Words of a command -> its resolved settings, plain containers."""
     GlobalHydra.instance().clear()
-    with mock.patch.dict(os.environ, HW1_CHECKOUT=str(ROOT)), initialize_config_dir(str(CONF), version_base="1.3"):
+    with mock.patch.dict(os.environ, HW1_PROJECT=str(ROOT)), initialize_config_dir(str(CONF), version_base="1.3"):
         return OmegaConf.to_container(compose("train", overrides=list(words)), resolve=True)
 
 

@@ -45,7 +45,7 @@ def test_a_command_is_a_sweep_unless_another_mode_is_asked_for(words, expected):
 
 
 def test_what_cfg_shows_is_what_the_budget_makes_of_it(monkeypatch, tmp_path):
-    monkeypatch.setenv("HW1_CHECKOUT", "checkout")
+    monkeypatch.setenv("HW1_PROJECT", "checkout")
     GlobalHydra.instance().clear()
     words = ["experiment=flatness_interp", "budget=quick"]
     assert with_budget(words, CONF) == words and with_budget(["--cfg", "job", words[0]], CONF)[2:] == words[:1]
@@ -64,7 +64,7 @@ def test_what_cfg_shows_is_what_the_budget_makes_of_it(monkeypatch, tmp_path):
 @pytest.fixture
 def refusal(monkeypatch):
     """refusal(*overrides) -> how the exception of composing them is explained."""
-    monkeypatch.setenv("HW1_CHECKOUT", str(CONF.parent))
+    monkeypatch.setenv("HW1_PROJECT", str(CONF.parent))
     GlobalHydra.instance().clear()
 
     def explained(*overrides):
@@ -110,7 +110,7 @@ def test_what_hydra_refuses_is_one_line(words, start, parts, refusal):
 
 
 def test_a_setting_without_a_default_says_what_it_is(monkeypatch):
-    monkeypatch.setenv("HW1_CHECKOUT", str(CONF.parent))
+    monkeypatch.setenv("HW1_PROJECT", str(CONF.parent))
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(Exception) as caught:
         OmegaConf.to_container(compose("train", ["dataset=image_folder"]), resolve=True, throw_on_missing=True)

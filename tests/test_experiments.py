@@ -37,7 +37,7 @@ EXPERIMENTS = sorted(
 
 @contextlib.contextmanager
 def composer(monkeypatch):
-    monkeypatch.setenv("HW1_CHECKOUT", str(ROOT))
+    monkeypatch.setenv("HW1_PROJECT", str(ROOT))
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield lambda *words: OmegaConf.to_container(compose("train", overrides=list(words)), resolve=True)
@@ -74,7 +74,7 @@ def test_every_option_composes_and_builds(group, option, monkeypatch, tmp_path):
 
 
 def test_launchers_compose(monkeypatch):
-    monkeypatch.setenv("HW1_CHECKOUT", str(ROOT))
+    monkeypatch.setenv("HW1_PROJECT", str(ROOT))
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for file in (CONF / "hydra" / "launcher").glob("*.yaml"):
@@ -180,7 +180,7 @@ def two_steps(names, folder, in_one_process):
     """{experiment: (exit code, what it said, folder)} after two steps of every run."""
     commands = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HW1_CHECKOUT", str(ROOT))
+        patch.setenv("HW1_PROJECT", str(ROOT))
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONF), version_base="1.3"):
             for name in names:

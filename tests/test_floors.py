@@ -12,14 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"hw1", "vectors", "files", "seeds", "kinds", "metrics", "words", "models", "optim", "records", "sealed"}
-    | {"_before_torch", "machine", "paper", "stages", "workers"},
+    | {"_before_torch", "machine", "paper", "stages", "typed", "workers"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training"},
     {"runs"},
     {"measures"},
     {"callbacks", "studies"},
     {"report", "reproduction"},
-    {"hydra_plugins", "__main__", "arguments", "command", "help", "slips", "job", "train"},
+    {"hydra_plugins", "__main__", "arguments", "command", "help", "slips", "job", "project", "train"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = ("torch", "lightning", "torchmetrics", "torchvision", "pandas", "matplotlib", "sklearn", "scipy")
@@ -38,6 +38,7 @@ BESIDE = {
     ("hw1", "_before_torch"),
     ("records", "files"),
     ("words", "metrics"),
+    ("paper", "typed"),
     ("paper", "words"),
     ("stages", "words"),
     ("reproduction", "report"),
@@ -49,8 +50,10 @@ BESIDE = {
     ("slips", "help"),
     ("job", "help"),
     ("__main__", "job"),
+    ("__main__", "project"),
     ("job", "command"),
     ("train", "job"),
+    ("train", "project"),
     ("hydra_plugins", "command"),
 }
 DICT_CONFIG = {
@@ -130,8 +133,8 @@ def test_a_config_object_stays_at_the_door():
 # data only what decides where examples come from.
 LIGHT_ROOMS = ("settings", "runs", "measures", "studies", "report", "reproduction", "hydra_plugins")
 LIGHT_MODULES = (
-    *("files", "machine", "stages", "workers", "seeds", "kinds", "metrics", "words"),
-    *("arguments", "command", "help", "slips", "job", "__main__", "data.source"),
+    *("files", "machine", "stages", "workers", "seeds", "kinds", "metrics", "typed", "words"),
+    *("arguments", "command", "help", "slips", "job", "__main__", "data.source", "project.folder", "project.start"),
 )
 LIGHT = [
     file.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")

@@ -22,7 +22,7 @@ CONF = Path(__file__).parents[1] / "conf"
 
 @pytest.fixture
 def loader(monkeypatch):
-    monkeypatch.setenv("HW1_CHECKOUT", "checkout")
+    monkeypatch.setenv("HW1_PROJECT", "checkout")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield GlobalHydra.instance().config_loader()

@@ -1,4 +1,4 @@
-"""`python -m hw1 list | report | compare | clean | ...`: thin commands on experiments and sweeps."""
+"""`hw1 train | init | list | report | ...` and `python -m hw1 ...`: thin commands on experiments and sweeps."""
 
 import argparse
 import os
@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 from hw1.arguments import parser
+from hw1.project import enter, is_project
+from hw1.typed import program
 
 _NOT_ENDED = {  # what to say of such a sweep that is drawn
     "interrupted": "its command was ended before all its runs had; given again, it goes on from there",
@@ -13,18 +15,36 @@ _NOT_ENDED = {  # what to say of such a sweep that is drawn
 }
 
 
+# Commands that run the user's own code; and those that ask studies and measures, which may be the user's own.
+_RUN_CODE, _ASK = ("train", "measure"), ("report", "clean", "rekey")
+
+
 def main(words: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    given, here = sys.argv[1:] if words is None else words, Path.cwd()
+    if given[:1] == ["train"]:  # its words are Hydra's
+        from hw1.job import command
+
+        enter(here, runs_code=True)
+        command(here, given[1:])
+        return 0
     made = parser()
-    chosen, flags = made.parse_known_args(words)
+    chosen, flags = made.parse_known_args(given)
     if flags and chosen.command not in ("homework", "tensorboard"):  # whose flags are another program's
         made.error(f"unrecognized arguments: {' '.join(flags)}")
+
+    enter(here, runs_code=chosen.command in _RUN_CODE or (chosen.command in _ASK and is_project(here)))
 
     from hw1.command import explain
     from hw1.runs import Sweep
     from hw1.words import printable
 
     try:
+        if chosen.command == "init":
+            from hw1.project.start import start
+
+            print(*map(printable, start(chosen.folder)), sep="\n")
+            return 0
         if chosen.command == "measure":
             return _measure(chosen)
         if chosen.command == "list":
@@ -85,11 +105,13 @@ def main(words: list[str] | None = None) -> int:
 
 def _list(words: list[str], watched: bool) -> int:
     """Say how experiments, sweeps and runs stand; again and again where it is watched."""
-    from hw1.report.listing import listing, watch
+    from hw1.report.listing import listing, no_results, watch
     from hw1.report.terminal import columns
 
     path, filters = _path_and_filters(words)
-    if watched:
+    if path == _results() and not path.exists():
+        print(no_results(path))
+    elif watched:
         watch(path, filters)
     else:
         print("\n".join(listing(path, filters, columns())[0]))
@@ -108,7 +130,12 @@ def _path_and_filters(words: list[str]) -> tuple[Path, list[str]]:
     if len(paths) > 1:
         raise ConfigError(f"path: got {' and '.join(paths)}, expected one, then filters as status=failed")
     filters = [word for word in words if word not in paths]
-    return Path(paths[0]) if paths else _checkout() / "multirun", filters
+    return Path(paths[0]) if paths else _results(), filters
+
+
+def _results() -> Path:
+    """The folder of all results of the current one, as trainings have it by default."""
+    return Path.cwd() / "multirun"
 
 
 def _compare(chosen: argparse.Namespace) -> int:
@@ -171,7 +198,7 @@ def _export(words: list[str], output: str | None) -> int:
     path, filters = _path_and_filters(words)
     table = tidy(path, filters)
     if not len(table):
-        raise ConfigError(f"{path}: got no such run, expected some; python -m hw1 list shows what there is")
+        raise ConfigError(f"{path}: got no such run, expected some; {program()} list shows what there is")
     if output == "-":
         table.to_csv(sys.stdout, index=False)
         return 0
@@ -220,20 +247,19 @@ def _measure(chosen: argparse.Namespace) -> int:
     words += [f"hydra.sweep.dir={quoted(str(sweep.parent.parent))}", *(f"measures.{word}" for word in own), *others]
     flags = ["--config-dir", chosen.config_dir] if chosen.config_dir else []
     asked = {"--dry-run": chosen.dry_run, "--keep": chosen.keep}
-    sys.argv = ["train.py", *flags, *words, *(flag for flag, given in asked.items() if given)]
-    command(_checkout())
+    command(Path.cwd(), [*flags, *words, *(flag for flag, given in asked.items() if given)])
     return 0
 
 
 def _checkout() -> Path:
-    """The folder of train.py and conf, which these commands need.
+    """The folder of train.py, conf/ and docs/, which what is about this project itself needs.
 
     Raises:
         ValueError: hw1 was not installed from a checkout.
     """
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / "conf" / "train.yaml").is_file():
-        raise ValueError(f"{checkout} has no conf/train.yaml: install hw1 from a checkout (pip install -e .)")
+        raise ValueError(f"{checkout} is no checkout of hw1, which this command is about: pip install -e . in one")
     return checkout
 
 

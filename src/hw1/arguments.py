@@ -1,18 +1,24 @@
-"""The words of `python -m hw1`: its commands, what each takes, and their help."""
+"""The words of `hw1` and `python -m hw1`: its commands, what each takes, and their help."""
 
 import argparse
 from pathlib import Path
 
 from hw1.help import version_text
+from hw1.typed import program, training
 
 
 def parser() -> argparse.ArgumentParser:
     """What reads the words of a command."""
     made = argparse.ArgumentParser(
-        prog="python -m hw1", description="Commands on experiments and finished sweeps; only homework trains."
+        prog=program(),
+        description="Commands on experiments and finished sweeps; only train and homework train. Results are those of "
+        "the current folder's multirun/.",
     )
     made.add_argument("--version", action="version", version=version_text())
     commands = made.add_subparsers(dest="command", required=True)
+    commands.add_parser("train", help=f"train, measure and draw what an experiment asks; {training()} --help says more")
+    begun = commands.add_parser("init", help="begin a project of your own, with a model, data, a measure, a test")
+    begun.add_argument("folder", type=Path, help="a new or an empty one")
     paths = "a sweep (multirun/NAME/sweeps/TIME), or multirun/NAME for its latest one"
     below = "a run, a sweep, multirun/NAME, or a folder of those (default: multirun)"
     report = commands.add_parser("report", help="measure and draw a sweep again, and write its page")
@@ -56,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     measure = commands.add_parser("measure", help="take measures of a sweep's finished runs, without training")
     measure.add_argument("path", help=paths)
     measure.add_argument("words", nargs="+", help="measures and settings, as sharpness sharpness.examples=2048")
-    measure.add_argument("--config-dir", help="a folder of your own beside conf/, as for train.py")
+    measure.add_argument("--config-dir", help="a folder of settings of your own, as for a training")
     measure.add_argument("--dry-run", action="store_true", help="say how many runs would be measured, and stop")
     measure.add_argument("--keep", action="store_true", help=keep)
     check = commands.add_parser("verify", help="read and hash runs and sweeps, and name every damage")

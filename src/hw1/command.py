@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hw1.settings.conf import options_of, unknown_option
+from hw1.settings.conf import folders_of, options_of, shipped, unknown_option
 from hw1.slips import elsewhere, missing_value, slips, unknown_function
 from hw1.stages import duration
+from hw1.typed import training
 
 if TYPE_CHECKING:
     from hw1.measures.take import Taken
@@ -61,8 +62,8 @@ def completes(words: Sequence[str], conf: Path) -> bool:
         )
         return True
     group, _, option = last.partition("=")
-    if "/" in option and (conf / group).is_dir():
-        print(*(f"{group}={one}" for one in options_of(conf / group) if one.startswith(option)))
+    if "/" in option and (options := _options(group, conf)):
+        print(*(f"{group}={one}" for one in options if one.startswith(option)))
         return True
     line = " ".join([*(word for word in before if word not in FLAGS), last])
     os.environ |= {"COMP_LINE": line, "COMP_POINT": str(len(line))}
@@ -126,7 +127,7 @@ def explain(error: BaseException, loader: Any = None) -> str:
     if name in ("ConfigCompositionException", "OverrideParseException"):
         return _refused_override(error)
     if name == "MissingMandatoryValue" and (key := getattr(error, "full_key", None)):
-        return missing_value(str(key), _conf())
+        return missing_value(str(key), shipped())
     text = _one_line(str(error))
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}"
@@ -137,20 +138,15 @@ def _missing_option(error: BaseException, loader: Any) -> str:
     group, _, option = str(getattr(error, "missing_cfg_file", "")).rpartition("/")
     if not group:
         return _one_line(str(error))
-    options = list(getattr(error, "options", None) or (loader.get_group_options(group) if loader else _shipped(group)))
-    if group == "callbacks" and option in _shipped("measures"):
+    options = list(getattr(error, "options", None) or (loader.get_group_options(group) if loader else _options(group)))
+    if group == "callbacks" and option in _options("measures"):
         return f"callbacks: got {option}, which is a measure; expected measures=[{option}], which trains nothing again"
     return unknown_option(group, option, options)
 
 
-def _shipped(group: str) -> list[str]:
-    """The options of a group in the checkout's conf/."""
-    folder = _conf() / group
-    return options_of(folder) if folder.is_dir() else []
-
-
-def _conf() -> Path:
-    return Path(os.environ.get("HW1_CHECKOUT", ""), "conf")
+def _options(group: str, conf: Path | None = None) -> list[str]:
+    """The options of a group, hw1's and the project's own."""
+    return sorted({one for folder in folders_of(conf or shipped()) for one in options_of(folder / group)})
 
 
 def _refused_override(error: BaseException) -> str:
@@ -165,7 +161,7 @@ def _refused_override(error: BaseException) -> str:
     if missing:
         key = missing[1]
         parts = key.split(".")
-        if parts[0] == "callbacks" and len(parts) > 2 and parts[1] in _shipped("measures"):
+        if parts[0] == "callbacks" and len(parts) > 2 and parts[1] in _options("measures"):
             asked = f"measures=[{parts[1]}] measures.{'.'.join(parts[1:])}=..."
             return f"{key}: no such setting; {parts[1]} is a measure: expected {asked}"
         node = getattr(cause, "parent_node", None)
@@ -178,7 +174,7 @@ def _refused_override(error: BaseException) -> str:
             close = close or elsewhere(key, _content(node._get_root()))
         expected = f"did you mean {' or '.join(close[:3])}?" if close else f"expected one of: {', '.join(known)}"
         if not known:
-            expected = "see python train.py --help"
+            expected = f"see {training()} --help"
         return f"{key}: no such setting; {expected} (+{key}=... adds a new one)"
     word = getattr(error, "override", None)
     if word and word not in text:

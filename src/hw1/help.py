@@ -1,4 +1,4 @@
-"""What train.py says of itself: its help, that of an experiment, its version, its first line. No Hydra, no torch."""
+"""What a training says of itself: its help, that of an experiment, its version, its first line. No Hydra, no torch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import platform
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import hw1
 from hw1.settings.about import About, experiments
-from hw1.settings.conf import folders_of, mapping, merged, options_of, picked, read_yaml
+from hw1.settings.conf import LOCAL, folders_of, mapping, merged, options_of, picked, project_conf, read_yaml
+from hw1.typed import program, training
 
 WIDTH = 80
 _BESIDES = ("defaults", "about", "hydra", "name", "study", "quick", "measures")  # shown in their own place, or not
@@ -34,7 +35,7 @@ def help_text(conf: Path, own: Path | None = None) -> str:
     launchers = [name for folder in folders for name in options_of(folder / "hydra" / "launcher")]
     groups["hydra/launcher"] = ["parallel", "basic", *launchers]
     lines = [
-        "usage: python train.py [experiment=NAME] [GROUP=OPTION ...] [KEY=VALUE,... ...]",
+        f"usage: {training()} [experiment=NAME] [GROUP=OPTION ...] [KEY=VALUE,... ...]",
         "",
         *_wrapped(
             "Trains the runs that a command asks for (several values of a key: a sweep), then measures and draws. A "
@@ -42,9 +43,9 @@ def help_text(conf: Path, own: Path | None = None) -> str:
         ),
         "",
         "examples:",
-        "  python train.py experiment=flatness_interp",
-        "  python train.py experiment=flatness_interp seed=1,2,3 init=independent,shared",
-        "  python train.py model=mlp dataset=digits optimizer.lr=1e-3,1e-2",
+        f"  {training()} experiment=flatness_interp",
+        f"  {training()} experiment=flatness_interp seed=1,2,3 init=independent,shared",
+        f"  {training()} model=mlp dataset=digits optimizer.lr=1e-3,1e-2",
         "",
         "experiments (experiment=NAME; experiment=NAME --help says more of one):",
         *_experiments({name: about for folder in folders[::-1] for name, about in experiments(folder).items()}),
@@ -59,8 +60,13 @@ def help_text(conf: Path, own: Path | None = None) -> str:
         *_row(
             "--rerun, --keep", "train runs again, or take them as they are, whose model or other code of yours changed"
         ),
+        *(
+            _row(str(path), "settings of this machine, which stand above those of an experiment")
+            if (path := (project_conf() or conf) / LOCAL).is_file()
+            else []
+        ),
         *_row("--version", "of hw1 and of what it stands on"),
-        *_row("python -m hw1 --help", "commands on finished sweeps"),
+        *_row(f"{program()} --help", "commands on finished sweeps"),
     ]
     return "\n".join(lines)
 
@@ -102,7 +108,7 @@ def experiment_help(name: str, conf: Path, own: Path | None = None) -> str:
             *(f"{key}={_shown(value)}" for key, value in mapping(node.get("quick")).items()),
         ],
         "variants": " ".join(variants),
-        "command": f"python train.py experiment={name}",
+        "command": f"{training()} experiment={name}",
     }
     lines = _wrapped(f"{name}: {about.title}" if about.title else name)
     for label, said in rows.items():
@@ -148,8 +154,15 @@ def version_text() -> str:
     """hw1's version, and of what its results depend on."""
     packages = ("torch", "lightning", "hydra-core")
     return f"hw1 {hw1.__version__} (" + ", ".join(
-        [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
+        [f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in packages)]
     ) + ")"  # fmt: skip
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # it is missing, or was never installed as a package
+        return "not installed"
 
 
 def own_folder(words: Sequence[str]) -> Path | None:

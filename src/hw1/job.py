@@ -1,8 +1,9 @@
-"""The door of `python train.py`: hands its words to Hydra, and does one job of a sweep. Imports nothing heavy."""
+"""The door of `train.py` and `hw1 train`: hands words to Hydra, does one job of a sweep. Imports nothing heavy."""
 
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -48,16 +49,19 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def command(checkout: Path) -> None:
+def command(project: Path, words: Sequence[str] | None = None) -> None:
     """Normalise the words, hand over to Hydra, and put every error into one line.
 
     Args:
-        checkout: the folder of conf/ and of the default output.
+        project: the folder of the default output, and of the user's own conf/.
+        words: of the command; by default those of this process.
     """
     from hw1.command import completes, fail, normalised, refuse_slips, with_budget
     from hw1.help import help_for, start_line, version_text
+    from hw1.settings.conf import PROJECT, project_conf, refuse_replaced, shipped
 
-    words, conf = sys.argv[1:], checkout / "conf"
+    words, conf = list(sys.argv[1:] if words is None else words), shipped()
+    os.environ[PROJECT] = str(project)
     full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     try:
         if asked := {"--help", "-h", "--version"} & set(words):
@@ -65,9 +69,10 @@ def command(checkout: Path) -> None:
             return
         if completes(words, conf):
             return
+        if (own := project_conf()) is not None:
+            refuse_replaced(own)
         refuse_slips(words, conf)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
-        os.environ["HW1_CHECKOUT"] = str(checkout)
         signal.signal(signal.SIGTERM, interrupt)
         hydras = normalised(words)
         if hydras[0] == "--multirun" and (line := start_line(words, conf)):

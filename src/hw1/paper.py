@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, Template, select_autoescape
 
+from hw1.typed import SCRIPT, TRAININGS
 from hw1.words import printable
 
 
@@ -46,6 +47,22 @@ def command(words: Iterable[object]) -> str:
         'python train.py \'model.layers=["c3(10)",p2]\' seed=1,2'
     """
     return shlex.join(["python", *map(str, words)])
+
+
+def command_of(record: Mapping[str, Any]) -> str:
+    """The command of a sweep as it can be pasted into a shell.
+
+    Args:
+        record: of the sweep, whose `program` is one of those that train, or nothing.
+
+    Example:
+        >>> command_of({"program": "hw1 train", "command": ["seed=1,2"]})
+        'hw1 train seed=1,2'
+        >>> command_of({"program": "rm -r", "command": ["seed=1,2"]})
+        'python train.py seed=1,2'
+    """
+    program = record.get("program")
+    return shlex.join([*(program if program in TRAININGS else SCRIPT).split(), *map(str, record["command"])])
 
 
 def style() -> str:

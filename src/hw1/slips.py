@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hw1.help import split_values
-from hw1.settings.conf import options_of
+from hw1.settings.conf import folders_of, options_of
+from hw1.typed import training
 
 # Hydra's options that have a value of their own in the next word.
 _WITH_VALUE = (
@@ -76,13 +77,18 @@ def _option(word: str, following: str, conf: Path, own: Collection[str]) -> str:
     if equals:
         return f"{word}: no such option; a setting has no dashes: {name}={value}"
     close = difflib.get_close_matches(option, [one for one in known if one.startswith("--")], 1)
-    return f"{option}: no such option; " + (f"did you mean {close[0]}?" if close else "see python train.py --help")
+    return f"{option}: no such option; " + (f"did you mean {close[0]}?" if close else f"see {training()} --help")
 
 
 def _settings(conf: Path) -> set[str]:
     """Groups, and keys at the top of train.yaml."""
     top = re.findall(r"^(\w+):", (conf / "train.yaml").read_text(encoding="utf-8"), re.MULTILINE)
-    return {*top, *(path.name for path in conf.iterdir() if path.is_dir())} - {"defaults"}
+    return {*top, *(path.name for path in _groups(conf))} - {"defaults"}
+
+
+def _groups(conf: Path) -> list[Path]:
+    """The folders of groups, hw1's and the project's own."""
+    return [path for folder in folders_of(conf) for path in sorted(folder.iterdir()) if path.is_dir()]
 
 
 def _alone(word: str, rest: list[str], conf: Path) -> str:
@@ -96,9 +102,9 @@ def _alone(word: str, rest: list[str], conf: Path) -> str:
         if following and _bare(following):
             return f"{word} {rest.pop(0)}: got no =, expected {word}={following}"
         return f"{word}: got no value, expected {word}=VALUE"
-    groups = [path for path in sorted(conf.iterdir()) if path.is_dir() and path.name != "hydra"]
-    places = [f"{group.name}={word}" for group in groups if word in options_of(group)]
-    return f"{word}: got no =, expected " + (" or ".join(places) or "KEY=VALUE, see python train.py --help")
+    groups = [path for path in _groups(conf) if path.name != "hydra"]
+    places = list(dict.fromkeys(f"{group.name}={word}" for group in groups if word in options_of(group)))
+    return f"{word}: got no =, expected " + (" or ".join(places) or f"KEY=VALUE, see {training()} --help")
 
 
 def _values(key: str, value: str) -> str:
@@ -167,7 +173,7 @@ def missing_value(key: str, conf: Path) -> str:
     """What to say of a setting that has no default: the comment that stands beside its ??? in conf/."""
     group, _, name = key.partition(".")
     said, line = "", re.compile(rf"^{re.escape(name)}: \?\?\?\s*# *(.*)$", re.MULTILINE)
-    for file in sorted((conf / group).rglob("*.yaml")):
+    for file in (file for folder in folders_of(conf) for file in sorted((folder / group).rglob("*.yaml"))):
         if match := line.search(file.read_text(encoding="utf-8")):
             said = f" ({match[1]})"
             break

@@ -69,7 +69,7 @@ def combinations(params):
 
 @pytest.fixture
 def loader(monkeypatch):
-    monkeypatch.setenv("HW1_CHECKOUT", str(ROOT))
+    monkeypatch.setenv("HW1_PROJECT", str(ROOT))
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield GlobalHydra.instance().config_loader()

@@ -28,6 +28,7 @@ from hw1.runs.standing import (
 from hw1.settings import ConfigError
 from hw1.settings.about import About
 from hw1.stages import duration
+from hw1.typed import program, training
 from hw1.words import count, printable, width
 
 _LEAST = {"note": 16, "command": 16, "run": 16, "experiment": 12, "speed": 0}
@@ -51,12 +52,17 @@ def listing(path: Path, words: Sequence[str], cells: int | None) -> tuple[list[s
     return [printable(line) for line in lines], busy
 
 
+def no_results(path: Path) -> str:
+    """What to say of a folder of results that holds none, or is not there yet."""
+    return f"{path}: no results yet; {training()} --help says how to train some"
+
+
 def _listing(path: Path, words: Sequence[str], cells: int | None) -> tuple[list[str], bool]:
     """The same, with what records and names of folders say as it is."""
     filters = [Filter.of(word) for word in words]
     found = inventory(path)
     if not found:
-        return [f"{path}: no results yet; python train.py --help says how to train some"], False
+        return [no_results(path)], False
     runs = [run for experiment in found for run in experiment.runs]
     sweeps = [sweep for experiment in found for sweep in experiment.sweeps]
     busy = any(run.status in (*AT_WORK, WAITING) for run in runs) or any(sweep.status == RUNNING for sweep in sweeps)
@@ -135,7 +141,7 @@ def _whole(experiment: Experiment, cells: int | None) -> list[str]:
         rows.append([sweep.folder.name, sweep.status, f"{ended}/{len(sweep.folders)}", _left(sweep, runs), said])
     lines += ["", *table(["sweep", "status", "complete", "left", "command"], rows, cells, _LEAST)] if rows else []
     if orphans := sum(not run.sweeps for run in experiment.runs) if experiment.sweeps else 0:
-        lines.append(f"{count(orphans, 'run')} that no sweep names: python -m hw1 clean")
+        lines.append(f"{count(orphans, 'run')} that no sweep names: {program()} clean")
     return [*lines, "", *_runs(experiment.runs, cells)]
 
 

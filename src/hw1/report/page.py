@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hw1.metrics import label
-from hw1.paper import command, image, style, template
+from hw1.paper import command_of, image, style, template
 from hw1.studies.learned import RULE
 from hw1.words import count
 
@@ -51,7 +51,7 @@ def page(
         name=sweep.record["name"],
         time=sweep.path.name,
         budget=sweep.record.get("budget", "full"),
-        command=command(["train.py", *sweep.record["command"]]),
+        command=command_of(sweep.record),
         style=style(),
         headlines=headlines,
         images=[

@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from hw1.files import write_text
-from hw1.paper import command, style, template
+from hw1.paper import command_of, style, template
 from hw1.report.compare import Comparison
 from hw1.report.differences import Difference
 from hw1.report.terminal import table
@@ -24,7 +24,8 @@ def lines(found: Comparison, cells: int | None) -> list[str]:
         found: it.
         cells: width of the terminal; None where lines may be of any length.
     """
-    head = [f"{letter}: {_name(sweep)}: {_command(sweep)}" for letter, sweep in (("A", found.a), ("B", found.b))]
+    two = (("A", found.a), ("B", found.b))
+    head = [f"{letter}: {_name(sweep)}: {command_of(sweep.record)}" for letter, sweep in two]
     said = [printable(line) for line in (*head, *found.notes)]
     settings = [[one.name, one.a, one.b] for one in found.settings]
     said += ["", *(table(["differs", "A", "B"], settings, cells, {"A": 8, "B": 8}) or ["no setting differs"])]
@@ -102,10 +103,6 @@ def _name(sweep: Sweep) -> str:
     return f"{sweep.path.absolute().parent.parent.name}, {sweep.path.name}"
 
 
-def _command(sweep: Sweep) -> str:
-    return command(["train.py", *sweep.record["command"]])
-
-
 def write_page(found: Comparison, file: Path) -> None:
     """Write a comparison as one HTML file, which needs no network.
 
@@ -120,7 +117,7 @@ def write_page(found: Comparison, file: Path) -> None:
             {
                 "letter": letter,
                 "name": _name(sweep),
-                "command": _command(sweep),
+                "command": command_of(sweep.record),
                 "runs": f"{len(sweep.complete().runs)} of {count(len(sweep.record['runs']), 'run')} complete",
                 "budget": str(sweep.record.get("budget", "full")),
                 "page": os.path.relpath(report, file.parent) if report.is_file() else None,

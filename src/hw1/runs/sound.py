@@ -11,6 +11,7 @@ from hw1.records import DamagedError, is_own, read_record
 from hw1.runs.measured import beside
 from hw1.sealed import is_whole
 from hw1.training.contents import RESULT, SETTINGS, config_text, difference, stored
+from hw1.typed import program
 
 _AGAIN = "delete the run's folder and run its command again"
 _SMALL = 2**16  # bytes; files up to here are hashed where a finished run is passed over, of others the size is compared
@@ -107,7 +108,7 @@ def sweep_damage(folder: Path, record: Mapping[str, Any]) -> list[str]:
     found = [(folder / name, listed) for name, listed in files.items()]
     found += [(folder.parent.parent / name, listed) for name, listed in caches.items()]
     problems = [difference(file, *listed) for file, listed in found]
-    return [f"{problem}; python -m hw1 report {folder} makes it again" for problem in problems if problem]
+    return [f"{problem}; {program()} report {folder} makes it again" for problem in problems if problem]
 
 
 def _training_damage(folder: Path) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,54 @@ from typing import Any
 import yaml
 
 from hw1.settings.identity import ConfigError
+from hw1.typed import training
 
 _MANY = 20  # options, from which on those in folders are not listed
 
 
-def folders_of(conf: Path, own: Path | None) -> list[Path]:
-    """Where options stand, the first one that has it wins, as with Hydra."""
-    return [conf, *([own] if own else [])]
+PROJECT = "HW1_PROJECT"  # the environment variable with the folder that a command works in; conf/train.yaml reads it
+LOCAL = "local.yaml"  # what differs between machines; see conf/train.yaml
+
+
+def shipped() -> Path:
+    """The folder of hw1's own settings: inside the package of a wheel, at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return inside if (inside := package / "conf").is_dir() else package.parents[1] / "conf"
+
+
+def project_conf() -> Path | None:
+    """The user's own conf/, in the folder that a command works in; None where there is none but hw1's."""
+    project = os.environ.get(PROJECT)
+    folder = Path(project or "", "conf")
+    return folder if project and folder.is_dir() and not _same(folder, shipped()) else None
+
+
+def _same(folder: Path, other: Path) -> bool:
+    return other.is_dir() and folder.samefile(other)
+
+
+def refuse_replaced(conf: Path) -> None:
+    """Refuse settings of the user's own that would stand in for all of hw1's.
+
+    Raises:
+        ConfigError: there is a train.yaml.
+    """
+    if (conf / "train.yaml").exists():
+        raise ConfigError(
+            f"{conf / 'train.yaml'}: got a file of the name of hw1's own settings, which it would replace; "
+            f"expected settings of yours in {LOCAL} or in an experiment"
+        )
+
+
+def folders_of(conf: Path, own: Path | None = None) -> list[Path]:
+    """Where options stand, the first one that has it wins, as with Hydra.
+
+    Args:
+        conf: hw1's own folder; the project's stands before it.
+        own: the one that `--config-dir` names.
+    """
+    project = project_conf()
+    return [*([project] if project else []), conf, *([own] if own else [])]
 
 
 def options_of(folder: Path) -> list[str]:
@@ -32,7 +74,7 @@ def unknown_option(group: str, option: str, options: Sequence[str]) -> str:
         close = [one for one in options if one.rpartition("/")[2] == option]
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     plain = [one for one in options if "/" not in one]
-    few = options if len(options) < _MANY else [*plain, "or a variant of one, see python train.py --help"]
+    few = options if len(options) < _MANY else [*plain, f"or a variant of one, see {training()} --help"]
     return f"{group}: got {option}, expected one of: {', '.join(few)}{hint}"
 
 

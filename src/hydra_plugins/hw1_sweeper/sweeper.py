@@ -33,6 +33,7 @@ from hw1.runs.sound import passing_damage
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.budget import budget_name, budget_words
 from hw1.stages import stage, through
+from hw1.typed import training
 from hw1.words import count
 from hydra_plugins.hw1_sweeper.listing import crowded, listing, of_other_threads
 from hydra_plugins.hw1_sweeper.measuring import asks_of_command, forget, lacking_measures, take_in
@@ -125,6 +126,7 @@ class Hw1Sweeper(BasicSweeper):
             "name": str(self.config.name),
             "status": "running",
             "command": arguments,
+            "program": training(),
             "started": time.time(),
             "budget": budget_name(self._master()),
             "swept": swept,

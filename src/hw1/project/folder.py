@@ -1,0 +1,52 @@
+"""What a folder of the user's own gives to a command: modules to import. Its conf/ and results are `hw1.job`'s.
+
+Commands that train or measure run the code of the folder that they are started in, as `python script.py` does. Commands
+that only read what lies there, which may be somebody else's, take no code from it; `report` and `clean`, which ask
+studies, do so where the folder is a project.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+
+
+def is_project(folder: Path) -> bool:
+    """Whether a folder is marked as a project of hw1's: its pyproject.toml has a table [tool.hw1]."""
+    try:
+        node = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return "hw1" in node.get("tool", {})
+
+
+def importable(folder: Path) -> None:
+    """Let this process, and those that it starts, import the modules of a folder, before any others of their names."""
+    name = str(folder)
+    if name not in sys.path:
+        sys.path.insert(0, name)
+    known = os.environ.get("PYTHONPATH")
+    if name not in (known or "").split(os.pathsep):
+        os.environ["PYTHONPATH"] = os.pathsep.join([name, known] if known else [name])
+
+
+def enter(folder: Path, *, runs_code: bool) -> None:
+    """Let a command take modules from the folder that it is started in, or see to it that it does not.
+
+    Args:
+        folder: the current one.
+        runs_code: whether the command is there to run the user's code.
+    """
+    if runs_code:
+        importable(folder)
+    elif _put_there_by_python(folder):
+        del sys.path[0]
+
+
+def _put_there_by_python(folder: Path) -> bool:
+    """Whether `python -m` has put the current folder first on the path; not if hw1 itself is found by it."""
+    first = sys.path[0] if sys.path else None
+    by_m = Path(sys.argv[0]).name == "__main__.py" and not sys.flags.safe_path
+    return by_m and first == str(folder) and Path(__file__).resolve().parents[2] != folder.resolve()

@@ -1,0 +1,30 @@
+"""What a user types to start hw1, as hints say it: the command that was used. Imports nothing."""
+
+import sys
+from pathlib import Path
+
+HW1, MODULE, SCRIPT = TRAININGS = ("hw1 train", "python -m hw1 train", "python train.py")
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def program() -> str:
+    """What stands before a command on finished sweeps: `hw1`, or `python -m hw1`."""
+    return "hw1" if _started() == "hw1" or not _in_checkout() else "python -m hw1"
+
+
+def training() -> str:
+    """What stands before the words of a training: `hw1 train`, `python -m hw1 train` or `python train.py`."""
+    if _started() == "hw1":
+        return HW1
+    if _started() == "__main__" and not Path("train.py").is_file():
+        return MODULE
+    return SCRIPT if _in_checkout() else HW1
+
+
+def _started() -> str:
+    """The name of the program that runs, without an ending."""
+    return Path(sys.argv[0]).stem if sys.argv else ""
+
+
+def _in_checkout() -> bool:
+    return (_CHECKOUT / "train.py").is_file()
