@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from hw1.arguments import parser
-from hw1.project import enter, is_project
+from hw1.project import enter, is_project, is_signed
 from hw1.typed import program
 
 _NOT_ENDED = {  # what to say of such a sweep that is drawn
@@ -33,7 +33,8 @@ def main(words: list[str] | None = None) -> int:
     if flags and chosen.command not in ("homework", "tensorboard"):  # whose flags are another program's
         made.error(f"unrecognized arguments: {' '.join(flags)}")
 
-    enter(here, runs_code=chosen.command in _RUN_CODE or (chosen.command in _ASK and is_project(here)))
+    own = chosen.command in _ASK and (is_project(here) or ("path" in chosen and is_signed(Path(chosen.path))))
+    enter(here, runs_code=own or chosen.command in _RUN_CODE)
 
     from hw1.command import explain
     from hw1.runs import Sweep

@@ -16,14 +16,15 @@ def training() -> str:
     """What stands before the words of a training: `hw1 train`, `python -m hw1 train` or `python train.py`."""
     if _started() == "hw1":
         return HW1
-    if _started() == "__main__" and not Path("train.py").is_file():
+    if _started() == MODULE and not Path("train.py").is_file():
         return MODULE
     return SCRIPT if _in_checkout() else HW1
 
 
 def _started() -> str:
-    """The name of the program that runs, without an ending."""
-    return Path(sys.argv[0]).stem if sys.argv else ""
+    """The name of the program that runs, without an ending; `MODULE` for `python -m hw1`."""
+    path = Path(sys.argv[0] if sys.argv else "")
+    return MODULE if path.parts[-2:] == ("hw1", "__main__.py") else path.stem
 
 
 def _in_checkout() -> bool:

@@ -1,8 +1,8 @@
 """What a folder of the user's own gives to a command: modules to import. Its conf/ and results are `hw1.job`'s.
 
 Commands that train or measure run the code of the folder that they are started in, as `python script.py` does. Commands
-that only read what lies there, which may be somebody else's, take no code from it; `report` and `clean`, which ask
-studies, do so where the folder is a project.
+that only read what lies there, which may be somebody else's, take no code from it; those of them that ask studies and
+measures do so where the folder is a project, or the sweep is signed by the user.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from hw1.records import is_own
+
 
 def is_project(folder: Path) -> bool:
     """Whether a folder is marked as a project of hw1's: its pyproject.toml has a table [tool.hw1]."""
@@ -19,7 +21,14 @@ def is_project(folder: Path) -> bool:
         node = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return "hw1" in node.get("tool", {})
+    tools = node.get("tool")
+    return isinstance(tools, dict) and "hw1" in tools
+
+
+def is_signed(path: Path) -> bool:
+    """Whether a sweep, or the latest one of an experiment's folder, is the user's own."""
+    files = [path, path / "sweep.json", *sorted(path.glob("sweeps/*/sweep.json"))[-1:]]
+    return any(is_own(file) for file in files if file.name == "sweep.json" and file.is_file())
 
 
 def importable(folder: Path) -> None:
@@ -48,5 +57,5 @@ def enter(folder: Path, *, runs_code: bool) -> None:
 def _put_there_by_python(folder: Path) -> bool:
     """Whether `python -m` has put the current folder first on the path; not if hw1 itself is found by it."""
     first = sys.path[0] if sys.path else None
-    by_m = Path(sys.argv[0]).name == "__main__.py" and not sys.flags.safe_path
+    by_m = Path(sys.argv[0]).parts[-2:] == ("hw1", "__main__.py") and not sys.flags.safe_path
     return by_m and first == str(folder) and Path(__file__).resolve().parents[2] != folder.resolve()
