@@ -221,7 +221,7 @@ def installed(tmp_path_factory):
     words = ["--no-deps", "--no-index", "--no-compile", "--quiet", "--target", str(there), str(wheel)]
     subprocess.run([sys.executable, "-m", "pip", "install", *words], check=True, capture_output=True)
     env = {name: value for name, value in os.environ.items() if name != PROJECT}
-    path = [one for one in env.get("PYTHONPATH", "").split(os.pathsep) if not one.startswith(str(ROOT))]
+    path = [one for one in env.get("PYTHONPATH", "").split(os.pathsep) if one != str(ROOT / "src")]
     env |= {"PYTHONPATH": os.pathsep.join([str(there), *path]), "LOKY_MAX_CPU_COUNT": "1"}
     return wheel, there, env
 

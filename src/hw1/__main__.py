@@ -65,8 +65,9 @@ def main(words: list[str] | None = None) -> int:
             return 0
         if chosen.command == "homework":
             from hw1.reproduction.homework import homework as ask
+            from hw1.settings.conf import shipped
 
-            return ask(_checkout(), [*chosen.words, *flags])
+            return ask(shipped().parent, [*chosen.words, *flags])
         if chosen.command == "tensorboard":
             from hw1.report.tensorboard import show
 

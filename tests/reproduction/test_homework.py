@@ -79,3 +79,17 @@ def test_a_dry_run_leaves_no_page(checkout):
 
 def test_a_page_of_nothing(tmp_path):
     assert "<h1>Homework</h1>" in page([], tmp_path)
+
+
+def test_without_a_checkout_the_installed_command_is_run(checkout, monkeypatch, capfd):
+    (checkout / "train.py").unlink()
+    (checkout / "here" / "hw1").mkdir(parents=True)
+    (checkout / "here" / "hw1" / "__init__.py").write_text("")
+    (checkout / "here" / "hw1" / "__main__.py").write_text("import sys\nprint('asked', *sys.argv[1:])\n")
+    monkeypatch.chdir(checkout / "here")  # whose module of that name `python -m` runs
+    assert homework(checkout, ["budget=quick"]) == 0
+    said = capfd.readouterr().out
+    assert (
+        "[1/2] python -m hw1 train experiment=first budget=quick\n  asked train experiment=first budget=quick\n" in said
+    )
+    assert list((checkout / "here" / "multirun" / "homework").glob("*/index.html"))

@@ -63,17 +63,21 @@ def homework(checkout: Path, words: Sequence[str]) -> int:
     """Run all questions one after the other, going on after a failure, and write the page.
 
     Args:
-        checkout: the folder of train.py and conf.
+        checkout: the folder of conf/, and of train.py; where there is none, hw1 is installed, and results go to the
+            current folder.
         words: what every command gets besides its experiment, as `budget=quick`.
 
     Returns:
         0; 1 if a command failed; 130 if one was interrupted.
     """
     asked = questions(checkout / "conf")
-    output = next((Path(word.partition("=")[2]) for word in words if word.startswith("output=")), checkout / "multirun")
+    script = (checkout / "train.py").is_file()
+    program = ["train.py"] if script else ["-m", "hw1", "train"]
+    base = checkout if script else Path.cwd()
+    output = next((Path(word.partition("=")[2]) for word in words if word.startswith("output=")), base / "multirun")
     answers: list[Answer] = []
     for number, (name, about) in enumerate(asked.items(), 1):
-        command = ["train.py", f"experiment={name}", *words]
+        command = [*program, f"experiment={name}", *words]
         answer = Answer(name, about, command)
         if not any(done.code == 130 for done in answers):
             print(f"[{number}/{len(asked)}] {in_shell(command)}", flush=True)
@@ -93,8 +97,8 @@ def homework(checkout: Path, words: Sequence[str]) -> int:
 def _ask(answer: Answer, checkout: Path) -> Answer:
     """Run one command, show what it says, and find its report by the line that names it."""
     begun, report = time.monotonic(), None
-    program, *words = answer.command
-    command = [sys.executable, str(checkout / program), *words]
+    first, *words = answer.command
+    command = [sys.executable, first if first == "-m" else str(checkout / first), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
         assert process.stdout is not None
         try:
