@@ -19,7 +19,7 @@ FLOORS = [
     {"measures"},
     {"callbacks", "studies"},
     {"report", "reproduction"},
-    {"hydra_plugins", "__main__", "arguments", "command", "help", "slips", "job", "project", "train"},
+    {"hydra_plugins", "__main__", "arguments", "command", "help", "slips", "job", "project", "train", "replaced"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = ("torch", "lightning", "torchmetrics", "torchvision", "pandas", "matplotlib", "sklearn", "scipy")
@@ -47,6 +47,8 @@ BESIDE = {
     ("arguments", "help"),
     ("command", "help"),
     ("command", "slips"),
+    ("command", "replaced"),
+    ("hydra_plugins", "replaced"),
     ("slips", "help"),
     ("job", "help"),
     ("__main__", "job"),

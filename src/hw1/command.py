@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hw1.replaced import drop, leftovers, settable, shared_settings
 from hw1.settings.conf import folders_of, options_of, shipped, unknown_option
 from hw1.slips import elsewhere, missing_value, slips, unknown_function
 from hw1.stages import duration
@@ -41,7 +42,7 @@ def normalised(words: Sequence[str]) -> list[str]:
         >>> normalised(["--dry-run", "experiment=flatness_interp"])
         ['--multirun', 'hydra.sweeper.dry_run=true', 'experiment=flatness_interp']
     """
-    rest = [FLAGS.get(word, word) for word in words if word not in ("-m", "--multirun")]
+    rest = settable([FLAGS.get(word, word) for word in words if word not in ("-m", "--multirun")])
     other = any(word.split("=")[0] in _OTHER_MODES or re.fullmatch(r"hydra\.mode=RUN", word) for word in rest)
     return rest if other else ["--multirun", *rest]
 
@@ -85,29 +86,35 @@ def refuse_slips(words: Sequence[str], conf: Path) -> None:
 
 
 def with_budget(words: Sequence[str], conf: Path) -> list[str]:
-    """The words of `--cfg job` with what their budget sets, which is otherwise the sweeper's to find out."""
-    if not any(word.startswith("budget=") for word in words) or not {"--cfg", "-c"} & {w.split("=")[0] for w in words}:
+    """The words of `--cfg job` with what a budget sets and a typed class drops, else the sweeper's to find out."""
+    asked_for = any(word.startswith("budget=") or "_target_" in word for word in words)
+    if not asked_for or not {"--cfg", "-c"} & {w.split("=")[0] for w in words}:
         return list(words)
     from hydra import compose, initialize_config_dir
     from hydra._internal.utils import get_args_parser
+    from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
     from hw1.settings.budget import budget_words, limited
 
-    asked = get_args_parser().parse_args(list(words))
+    words = settable(words)
+    asked = get_args_parser().parse_args(words)
     also = [f"hydra.searchpath=[file://{asked.config_dir}]"] if asked.config_dir else []
     keys = {word.lstrip("+~").partition("=")[0] for word in asked.overrides}
     with initialize_config_dir(str(conf), version_base="1.3"):
         config = compose("train", overrides=[*asked.overrides, *also])
+        loader = GlobalHydra.instance().config_loader()
     settings: Any = OmegaConf.to_container(config, resolve=True)
     own = [word for word in budget_words(settings) if word.partition("=")[0] not in keys]
     own = [
         word for word in own if "," not in re.sub(r"\[.*\]|\(.*\)", "", word)
     ]  # a run has one value of what is swept
     keys |= {word.partition("=")[0] for word in own}
+    dropped = drop(settings, leftovers(settings, asked.overrides, lambda group: shared_settings(loader, group)))
     own += [f"{key}={value}" for key, value in limited(settings, keys).items()]
     at = list(words).index(asked.overrides[0])  # words of one kind must stand together
-    return [*words[:at], *own, *words[at:]]
+    end = at + len(asked.overrides)
+    return [*words[:at], *own, *words[at:end], *dropped, *words[end:]]
 
 
 def explain(error: BaseException, loader: Any = None) -> str:

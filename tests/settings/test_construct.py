@@ -1,5 +1,6 @@
 import functools
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Literal
 
 import pytest
@@ -7,10 +8,11 @@ import torch
 from torch import nn
 
 from hw1.settings import construct
-from hw1.settings.construct import call, check_setting
+from hw1.settings.construct import call, check_setting, takes
 from hw1.settings.identity import ConfigError
 
 HERE = __name__
+LINEAR = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}
 
 
 class Thing:
@@ -35,6 +37,10 @@ class Thing:
         if name == "bug":
             raise ZeroDivisionError("not a matter of settings")
         self.size, self.rate, self.name, self.sizes, self.limit, self.part = size, rate, name, sizes, limit, part
+
+    @classmethod
+    def made(cls, size: int, **others: object) -> "Thing":
+        return cls(size, **others)
 
 
 class Open:
@@ -76,8 +82,28 @@ def test_nodes_by_name_become_a_dict_of_objects():
     assert message == "thing.part.b.size: got -3, expected at least 0"
     message = refused(node(size=1, part={"a": node(sise=2)}), "thing")
     assert message.startswith("thing.part.a.sise: no such setting of ")
-    for plain in ({}, {"a": node(size=2), "b": 3}):  # anything else stays as it is
-        assert call(node(size=1, part=plain), "thing").part == plain
+    assert call(node(size=1, part={}), "thing").part == {}
+
+
+def test_nodes_are_built_at_any_depth():
+    deep = {"a": [1, node(size=2), {"b": [node(size=3)]}], "c": 4}
+    part = call(node(size=1, part=deep), "thing").part
+    assert (part["a"][0], part["a"][1].size, part["a"][2]["b"][0].size, part["c"]) == (1, 2, 3, 4)
+    assert refused(node(size=1, part=[node(size=1), [node(sise=2)]]), "thing").startswith(
+        "thing.part.1.0.sise: no such"
+    )
+    made = call({"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "torch.nn.Flatten"}, LINEAR]}, "model")
+    assert [type(layer) for layer in made] == [nn.Flatten, nn.Linear]
+    assert call({"_target_": "fractions.Fraction", "_args_": [1, 2]}, "x") == Fraction(1, 2)
+    assert refused({"_target_": "torch.nn.Sequential", "_args_": 3}, "model").startswith("model._args_: got 3")
+    ready = call(node(_partial_=True, part=[node(size=2)]), "thing")
+    assert ready(size=5).part[0].size == 2
+
+
+def test_only_what_a_signature_names_is_taken():
+    assert takes(Thing, "size") and takes(Thing.made, "size") and takes(functools.partial(Thing, 1), "rate")
+    assert takes(Open, "first") and not takes(Open, "second") and not takes(Open, "others")
+    assert call({"_target_": f"{HERE}.Thing.made", "size": 2}, "thing").size == 2
 
 
 def test_a_partial_is_not_called_yet():

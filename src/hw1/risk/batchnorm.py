@@ -14,6 +14,12 @@ def has_batch_norm(module: nn.Module) -> bool:
     return any(isinstance(layer, _BatchNorm) and layer.track_running_stats for layer in module.modules())
 
 
+def without_statistics(module: nn.Module) -> str:
+    """The name of a batch-norm that normalises by its batch in evaluation mode too; "" where there is none."""
+    layers = ((name, layer) for name, layer in module.named_modules() if isinstance(layer, _BatchNorm))
+    return next((name or type(layer).__name__ for name, layer in layers if layer.running_mean is None), "")
+
+
 @torch.no_grad()
 def recompute_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace running means and variances by the averages over `batches`, in place.

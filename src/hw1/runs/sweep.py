@@ -87,7 +87,7 @@ class Sweep:
         value = run.value(key)
         if isinstance(value, dict):
             words = self._words.get(run.path.name, [])
-            named = [word.partition("=")[2] for word in words if word.startswith(f"{key}=")]
+            named = [word.partition("=")[2] for word in words if word.lstrip("+").startswith(f"{key}=")]
             return named[-1] if named else str(value)
         if value is None:
             return "null"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 import pkgutil
@@ -12,13 +13,15 @@ from typing import Any, TypeGuard
 
 from hw1.settings.identity import ConfigError
 
+_OWN = ("_target_", "_partial_", "_args_")  # of a node: no settings of what it names
 _WORDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "null"}
 
 
 def call(node: Mapping[str, Any], key: str, /, **given: Any) -> Any:
-    """Call `_target_` of a config node with its other values and `given`; nested nodes with a `_target_` first.
+    """Call `_target_` of a config node with its other values and `given`; nodes inside these, at any depth, first.
 
-    A value that holds nothing but nodes, by name, becomes a dict of objects.
+    `_args_` is a list of arguments without names, as nn.Sequential's; with `_partial_: true` the callable is made ready
+    and not called.
 
     Args:
         node: {"_target_": "package.callable", setting: value, ...}.
@@ -29,32 +32,66 @@ def call(node: Mapping[str, Any], key: str, /, **given: Any) -> Any:
         ConfigError: an unknown setting, a value of the wrong type, or one that the callable refuses.
     """
     target = target_of(node, key)
-    values = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
-    for name, value in values.items():
-        if is_node(value):
-            values[name] = call(value, f"{key}.{name}")
-        elif isinstance(value, Mapping) and value and all(is_node(node) for node in value.values()):
-            values[name] = {inner: call(node, f"{key}.{name}.{inner}") for inner, node in value.items()}
-    signature = inspect.signature(target)
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    values = {name: built(value, f"{key}.{name}") for name, value in node.items() if name not in _OWN}
+    unnamed = _unnamed(node, key)
+    parameters = parameters_of(target)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = _type_hints(target)
     for name, value in values.items():
         if name in given:
             raise ConfigError(f"{key}.{name}: got {value!r}, but hw1 sets it itself; remove it")
-        if name not in signature.parameters and not open_ended:
-            known = ", ".join(p for p in signature.parameters if p not in given and p != "self")
+        if name not in parameters and not open_ended:
+            known = ", ".join(p for p in parameters if p not in given and p != "self")
             raise ConfigError(f"{key}.{name}: no such setting of {node['_target_']}; expected one of: {known}")
-        if name in hints:
+        # A partial stands for what it will make, and libraries take an enumeration's members by name.
+        if name in hints and not isinstance(value, functools.partial) and not _is_member(value, hints[name]):
             check_setting(f"{key}.{name}", value, hints[name])
-    required = [p for p in signature.parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    for parameter in required:
-        missing = parameter.name not in values and parameter.name not in given
-        if missing and parameter.kind is not parameter.VAR_POSITIONAL:
-            raise ConfigError(f"{key}.{parameter.name}: missing; {node['_target_']} needs it")
     if node.get("_partial_"):
-        return functools.partial(target, **values, **given)
+        return functools.partial(target, *unnamed, **values, **given)
+    named = [p for p in parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    for parameter in named[len(unnamed) :]:
+        if parameter.default is parameter.empty and parameter.name not in values and parameter.name not in given:
+            raise ConfigError(f"{key}.{parameter.name}: missing; {node['_target_']} needs it")
     with naming(key, values):
-        return target(**values, **given)
+        return target(*unnamed, **values, **given)
+
+
+def built(value: Any, key: str) -> Any:
+    """A value of the settings with every node in it, in lists and mappings too, in place of what it constructs."""
+    if is_node(value):
+        return call(value, key)
+    if isinstance(value, Mapping):
+        return {name: built(inner, f"{key}.{name}") for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [built(inner, f"{key}.{number}") for number, inner in enumerate(value)]
+    return value
+
+
+def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters that a callable's signature names; of one that tells none, as some written in C, any by name."""
+    try:
+        return inspect.signature(target).parameters
+    except ValueError:
+        return {"settings": inspect.Parameter("settings", inspect.Parameter.VAR_KEYWORD)}
+
+
+def takes(target: Callable[..., Any], name: str) -> bool:
+    """Whether a callable's signature names an argument, which `**kwargs` does not.
+
+    Example:
+        >>> takes(lambda hidden, **others: None, "hidden"), takes(lambda hidden, **others: None, "others")
+        (True, False)
+    """
+    parameter = parameters_of(target).get(name)
+    return parameter is not None and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+
+
+def _unnamed(node: Mapping[str, Any], key: str) -> list[Any]:
+    """The arguments without names."""
+    arguments = node.get("_args_", [])
+    if not isinstance(arguments, list | tuple):
+        raise ConfigError(f"{key}._args_: got {arguments!r}, expected a list of arguments")
+    return [built(value, f"{key}._args_.{number}") for number, value in enumerate(arguments)]
 
 
 def is_node(value: object) -> TypeGuard[Mapping[str, Any]]:
@@ -96,6 +133,9 @@ def target_of(node: Mapping[str, Any], key: str) -> Callable[..., Any]:
         raise ConfigError(f"{key}: got {node!r}, expected a group option with a _target_")
     try:
         target: object = pkgutil.resolve_name(path)
+        if inspect.ismodule(target) and "." in path:  # a function of its module's name: torchvision's googlenet
+            above, _, name = path.rpartition(".")
+            target = getattr(pkgutil.resolve_name(above), name)
     except Exception as error:  # whatever importing the module raised
         reason = " ".join(str(error).split())
         raise ConfigError(f"{key}._target_: got {path}, which cannot be imported: {reason}") from error
@@ -110,7 +150,7 @@ def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(function)
-    except NameError:  # annotations under `if TYPE_CHECKING` of some library: nothing to check against
+    except (NameError, TypeError, AttributeError):  # annotations of some library that mean nothing at run time
         return {}
 
 
@@ -128,6 +168,12 @@ def check_setting(key: str, value: Any, hint: Any) -> None:
         check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
     except TypeCheckError:
         raise ConfigError(f"{key}: got {value!r}, expected {_describe(hint)}") from None
+
+
+def _is_member(value: Any, hint: Any) -> bool:
+    """Whether a text names a member of an enumeration, one of what is annotated."""
+    classes = [part for part in (hint, *typing.get_args(hint)) if isinstance(part, enum.EnumMeta)]
+    return isinstance(value, str) and any(value.rpartition(".")[2] in part.__members__ for part in classes)
 
 
 def _stray_bool(value: Any, hint: Any) -> bool:

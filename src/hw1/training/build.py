@@ -14,10 +14,12 @@ from torch import nn
 
 from hw1.data import DataModule
 from hw1.models import side_by_side
+from hw1.models.logits import giving_logits
 from hw1.settings import ConfigError, RunSettings
-from hw1.settings.construct import call, naming, target_of
+from hw1.settings.construct import call, naming, takes, target_of
 from hw1.settings.run_settings import refuse_unknown
 from hw1.training.charts import charts
+from hw1.training.shapes import check_shapes
 from hw1.training.task import Task
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -39,8 +41,7 @@ def validate(settings: RunSettings, folder: Path) -> None:
     with naming("dataset"):
         data.prepare_data()
         data.setup()
-    with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in single_network(settings, data).parameters())
+    parameters = check_shapes(lambda: single_network(settings, data), settings.model["_target_"], data).parameters
     optimizer, scheduler = optimization(settings)
     made = optimizer([nn.Parameter(torch.zeros(1))])
     if scheduler is not None:
@@ -98,8 +99,20 @@ def network(settings: RunSettings, data: DataModule, seeds: Sequence[int] = (0,)
 
 
 def single_network(settings: RunSettings, data: DataModule) -> nn.Module:
-    """One network for the data's shapes; convolutions are laid out channels_last, which trains faster."""
-    net: nn.Module = call(settings.model, "model", in_shape=data.in_shape, out_features=data.out_features)
+    """One network for the data's shapes; convolutions are laid out channels_last, which trains faster.
+
+    `in_shape` and `out_features` go to a class or function whose signature names them.
+
+    Raises:
+        ConfigError: a setting is refused, or what is made is no network.
+    """
+    target = target_of(settings.model, "model")
+    shapes = {"in_shape": data.in_shape, "out_features": data.out_features}
+    net = call(settings.model, "model", **{name: value for name, value in shapes.items() if takes(target, name)})
+    if not isinstance(net, nn.Module):
+        name = settings.model["_target_"]
+        raise ConfigError(f"model._target_: got {name}, which makes a {type(net).__name__}; expected an nn.Module")
+    net = giving_logits(net)
     if any(isinstance(layer, nn.Conv2d) for layer in net.modules()):
         net = net.to(memory_format=torch.channels_last)
     return net

@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hw1.command import explain
+from hw1.replaced import drop, leftovers, shared_settings
 from hw1.runs import find_run, slug_of
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.budget import limited
@@ -77,9 +78,10 @@ def jobs_of(
             continue
         try:
             refuse_unknown(plain)
+            dropped = drop(plain, leftovers(plain, overrides, compose.shared))
             # An experiment has settings of measures that a command may not ask for.
             plain["measures"] = {name: node for name, node in plain["measures"].items() if is_node(node)}
-            pinned = pins(plain)
+            pinned = [*dropped, *pins(plain)]
             settings = RunSettings.check(plain)
         except ConfigError as error:
             problems[str(error)] = None
@@ -122,6 +124,10 @@ class Composer:
         settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         assert isinstance(settings, dict)
         return {str(name): value for name, value in settings.items()}
+
+    def shared(self, group: str) -> set[str]:
+        """The settings of a group that stay where another class is typed."""
+        return shared_settings(self._loader, group)
 
     def _is_plain(self, word: Override) -> bool:
         key = word.key_or_group
@@ -172,8 +178,16 @@ def _slug(names: Iterable[str], overrides: Iterable[str], settings: dict[str, An
         silent = any(name == path or name.startswith(f"{path}.") for path in (*WITHOUT_EFFECT, "experiment"))
         if name in typed and not silent:
             value = select(settings, name, typed[name])
-            parts.append(f"{name}={typed[name] if isinstance(value, dict) else _short(value)}")
+            if name.endswith("._target_"):  # a class says enough by its own name
+                parts.append(f"{name.removesuffix('._target_')}={str(value).rpartition('.')[2]}")
+                continue
+            parts.append(f"{name}={_name(value, typed[name]) if isinstance(value, dict) else _short(value)}")
     return slug_of(parts)
+
+
+def _name(node: dict[str, Any], typed: str) -> str:
+    """A node by its class where that was typed, or by the option that it is."""
+    return str(node["_target_"]).rpartition(".")[2] if typed.startswith("{") and "_target_" in node else typed
 
 
 def _short(value: Any) -> str:

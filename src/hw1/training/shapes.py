@@ -1,0 +1,119 @@
+"""Whether a network's outputs go with the data, seen on two examples before anything trains."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hw1.data import DataModule
+from hw1.kinds import loss_of
+from hw1.models.logits import OutputError, not_a_tensor
+from hw1.risk.batchnorm import without_statistics
+from hw1.risk.guard import line_of, random_state_kept
+from hw1.settings import ConfigError
+
+_CPU = torch.device("cpu")
+_EXAMPLES = 2  # one alone has no variance, which some layers take in evaluation mode too
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What two examples have shown.
+
+    Attributes:
+        parameters: of one network.
+        outputs: shape of its outputs for two examples.
+    """
+
+    parameters: int
+    outputs: tuple[int, ...]
+
+
+def check_shapes(make: Callable[[], nn.Module], name: str, data: DataModule) -> Seen:
+    """Refuse a network that does not take the data's inputs, or whose outputs do not go with its targets.
+
+    In evaluation mode, on torch's meta device, which computes shapes and no numbers; on the CPU where a network cannot
+    be made or evaluated there. The random state is what it was at the end.
+
+    Args:
+        make: () -> a network for these data.
+        name: of its class or function, for messages.
+        data: loaded.
+
+    Raises:
+        ConfigError: names the model, what it gives, what is expected and the remedy.
+    """
+    x, y = data.train_tensors
+    rows = torch.arange(_EXAMPLES) % len(x)
+    x, y = x[rows], y[rows]
+    with random_state_kept(_CPU), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whatever a network warns of, it does when it trains
+        net, outputs = _evaluated(make, name, x)
+    if layer := without_statistics(net):
+        raise ConfigError(
+            f"model: got {name}, whose batch-norm {layer} keeps no running statistics, so that an evaluation depends "
+            "on its batches; expected track_running_stats=True there"
+        )
+    shape = _refuse_others(outputs, y, name, data)
+    return Seen(sum(parameter.numel() for parameter in net.parameters()), shape)
+
+
+def _evaluated(make: Callable[[], nn.Module], name: str, x: Tensor) -> tuple[nn.Module, Any]:
+    """The network, and its outputs for some inputs."""
+    with torch.no_grad():
+        try:
+            with torch.device("meta"):
+                net = make().eval()
+                return net, net(x.to("meta"))
+        except Exception:  # whatever cannot be done without numbers: they tell
+            net = make().eval()
+        if without_statistics(net):
+            return net, x
+        try:
+            return net, net(x.clone())
+        except OutputError as error:
+            raise ConfigError(f"model: {name}: {error}: wrap it in a module of your own") from error
+        except Exception as error:
+            raise ConfigError(
+                f"model: got {name}, which does not take inputs {_shown(tuple(x.shape))} of {x.dtype}: "
+                f"{line_of(error)}; "
+                "expected a network for these data"
+            ) from error
+
+
+def _refuse_others(outputs: Any, targets: Tensor, name: str, data: DataModule) -> tuple[int, ...]:
+    """The shape of outputs that go with the targets."""
+    if not isinstance(outputs, Tensor):
+        raise ConfigError(f"model: {name}: {not_a_tensor(outputs)}: wrap it in a module of your own")
+    got, batch = tuple(outputs.shape), tuple(targets.shape)
+    own_loss = data.loss is not loss_of(data.kind)
+    number = data.out_features
+    if data.kind == "classes":
+        right = got[:1] + got[2:] == batch and got[1:2] == (number,)
+        expected, place = f"[B, {', '.join(map(str, (number, *batch[1:])))}]", 1
+    elif data.kind == "tokens":
+        right = got == (*batch, number)
+        expected, place = f"[B, {', '.join(map(str, (*batch[1:], number)))}]", len(got) - 1
+    elif data.kind == "values":
+        right = got == batch or (own_loss and got[:1] == batch[:1])
+        expected, place = f"{_shown(batch)}", 1
+    else:
+        right = got in (batch, (*batch, 1)) or (own_loss and got[:1] == batch[:1])
+        expected, place = f"{_shown(batch)} or {_shown((*batch, 1))}", -1
+    if right:
+        return got
+    counted = f"{data.kind} of {data.name}"
+    remedy = "choose a model for them"
+    if len(got) > place >= 0 and got[:place] + got[place + 1 :] == (batch if data.kind != "values" else batch[:1]):
+        wanted = number if data.kind != "values" else batch[-1]
+        remedy = f"give it num_classes={wanted}, or what it calls its number of outputs"
+    raise ConfigError(f"model: got {name} with outputs {_shown(got)}, expected {expected} for the {counted}: {remedy}")
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(['B', *map(str, shape[1:])])}]"
