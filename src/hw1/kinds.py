@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Kind = Literal["classes", "values", "tokens", "binary", "counts"]
+IGNORED = -100  # a target that does not count, as in torch's cross_entropy
 Loss = Callable[..., "Tensor"]  # (outputs [B, ...], targets [B, ...], reduction="mean") -> []
 
 
@@ -16,7 +17,8 @@ def loss_of(kind: Kind) -> Loss:
     """The loss of a kind, with torch's `reduction`, in nats but for values.
 
     - classes: integers, one an example; outputs [B, C, ...], targets [B, ...]; cross-entropy
-    - tokens: integers, one a position of a sequence; outputs [B, T, V], targets [B, T]; cross-entropy, mean over tokens
+    - tokens: integers, one a position of a sequence; outputs [B, T, V], targets [B, T]; cross-entropy, mean over those
+      that count, which are all but `IGNORED`
     - binary: 0 or 1, of any dtype; one logit a target; binary cross-entropy
     - counts: integers of at least 0; one logarithm of a rate a target; Poisson's, without the term in the targets alone
     - values: numbers; [B, ...] both; squared error
@@ -102,6 +104,17 @@ def hits(kind: Kind, outputs: Tensor, targets: Tensor) -> Tensor | None:
     return outputs.argmax(dimension) == targets
 
 
+def weight_of(kind: Kind | None, targets: Tensor) -> float:
+    """What a batch weighs in a mean over examples, or over tokens: how many there are that count.
+
+    Example:
+        >>> import torch
+        >>> weight_of("classes", torch.tensor([0, 1])), weight_of("tokens", torch.tensor([[IGNORED, 3], [1, 2]]))
+        (2, 3)
+    """
+    return int((targets != IGNORED).sum()) if kind == "tokens" else len(targets)
+
+
 def constant_metrics(kind: Kind, targets: Tensor) -> dict[str, float]:
     """Loss, and accuracy where there is one, of the best prediction that is the same for all inputs.
 
@@ -123,7 +136,7 @@ def constant_metrics(kind: Kind, targets: Tensor) -> dict[str, float]:
     if kind == "counts":
         rate = targets.double().mean()
         return {"loss": (rate - torch.xlogy(rate, rate)).item()}
-    _, counts = (targets > 0.5 if kind == "binary" else targets).unique(return_counts=True)
+    _, counts = (targets > 0.5 if kind == "binary" else targets[targets != IGNORED]).unique(return_counts=True)
     shares = counts.double() / counts.sum()
     return {"loss": -torch.xlogy(shares, shares).sum().item(), "accuracy": shares.max().item()}
 

@@ -13,6 +13,7 @@ METRICS = TRAIN_LOSS, TEST_LOSS, TRAIN_ACCURACY, TEST_ACCURACY = (
 STEP_LOSS = "train_step/loss"  # of a training step, on its batch
 GRADIENT_NORM = "gradient_norm"  # of a training step; `gradient_norm/<layer>` is a layer's
 REACHED = "stopped_at_train_loss/reached"  # 1.0 where training came to the train loss at which it stops
+PERPLEXITY = "perplexity"  # of tokens, exp of their loss: `train/perplexity`
 GAPS = LOSS_GAP, ACCURACY_GAP = ("loss_gap", "accuracy_gap")  # between test and training set, computed by studies
 
 BATCH_SIZE, LEARNING_RATE = "dataset.batch_size", "optimizer.lr"

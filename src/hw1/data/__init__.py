@@ -11,11 +11,25 @@ if TYPE_CHECKING:
     from hw1.data.functions import Function
     from hw1.data.images import Cifar10, Digits, FashionMnist, Mnist
     from hw1.data.mnist_mean import MnistMean
+    from hw1.data.modular import Modular
     from hw1.data.module import DataModule
+    from hw1.data.text import Characters
 
-__all__ = ["Cifar10", "DataModule", "Digits", "FashionMnist", "Function", "ImageFolder", "Mnist", "MnistMean"]
+__all__ = [
+    "Characters",
+    "Cifar10",
+    "DataModule",
+    "Digits",
+    "FashionMnist",
+    "Function",
+    "ImageFolder",
+    "Mnist",
+    "MnistMean",
+    "Modular",
+]
 
 _HOMES = {
+    "Characters": "text",
     "Cifar10": "images",
     "DataModule": "module",
     "Digits": "images",
@@ -24,6 +38,7 @@ _HOMES = {
     "ImageFolder": "folder",
     "Mnist": "images",
     "MnistMean": "mnist_mean",
+    "Modular": "modular",
 }
 
 

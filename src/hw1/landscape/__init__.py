@@ -6,6 +6,7 @@ Knows neither Lightning nor Hydra: bring a module, a loss and tensors.
 from hw1.landscape.flatness import BoxRise, InputSensitivity, adaptive_sharpness, keskar_sharpness, sensitivity
 from hw1.landscape.paths import barrier, evaluate, segment
 from hw1.landscape.pca import Pca, displacements, fit_pca
+from hw1.landscape.token_sensitivity import token_sensitivity
 from hw1.risk.batchnorm import has_batch_norm, recompute_statistics
 from hw1.risk.whole import WholeSet
 
@@ -24,4 +25,5 @@ __all__ = [
     "recompute_statistics",
     "segment",
     "sensitivity",
+    "token_sensitivity",
 ]

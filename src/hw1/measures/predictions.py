@@ -47,7 +47,7 @@ class Predictions(Measure):
         predicted = []
         for net in map(in_float64, subject.end.nets):
             train = outputs_of(net, subject.loss, x, y)
-            values["predictions/constant"].append(float(constant_predictor(train[None])[0]))
+            values["predictions/constant"].append(float(constant_predictor(train.reshape(len(train), -1)[None])[0]))
             if numbers:
                 test = outputs_of(net, subject.loss, test_x, test_y)
                 values["predictions/train_max_error"].append(float((train - y.to(train)).abs().max()))

@@ -58,6 +58,7 @@ def describe(
                 signs = _by_eigenvalues(hessian, gradient)
             else:
                 signs = _by_quadrature(risk, theta, gradient, probes, steps, generator)
+            outputs = risk.outputs(theta)
             neighbours = sampled_ratio(many, theta, radius * theta.norm().item(), samples, generator)
             reason = "converged" if norm < CRITICAL else "flat" if signs["gradient_flatness"] < FLAT else "budget"
             rows.append(
@@ -69,7 +70,7 @@ def describe(
                     "sampled": neighbours.value,
                     "sampled_error": neighbours.standard_error,
                     "max_weight": theta.abs().max().item(),
-                    "constant": bool(constant_predictor(risk.outputs(theta)[None])[0]),
+                    "constant": bool(constant_predictor(outputs.reshape(len(outputs), -1)[None])[0]),
                 }
             )
     return rows

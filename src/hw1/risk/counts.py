@@ -11,12 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hw1.kinds import IGNORED, loss_of
 from hw1.risk.nested import examples_in
 
 Reduction = Literal["mean", "sum"]
 Count = Callable[[Any], "float | Tensor"]
-
-IGNORED = -100  # what torch's losses of classes ignore, unless said
 
 
 def stated_reduction(loss: Callable[..., Tensor] | None) -> str | None:
@@ -48,7 +47,7 @@ def derived_count(loss: Callable[..., Tensor] | None) -> Count | None:
     if type(loss) in (nn.CrossEntropyLoss, nn.NLLLoss):
         assert isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss)
         options = {"weight": loss.weight, "ignore_index": loss.ignore_index, **options}
-    elif loss not in (F.cross_entropy, F.nll_loss):
+    elif loss not in (F.cross_entropy, F.nll_loss, loss_of("tokens")):
         return None
     weight, ignored = options.get("weight"), options.get("ignore_index", IGNORED)
 
@@ -108,7 +107,7 @@ def _held(loss: functools.partial[Tensor]) -> list[Any]:
 
 MEANS = (
     F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.cross_entropy, F.huber_loss, F.l1_loss, F.mse_loss,
-    F.nll_loss, F.smooth_l1_loss, F.soft_margin_loss,
+    F.nll_loss, F.smooth_l1_loss, F.soft_margin_loss, loss_of("tokens"),
 )  # fmt: skip
 MEAN_CLASSES = (
     nn.BCELoss, nn.BCEWithLogitsLoss, nn.CrossEntropyLoss, nn.HuberLoss, nn.L1Loss, nn.MSELoss, nn.NLLLoss,

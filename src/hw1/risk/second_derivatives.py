@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from hw1.risk.convolution import convolution
 
 
 class TwiceDifferentiable(TorchFunctionMode):
-    """Inside, convolutions and weight normalisation can be differentiated twice; whatever is unknown stays torch's."""
+    """Inside, convolutions, attention and weight normalisation can be differentiated twice; others stay torch's."""
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -23,6 +25,9 @@ class TwiceDifferentiable(TorchFunctionMode):
             return convolution(func, *args, **(kwargs or {}))
         if func is torch._weight_norm:
             return weight_norm(*args, **(kwargs or {}))
+        if func is scaled_dot_product_attention:
+            with sdpa_kernel(SDPBackend.MATH):
+                return func(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 

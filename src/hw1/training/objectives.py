@@ -21,6 +21,8 @@ def member_losses(net: nn.Module, loss: Loss, outputs: Tensor, targets: Tensor) 
     if not isinstance(net, Members):
         return loss(outputs, targets).reshape(1)
     targets = targets.expand(net.count, *targets.shape[1:])
+    if targets.ndim > 2 and not targets.is_floating_point():  # tokens, of which some may not count
+        return torch.stack([loss(*own) for own in zip(outputs, targets, strict=True)])
     # A member's mean is over examples, and over features for a squared error, as in torch's own reduction.
     each = loss(outputs.flatten(0, 1), targets.flatten(0, 1), reduction="none")
     return each.reshape(net.count, -1).mean(1)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from hw1.data import DataModule
-from hw1.kinds import Kind, Loss, has_accuracy, hits
+from hw1.kinds import Kind, Loss, has_accuracy, hits, loss_of, weight_of
+from hw1.metrics import PERPLEXITY
 from hw1.models import Members
 from hw1.models.cnn import differentiated_once
 from hw1.risk.second_derivatives import TwiceDifferentiable
@@ -43,8 +44,8 @@ class WholeSetMeans(Metric):
         self.add_state("sums", torch.zeros(members, values, dtype=dtype), dist_reduce_fx="sum")
         self.add_state("examples", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
 
-    def update(self, means: Tensor, examples: int) -> None:
-        """Add the means [R, K] over a batch of `examples`."""
+    def update(self, means: Tensor, examples: float) -> None:
+        """Add the means [R, K] over a batch of `examples`, or of so many tokens."""
         self.sums += means.to(self.sums.dtype) * examples
         self.examples += examples
 
@@ -58,7 +59,7 @@ class Task(lightning.LightningModule):
 
     Each evaluation logs `<set>/loss` (the unit of the loss; nats for cross-entropy) and, for classes and tokens,
     `<set>/accuracy` for every set in the datamodule's `eval_names`: example-weighted over the whole set, also with a
-    ragged last batch. With a `Members` network every value is one a member; Lightning and its loggers see the median
+    ragged last batch. Of tokens, those that count weigh alike, and `<set>/perplexity` is exp(loss). With a `Members` network every value is one a member; Lightning and its loggers see the median
     over members.
 
     Args:
@@ -178,14 +179,16 @@ class Task(lightning.LightningModule):
         outputs = self.net(x)
         values = [member_losses(self.net, self.loss, outputs, y)]
         several = isinstance(self.net, Members)
-        examples = y.shape[1] if several else len(y)  # y is [R or 1, B, ...], or [B, ...]
+        weight = weight_of(self._kind, y[0] if several else y)  # y is [R or 1, B, ...], or [B, ...]
         if has_accuracy(self._kind):
             if several:
                 outputs, y = outputs.flatten(0, 1), y.expand(self.members, *y.shape[1:]).flatten(0, 1)
             right = hits(self._kind, outputs, y)  # [B, ...], or [R * B, ...]
             assert right is not None
-            values.append(right.reshape(self.members, -1).to(values[0].dtype).mean(1))
-        self._metrics[dataloader_idx].update(torch.stack(values, dim=1), examples)
+            right = right.reshape(self.members, -1).to(values[0].dtype)
+            values.append(right.sum(1) / weight if self._kind == "tokens" else right.mean(1))  # what is ignored is no hit
+        if weight:
+            self._metrics[dataloader_idx].update(torch.stack(values, dim=1), weight)
 
     def _finish_evaluation(self, log: bool) -> None:
         self.member_metrics = {
@@ -193,6 +196,10 @@ class Task(lightning.LightningModule):
             for name, metric in zip(self._names, self._metrics, strict=True)
             for value, members in zip(self._values, metric.compute().reshape(self.members, -1).T.tolist(), strict=True)
         }
+        if self._kind == "tokens" and self.loss is loss_of("tokens"):
+            for name in self._names:
+                losses = torch.tensor(self.member_metrics[f"{name}/loss"], dtype=torch.float64)
+                self.member_metrics[f"{name}/{PERPLEXITY}"] = losses.exp().tolist()
         self.evaluated_at = None if self.trainer.sanity_checking else self.global_step
         # Lightning knows single float32 values only: what it hands to callbacks is the middle member.
         middle = {name: median(members) for name, members in self.member_metrics.items()}
