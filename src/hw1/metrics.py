@@ -16,6 +16,10 @@ REACHED = "stopped_at_train_loss/reached"  # 1.0 where training came to the trai
 PERPLEXITY = "perplexity"  # of tokens, exp of their loss: `train/perplexity`
 GAPS = LOSS_GAP, ACCURACY_GAP = ("loss_gap", "accuracy_gap")  # between test and training set, computed by studies
 
+# A column of a table of networks that were never trained: whose batch-norm statistics they were evaluated with.
+STATISTICS, RECOMPUTED = "batch_norm_statistics", "of the training set, at each point"
+STATISTICS_NOTE = "batch-norm statistics are computed anew on the training set at every point"
+
 BATCH_SIZE, LEARNING_RATE = "dataset.batch_size", "optimizer.lr"
 
 _LABELS = {

@@ -68,9 +68,7 @@ def test_the_split_is_that_of_its_seed():
     assert Modular(5, "add", 0.5, 0).identity() != Modular(5, "add", 0.5, 1).identity()
 
 
-@pytest.mark.parametrize(
-    "wrong", [(1, "add", 0.5, 0), (5, "divide", 0.5, 0), (5, "add", 0.0, 0), (5, "add", 1.0, 0)]
-)
+@pytest.mark.parametrize("wrong", [(1, "add", 0.5, 0), (5, "divide", 0.5, 0), (5, "add", 0.0, 0), (5, "add", 1.0, 0)])
 def test_refusals_of_modular(wrong):
     with pytest.raises(ValueError, match="^(p|operation|train_fraction): got"):
         Modular(*wrong)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hw1.metrics import ACCURACY, LOSS, QUANTITIES, axis, unit
+from hw1.metrics import ACCURACY, LOSS, QUANTITIES, STATISTICS, STATISTICS_NOTE, axis, unit
 from hw1.plots.style import COLORS, DASHES, MARKERS, broken, heading, inches_of, scale, style
 from hw1.words import ends_in_words, setting_in_words
 
@@ -27,7 +27,7 @@ def draw_interpolation(
 
     Args:
         table: columns alpha, split, loss, accuracy (absent without classes), theta_1, theta_2, seed, data, source,
-            n_train, and `across`; network_in_words where it is known.
+            n_train, and `across`; network_in_words where it is known, `STATISTICS` where there is batch-norm.
         across: the column whose values stand side by side; None for one column.
         pair_by: name of the setting that tells theta_1 and theta_2 apart.
         title: what this figure holds fixed; may be empty.
@@ -64,6 +64,7 @@ def draw_interpolation(
             table,
             f"{spread}; {title}" if title else spread,
             "black bar: barrier of the test loss above the straight line between its ends",
+            STATISTICS_NOTE if STATISTICS in table else "",
         )
     return figure
 

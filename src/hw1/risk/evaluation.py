@@ -13,7 +13,7 @@ from hw1.kinds import Kind, has_accuracy, hits
 from hw1.risk.batchnorm import has_batch_norm, recompute_statistics
 from hw1.risk.examples import Examples
 from hw1.risk.guard import differentiable, own_copy, random_state_kept
-from hw1.risk.nested import tensors_of
+from hw1.risk.nested import cast, tensors_of
 from hw1.risk.network import put
 from hw1.risk.precision import Precision
 from hw1.vectors import ParamSpace
@@ -58,7 +58,7 @@ class Metrics:
         self._statistics: tuple[Tensor, ...] = ()
         if statistics_inputs is not None and has_batch_norm(self._module):
             # Equal parts: a last batch of one example has no variance.
-            inputs = statistics_inputs.to(self._like.device, self._like.dtype)
+            inputs = cast(statistics_inputs, self._like)  # tokens stay integers
             self._statistics = torch.tensor_split(inputs, math.ceil(len(inputs) / batch_size))
 
     def __call__(self, theta: Tensor) -> Tensor:

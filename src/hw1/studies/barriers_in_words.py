@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hw1.metrics import ACCURACY, BATCH_SIZE, LOSS, label, unit
+from hw1.metrics import ACCURACY, BATCH_SIZE, LOSS, STATISTICS, STATISTICS_NOTE, label, unit
 from hw1.studies.answers import Answer, in_words, listed, number, ranged, verdict
 from hw1.studies.headlines import geometric_headline, headline, parts
 from hw1.studies.learned import TABLE, constant_loss
@@ -22,7 +22,7 @@ def barriers_in_words(tables: Mapping[str, pd.DataFrame], own: Sequence[str], pa
     """The answer of the study of interpolations.
 
     Args:
-        tables: `barriers`, and what has learned.
+        tables: `barriers`, what has learned, and `interpolation`.
         own: the keys that tell pairs of one setting apart, but the seed.
         pair_by: the setting that the two networks of a pair differ in.
     """
@@ -53,6 +53,8 @@ def barriers_in_words(tables: Mapping[str, pd.DataFrame], own: Sequence[str], pa
         "black bar is that of the mean curve, the number the mean over seeds"
         + ("." if math.isnan(border) else f". {number(border)} and more count as a barrier.")
     )
+    if STATISTICS in tables.get("interpolation", ()):
+        caption += f" {STATISTICS_NOTE[:1].upper()}{STATISTICS_NOTE[1:]}, the two ends among them."
     columns = ["seed", *own, "theta_1", "theta_2", "split", "barrier", "loss_at_0", "loss_at_1"]
     return Answer(sentences, {"interpolation": caption}, {"barriers": columns})
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hw1.kinds import has_accuracy
-from hw1.metrics import SPLITS
+from hw1.metrics import RECOMPUTED, SPLITS, STATISTICS
 from hw1.runs import Run
 from hw1.stages import at
 from hw1.workers import WorkerLostError, spread
@@ -82,10 +82,14 @@ def computed(parts: Sequence[Part], workers: int) -> Generator[tuple[int, pd.Dat
 
 
 def values_of(part: Part) -> pd.DataFrame:
-    """`alpha`, `split`, `loss` and, of classes, `accuracy`: to the bit the same wherever it is computed."""
+    """`alpha`, `split`, `loss` and, of classes, `accuracy`: to the bit the same wherever it is computed.
+
+    Of networks with batch-norm also `STATISTICS`: no trained ones belong to a point between two, and those of the ends
+    themselves are replaced as well, so that the line has no step at its ends.
+    """
     import pandas as pd
 
-    from hw1.landscape import evaluate, segment
+    from hw1.landscape import evaluate, has_batch_norm, segment
     from hw1.training.fit import threads
 
     with threads(1):
@@ -96,6 +100,8 @@ def values_of(part: Part) -> pd.DataFrame:
         if finite is None:  # nothing lies between two that diverged
             return table.assign(loss=math.nan, **({"accuracy": math.nan} if has_accuracy(data.kind) else {}))
         risk = _risk(finite, data, part.split)
+        if has_batch_norm(finite):
+            table = table.assign(**{STATISTICS: RECOMPUTED})
         values = evaluate(risk.metrics, segment(one, two, part.alphas))  # [K, 2]; [K, 1] without classes
         return table.assign(**dict(zip(risk.columns, values.T.tolist(), strict=True)))
 
