@@ -12,6 +12,7 @@ from hw1.data import Digits, Function
 from hw1.data.protocol import TrainTest
 from hw1.models import Cnn, Mlp, members_of, side_by_side
 from hw1.training import Task
+from hw1.training.schedule import Schedule
 from tiny_fit import Lines, tiny_fit
 
 
@@ -226,15 +227,14 @@ def test_training_is_the_optimizer_on_the_batch_loss(tmp_path):
         torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-7)
 
 
-def test_a_schedule_steps_every_epoch(tmp_path):
-    task = Task(
-        nn.Linear(1, 1),
-        F.mse_loss,
-        lambda p: torch.optim.SGD(p, 1.0),
-        lambda o: torch.optim.lr_scheduler.StepLR(o, 1, 0.5),
-    )
+def test_a_schedule_steps_when_it_says(tmp_path):
+    def schedule(optimizer, length):
+        return Schedule(torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5), interval="step")
+
+    task = Task(nn.Linear(1, 1), F.mse_loss, lambda p: torch.optim.SGD(p, 1.0), schedule)
     made = task.configure_optimizers()
-    assert made["lr_scheduler"].optimizer is made["optimizer"]
+    assert made["lr_scheduler"]["scheduler"].optimizer is made["optimizer"]
+    assert made["lr_scheduler"]["interval"] == "step"
     alone = Task(nn.Linear(1, 1), F.mse_loss, lambda p: torch.optim.SGD(p, 1.0))
     assert isinstance(alone.configure_optimizers(), torch.optim.SGD)
 
@@ -266,7 +266,7 @@ def test_training_knows_no_callback_and_the_task_brings_nothing_but_torch_lightn
     )
     assert {name.partition(".")[0] for name in task} == {"hw1"}
     rooms = {name.split(".")[1] for name in task if "." in name}
-    light = {"_before_torch", "files", "kinds", "metrics", "seeds", "vectors"}
+    light = {"_before_torch", "files", "kinds", "losses", "metrics", "seeds", "vectors"}
     assert rooms <= light | {"data", "models", "risk", "settings", "training"}
     rooms = {name.split(".")[1] for name in room if name.startswith("hw1.")}
     assert not rooms & {"callbacks", "measures", "runs", "studies", "report", "curvature", "landscape"}

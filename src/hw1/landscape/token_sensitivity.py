@@ -12,7 +12,12 @@ from hw1.risk.nested import cast
 
 
 def token_sensitivity(
-    module: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor, *, batch_size: int = 250
+    module: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    batch_size: int = 250,
 ) -> float:
     """E |d loss / d e|_F, the mean over examples of the gradient's norm by the embedded input e [T, E].
 

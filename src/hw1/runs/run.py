@@ -255,7 +255,7 @@ class Run:
                 f"{self.path}: the data have changed since this run was trained; restore them, or delete it"
             )
         data.setup()
-        return data
+        return build.with_loss(data, self.settings)
 
     def constant(self) -> dict[str, float]:
         """Train loss, and accuracy where there is one, of the best constant prediction; see `constant_metrics`."""

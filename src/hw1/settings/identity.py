@@ -32,7 +32,15 @@ WITHOUT_EFFECT = (
 
 # Settings added since the first release, with the value under which older runs were made: at that value they are
 # left out of the key, so that old keys stay what they are.
-ADDED: dict[str, Any] = {"replicas": 1, "objective": {"minimise": "loss", "after": 0}, "budget": {"name": "full"}}
+ADDED: dict[str, Any] = {
+    "replicas": 1,
+    "objective": {"minimise": "loss", "after": 0},
+    "budget": {"name": "full"},
+    "loss": None,
+    "metrics": None,
+    "optimizer.no_decay": None,
+    "optimizer.groups": None,
+}
 
 # What a run with `init: independent` derives its weights and data order from, besides the seed. Training longer or
 # measuring more does not change the start.
@@ -103,6 +111,8 @@ def run_seed(settings: Settings, member: int = 0) -> int:
     own = None
     if init == "independent":
         learning = {group: settings.get(group) for group in _LEARNING}
+        if (loss := settings.get("loss")) is not None:
+            learning["loss"] = loss
         at_old_value = [path for path, value in ADDED.items() if select(settings, path) == value]
         own = without(learning, [*WITHOUT_EFFECT, *_SEEDS, *at_old_value])
     return mixed(seed + member, own)

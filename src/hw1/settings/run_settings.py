@@ -27,6 +27,8 @@ TOP = (
         "init",
         "replicas",
         "objective",
+        "loss",
+        "metrics",
         "scheduler",
         "about",
         "quick",
@@ -80,8 +82,8 @@ class RunSettings:
         checkpoint_seconds: least time between two checkpoints.
         progress: whether a terminal shows a bar.
         trainer: the arguments of lightning.Trainer, with its `_target_`.
-        dataset, model, optimizer, scheduler: nodes; no scheduler is None.
-        callbacks, measures, logger: nodes by name.
+        dataset, model, optimizer, loss, scheduler: nodes; no scheduler is None, and so is the data's own loss.
+        callbacks, measures, metrics, logger: nodes by name.
         budget: name, limits and settings of the budget.
     """
 
@@ -99,7 +101,9 @@ class RunSettings:
     dataset: Node
     model: Node
     optimizer: Node
+    loss: Node | None
     scheduler: Node | None
+    metrics: Mapping[str, Node]
     callbacks: Mapping[str, Node]
     measures: Mapping[str, Node]
     logger: Mapping[str, Node]
@@ -142,7 +146,9 @@ class RunSettings:
             dataset=_mapping(settings, "dataset"),
             model=_mapping(settings, "model"),
             optimizer=_mapping(settings, "optimizer"),
+            loss=settings.get("loss") or None,
             scheduler=settings.get("scheduler") or None,
+            metrics=_nodes(settings, "metrics"),
             callbacks=_nodes(settings, "callbacks"),
             measures=_nodes(settings, "measures"),
             logger=_nodes(settings, "logger"),

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from hw1.settings import ConfigError, RunSettings
 from hw1.settings.construct import call, naming, takes, target_of
 from hw1.settings.run_settings import refuse_unknown
 from hw1.training.charts import charts
+from hw1.training.extra_metrics import metrics_of_run
+from hw1.training.learning import validate_learning
+from hw1.training.loss import loss_of_run
+from hw1.training.optimization import optimizer_of
+from hw1.training.schedule import scheduler_of
 from hw1.training.shapes import check_shapes
 from hw1.training.task import Task
-
-Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-Scheduler = Callable[[torch.optim.Optimizer], Any]
 
 # No hardware banners and tips; importing lightning has just set the level to INFO.
 for _name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
@@ -41,11 +43,9 @@ def validate(settings: RunSettings, folder: Path) -> None:
     with naming("dataset"):
         data.prepare_data()
         data.setup()
-    parameters = check_shapes(lambda: single_network(settings, data), settings.model["_target_"], data).parameters
-    optimizer, scheduler = optimization(settings)
-    made = optimizer([nn.Parameter(torch.zeros(1))])
-    if scheduler is not None:
-        scheduler(made)
+    seen = check_shapes(lambda: single_network(settings, data), settings.model["_target_"], data)
+    parameters = seen.parameters
+    made = validate_learning(settings, data, seen.net)
     if settings.members > 1:
         _refuse_coupling(settings, made)
     for (name, node), callback in zip(settings.callbacks.items(), callbacks(settings), strict=True):
@@ -89,6 +89,12 @@ def datamodule(node: Mapping[str, Any]) -> DataModule:
     return made
 
 
+def with_loss(data: DataModule, settings: RunSettings) -> DataModule:
+    """`data`, whose loss is the run's from then on: what trains, what is measured and what lies between is one loss."""
+    data.loss = loss_of_run(settings, data)
+    return data
+
+
 def network(settings: RunSettings, data: DataModule, seeds: Sequence[int] = (0,)) -> nn.Module:
     """The network of a run, initialised from a seed; a `Members` of several seeds."""
     nets = []
@@ -118,23 +124,18 @@ def single_network(settings: RunSettings, data: DataModule) -> nn.Module:
     return net
 
 
-def optimization(settings: RunSettings) -> tuple[Optimizer, Scheduler | None]:
-    """(parameters -> optimizer, optimizer -> scheduler or None)."""
-
-    def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        made: torch.optim.Optimizer = call(settings.optimizer, "optimizer", params=list(parameters))
-        return made
-
-    def scheduler(optimizer: torch.optim.Optimizer) -> Any:
-        return call(settings.scheduler or {}, "scheduler", optimizer=optimizer)
-
-    return optimizer, scheduler if settings.scheduler else None
-
-
 def task(net: nn.Module, settings: RunSettings, data: DataModule) -> Task:
     """The LightningModule."""
-    optimizer, scheduler = optimization(settings)
-    return Task(net, data.loss, optimizer, scheduler, settings.objective.minimise, settings.objective.after)
+    objective = settings.objective
+    return Task(
+        net,
+        data.loss,
+        optimizer_of(settings, net),
+        scheduler_of(settings),
+        objective.minimise,
+        objective.after,
+        metrics_of_run(settings, data),
+    )
 
 
 def callbacks(settings: RunSettings) -> list[lightning.Callback]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 
@@ -21,11 +23,20 @@ def member_losses(net: nn.Module, loss: Loss, outputs: Tensor, targets: Tensor) 
     if not isinstance(net, Members):
         return loss(outputs, targets).reshape(1)
     targets = targets.expand(net.count, *targets.shape[1:])
-    if targets.ndim > 2 and not targets.is_floating_point():  # tokens, of which some may not count
-        return torch.stack([loss(*own) for own in zip(outputs, targets, strict=True)])
+    several = targets.ndim > 2 and not targets.is_floating_point()  # tokens, of which some may not count
+    if several or not _is_elementwise(loss):
+        return torch.stack([loss(*pair).reshape(()) for pair in zip(outputs, targets, strict=True)])
     # A member's mean is over examples, and over features for a squared error, as in torch's own reduction.
     each = loss(outputs.flatten(0, 1), targets.flatten(0, 1), reduction="none")
     return each.reshape(net.count, -1).mean(1)
+
+
+def _is_elementwise(loss: Loss) -> bool:
+    """Whether the mean over a member's targets is that of the loss's values without a reduction.
+
+    Not where targets may weigh less, or be ignored, and not where a loss has no `reduction`.
+    """
+    return inspect.isfunction(loss) and "reduction" in inspect.signature(loss).parameters
 
 
 def squared_gradient_norms(net: nn.Module, losses: Tensor) -> Tensor:

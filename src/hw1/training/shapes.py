@@ -28,10 +28,12 @@ class Seen:
     Attributes:
         parameters: of one network.
         outputs: shape of its outputs for two examples.
+        net: the network, on the meta device where it can be made there.
     """
 
     parameters: int
     outputs: tuple[int, ...]
+    net: nn.Module
 
 
 def check_shapes(make: Callable[[], nn.Module], name: str, data: DataModule) -> Seen:
@@ -60,7 +62,7 @@ def check_shapes(make: Callable[[], nn.Module], name: str, data: DataModule) -> 
             "on its batches; expected track_running_stats=True there"
         )
     shape = _refuse_others(outputs, y, name, data)
-    return Seen(sum(parameter.numel() for parameter in net.parameters()), shape)
+    return Seen(sum(parameter.numel() for parameter in net.parameters()), shape, net)
 
 
 def _evaluated(make: Callable[[], nn.Module], name: str, x: Tensor) -> tuple[nn.Module, Any]:

@@ -12,20 +12,24 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from hw1.data import DataModule
-from hw1.kinds import Kind, Loss, has_accuracy, hits, loss_of, weight_of
+from hw1.kinds import IGNORED, Kind, Loss, has_accuracy, hits, loss_of
 from hw1.metrics import PERPLEXITY
 from hw1.models import Members
 from hw1.models.cnn import differentiated_once
+from hw1.risk.counts import in_dtype
 from hw1.risk.second_derivatives import TwiceDifferentiable
 from hw1.settings.run_settings import LOSS, OBJECTIVES, SQUARED_GRADIENT_NORM
+from hw1.training.extra_metrics import MakeMetrics, fed
+from hw1.training.loss import counted_of, loss_weight
 from hw1.training.objectives import member_losses, squared_gradient_norms
+from hw1.training.schedule import Length, Schedule, Scheduler
 from hw1.training.step_records import log_members, median
 
 Batch = tuple[Tensor, Tensor]
 
 
 class WholeSetMeans(Metric):
-    """Example-weighted means of several values over all batches, float64: K values of R members, [R, K].
+    """Means of several values over all batches, each with its weights, float64: K values of R members, [R, K].
 
     NaN stands for itself; torchmetrics' MeanMetric can leave it out or ignore weights, and is one object a value.
 
@@ -37,21 +41,22 @@ class WholeSetMeans(Metric):
 
     full_state_update = False
     sums: Tensor
-    examples: Tensor
+    weights: Tensor
 
     def __init__(self, members: int, values: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.add_state("sums", torch.zeros(members, values, dtype=dtype), dist_reduce_fx="sum")
-        self.add_state("examples", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
+        self.add_state("weights", torch.zeros(members, values, dtype=dtype), dist_reduce_fx="sum")
 
-    def update(self, means: Tensor, examples: float) -> None:
-        """Add the means [R, K] over a batch of `examples`, or of so many tokens."""
-        self.sums += means.to(self.sums.dtype) * examples
-        self.examples += examples
+    def update(self, means: Tensor, weights: Tensor) -> None:
+        """Add the means [R, K] over a batch that weighs so much in each, [R, K]."""
+        weighing = weights > 0  # the mean over nothing is no number
+        self.sums += torch.where(weighing, means.to(self.sums.dtype) * weights, 0.0)
+        self.weights += weights
 
     def compute(self) -> Tensor:
         """The means over everything so far, [R, K]."""
-        return self.sums / self.examples
+        return self.sums / self.weights
 
 
 class Task(lightning.LightningModule):
@@ -59,17 +64,19 @@ class Task(lightning.LightningModule):
 
     Each evaluation logs `<set>/loss` (the unit of the loss; nats for cross-entropy) and, for classes and tokens,
     `<set>/accuracy` for every set in the datamodule's `eval_names`: example-weighted over the whole set, also with a
-    ragged last batch. Of tokens, those that count weigh alike, and `<set>/perplexity` is exp(loss). With a `Members` network every value is one a member; Lightning and its loggers see the median
-    over members.
+    ragged last batch. Of tokens, those that count weigh alike, and `<set>/perplexity` is exp(loss). Further metrics
+    stand beside them by their names. With a `Members` network every value is one a member; Lightning and its loggers
+    see the median over members.
 
     Args:
         net: the network, [B, ...] -> [B, ...], or a `Members`, [R, B, ...] -> [R, B, ...].
-        loss: (outputs, targets) -> mean over the batch [], with a `reduction` as torch.nn.functional's losses have.
+        loss: (outputs, targets) -> mean over the batch [].
         optimizer: parameters -> optimizer.
-        scheduler: optimizer -> learning-rate scheduler, stepped every epoch; None for none.
+        scheduler: (optimizer, length of the training) -> its schedule; None for none.
         objective: "loss", or "squared_gradient_norm" of the mini-batch loss (double backward).
         objective_after: epochs on the loss before the squared gradient norm is minimised; the optimizer then starts
             afresh.
+        metrics: () -> metrics by name, of one set and one network.
 
     Attributes:
         member_metrics: {name: [R]} of the last evaluation.
@@ -85,15 +92,17 @@ class Task(lightning.LightningModule):
         net: nn.Module,
         loss: Loss,
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
+        scheduler: Scheduler | None = None,
         objective: str = LOSS,
         objective_after: int = 0,
+        metrics: MakeMetrics = dict,
     ) -> None:
         super().__init__()
         if objective not in OBJECTIVES:
             raise ValueError(f"objective: got {objective!r}, expected {' or '.join(OBJECTIVES)}")
         self.net = net
-        self.loss = loss
+        self._loss = (loss,)  # in a tuple: what it holds is no part of the state
+        self._placed: tuple[torch.dtype, torch.device, Loss] | None = None
         self.objective, self.objective_after = objective, objective_after
         self.members = net.count if isinstance(net, Members) else 1
         self.member_metrics: dict[str, list[float]] = {}
@@ -102,7 +111,10 @@ class Task(lightning.LightningModule):
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
         # Plain containers, so that the state_dict holds the network and nothing else.
+        self._make_metrics = metrics
         self._metrics: list[WholeSetMeans] = []
+        self._others: list[list[dict[str, Metric]]] = []  # of each set and member
+        self._schedule: Schedule | None = None
         self._names: tuple[str, ...] = ()
         self._values: tuple[str, ...] = ("loss",)
         self._kind: Kind = "values"
@@ -129,12 +141,56 @@ class Task(lightning.LightningModule):
         outputs: Tensor = self.net(x)
         return outputs
 
+    @property
+    def loss(self) -> Loss:
+        """The loss, with what it holds (weights of classes, say) where the network is."""
+        like = next(self.net.parameters(), None)
+        if like is None:
+            return self._loss[0]
+        if self._placed is None or self._placed[:2] != (like.dtype, like.device):
+            self._placed = like.dtype, like.device, in_dtype(self._loss[0], like.dtype, like.device)
+        return self._placed[2]
+
     def configure_optimizers(self) -> Any:
-        """The optimizer, with its scheduler if there is one."""
+        """The optimizer, with its schedule if there is one."""
         optimizer = self._make_optimizer(self.net.parameters())
         if self._make_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self._make_scheduler(optimizer)}
+        self._schedule = schedule = self._make_scheduler(optimizer, Length(self._steps, self._epochs))
+        config = {"scheduler": schedule.scheduler, "interval": schedule.interval, "frequency": schedule.frequency}
+        if schedule.monitor is not None:
+            # Lightning would step a plateau behind the epoch's checkpoint, and leave it out where training is resumed:
+            # the task does it, and Lightning keeps its state.
+            config |= {"reduce_on_plateau": False, "frequency": 1}
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Lightning's call at the end of a step or an epoch."""
+        if self._schedule is None or self._schedule.monitor is None:
+            scheduler.step()
+
+    def on_train_epoch_end(self) -> None:
+        """Step a plateau by what it monitors, in epochs that were evaluated; before the epoch's checkpoint."""
+        schedule = self._schedule
+        if schedule is None or schedule.monitor is None or self.evaluated_at != self.global_step:
+            return
+        if (self.current_epoch + 1) % schedule.frequency == 0:
+            schedule.scheduler.step(self.member_metrics[schedule.monitor][0])  # type: ignore[arg-type]  # a plateau's metric
+
+    def _steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ValueError("scheduler: got a training without an end, expected trainer.max_epochs or max_steps")
+        return int(steps)
+
+    def _epochs(self) -> int:
+        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
+        if steps in (None, -1):
+            return int(epochs or 1)
+        self.trainer.fit_loop.setup_data()
+        each = -(-int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches)
+        needed = -(-steps // max(1, each))
+        return needed if epochs in (None, -1) else min(int(epochs or 1), needed)
 
     @property
     def minimises(self) -> str:
@@ -173,22 +229,33 @@ class Task(lightning.LightningModule):
         self._values = ("loss", "accuracy") if has_accuracy(self._kind) else ("loss",)
         precise = torch.float32 if self.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         self._metrics = [WholeSetMeans(self.members, len(self._values), precise).to(self.device) for _ in self._names]
+        made = [[self._make_metrics() for _ in range(self.members)] for _ in self._names]
+        self._others = [[{k: v.to(self.device) for k, v in own.items()} for own in members] for members in made]
 
     def _evaluate(self, batch: Batch, dataloader_idx: int) -> None:
         x, y = batch
         outputs = self.net(x)
         values = [member_losses(self.net, self.loss, outputs, y)]
-        several = isinstance(self.net, Members)
-        weight = weight_of(self._kind, y[0] if several else y)  # y is [R or 1, B, ...], or [B, ...]
+        if not isinstance(self.net, Members):
+            outputs, y = outputs[None], y[None]
+        weights = [self._of_members([loss_weight(self.loss, self._kind, own) for own in y])]  # y is [R or 1, B, ...]
         if has_accuracy(self._kind):
-            if several:
-                outputs, y = outputs.flatten(0, 1), y.expand(self.members, *y.shape[1:]).flatten(0, 1)
-            right = hits(self._kind, outputs, y)  # [B, ...], or [R * B, ...]
+            counted = [counted_of(self._kind, targets) for targets in y]
+            weights.append(self._of_members(counted))
+            y = y.expand(self.members, *y.shape[1:])
+            right = hits(self._kind, outputs.flatten(0, 1), y.flatten(0, 1))  # [R * B, ...]
             assert right is not None
             right = right.reshape(self.members, -1).to(values[0].dtype)
-            values.append(right.sum(1) / weight if self._kind == "tokens" else right.mean(1))  # what is ignored is no hit
-        if weight:
-            self._metrics[dataloader_idx].update(torch.stack(values, dim=1), weight)
+            ignored = (y == IGNORED).flatten(1).sum(1)  # [R]; what is ignored is no hit
+            values.append(right.sum(1) / (y[0].numel() - ignored) if bool(ignored.any()) else right.mean(1))
+        metric = self._metrics[dataloader_idx]
+        metric.update(torch.stack(values, dim=1), torch.stack(weights, dim=1).to(metric.sums))
+        for own, *pair in zip(self._others[dataloader_idx], outputs, y.expand(self.members, *y.shape[1:]), strict=True):
+            fed(own, self._kind, *pair)
+
+    def _of_members(self, values: list[float]) -> Tensor:
+        """One value a member [R], float64 on the CPU; of members that share a batch, the same."""
+        return torch.tensor(values, dtype=torch.float64).expand(self.members)
 
     def _finish_evaluation(self, log: bool) -> None:
         self.member_metrics = {
@@ -200,6 +267,9 @@ class Task(lightning.LightningModule):
             for name in self._names:
                 losses = torch.tensor(self.member_metrics[f"{name}/loss"], dtype=torch.float64)
                 self.member_metrics[f"{name}/{PERPLEXITY}"] = losses.exp().tolist()
+        for name, others in zip(self._names, self._others, strict=True):
+            for value in others[0]:
+                self.member_metrics[f"{name}/{value}"] = [own[value].compute().item() for own in others]
         self.evaluated_at = None if self.trainer.sanity_checking else self.global_step
         # Lightning knows single float32 values only: what it hands to callbacks is the middle member.
         middle = {name: median(members) for name, members in self.member_metrics.items()}
