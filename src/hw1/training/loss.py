@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from typing import Any
 
 import torch
@@ -113,7 +114,9 @@ def check_loss(loss: Loss, settings: RunSettings, data: DataModule) -> None:
     on = f"on outputs {list(outputs.shape)} and targets {list(targets.shape)}, as {data.kind} have,"
     outputs.requires_grad_(True)
     try:
-        value = loss(outputs, targets)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of here, it does when it trains, or is refused for
+            value = loss(outputs, targets)
     except Exception as error:  # whatever the user's function raises
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{with_these} fails {on}: {reason}; loss=null is the data's own") from error
@@ -126,7 +129,7 @@ def check_loss(loss: Loss, settings: RunSettings, data: DataModule) -> None:
     parts = [(outputs[:cut], targets[:cut]), (outputs[cut:], targets[cut:])]
     weights = [loss_weight(loss, data.kind, part) for _, part in parts]
     if cut and all(weights):
-        means = [float(loss(*part)) for part in parts]
+        means = [loss(*part).item() for part in parts]
         mean = sum(w * m for w, m in zip(weights, means, strict=True)) / sum(weights)
         if abs(value.item() - mean) > ROUNDED * (1 + abs(mean)):
             raise ConfigError(

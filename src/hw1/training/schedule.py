@@ -77,13 +77,19 @@ def _schedule(node: Mapping[str, Any], optimizer: torch.optim.Optimizer, length:
         return -(-(length.steps() if interval == "step" else length.epochs()) // frequency)
 
     own = {key: value for key, value in node.items() if key not in OWN}
+    target = target_of(node, "scheduler")
+    if inspect.isclass(target) and not issubclass(target, LRScheduler):
+        raise ConfigError(
+            f"scheduler._target_: got {node['_target_']}, expected a torch.optim.lr_scheduler, or a function of the "
+            "optimizer that makes one"
+        )
     made = _made(own, "scheduler", optimizer, total)
-    plateau = isinstance(made, ReduceLROnPlateau)
     if not isinstance(made, LRScheduler):
         raise ConfigError(
-            f"scheduler._target_: got {node['_target_']}, which makes a {type(made).__name__}; expected a "
-            "torch.optim.lr_scheduler"
+            f"scheduler._target_: got {node['_target_']}, which makes a {type(made).__name__}, expected a "
+            "torch.optim.lr_scheduler: a function of the optimizer names it so"
         )
+    plateau = isinstance(made, ReduceLROnPlateau)
     if plateau and interval != "epoch":
         raise ConfigError("scheduler.interval: got step, expected epoch: a plateau is one of evaluations of whole sets")
     if plateau != ("monitor" in node):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -167,7 +168,10 @@ class Task(lightning.LightningModule):
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Lightning's call at the end of a step or an epoch."""
         if self._schedule is None or self._schedule.monitor is None:
-            scheduler.step()
+            with warnings.catch_warnings():
+                # torch's SequentialLR starts its parts in a way that torch deprecates.
+                warnings.filterwarnings("ignore", message="The epoch parameter in")
+                scheduler.step()
 
     def on_train_epoch_end(self) -> None:
         """Step a plateau by what it monitors, in epochs that were evaluated; before the epoch's checkpoint."""
