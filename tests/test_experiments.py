@@ -19,10 +19,14 @@ from hw1.settings.budget import budget_words
 from hw1.settings.identity import select
 from hw1.studies.protocol import make
 from hw1.training import build
+from hw1.training.learning import validate_learning
+from hw1.training.optimization import optimizer_of
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
-GROUPS = ("dataset", "model", "optimizer", "callbacks", "measures", "trainer", "logger")
+GROUPS = (
+    *("dataset", "model", "loss", "metrics", "optimizer", "scheduler", "callbacks", "measures", "trainer", "logger"),
+)
 OPTIONS = [
     (group, file.relative_to(CONF / group).with_suffix("").as_posix())
     for group in GROUPS
@@ -49,6 +53,8 @@ def test_every_option_composes_and_builds(group, option, monkeypatch, tmp_path):
     words += ["dataset.source=bundled"] if (group, option) != ("dataset", option) or option == "mnist" else []
     if option in ("function", "digits"):  # too small for the default CNN
         words.append("model=mlp")
+    if option == "mean_absolute_error":  # of numbers, not of classes
+        words += ["dataset=mnist_mean"]
     if option == "image_folder":
         for split in ("train", "test"):
             for name in ("cat", "dog"):
@@ -62,8 +68,11 @@ def test_every_option_composes_and_builds(group, option, monkeypatch, tmp_path):
     assert len(checked.key) == 10
     data = build.datamodule(checked.dataset)
     net = build.network(checked, data)
-    optimizer, _ = build.optimization(checked)
-    assert optimizer(net.parameters()).param_groups[0]["lr"] == composed["optimizer"]["lr"]
+    optimizer = optimizer_of(checked, net)(net.parameters())
+    assert optimizer.param_groups[0]["lr"] == composed["optimizer"]["lr"]
+    if group in ("loss", "metrics", "scheduler", "optimizer"):
+        data.prepare_data()
+        validate_learning(checked, data, net)
     assert len(build.callbacks(checked)) == len(composed["callbacks"] or {})
     assert all(measure_of(ask).columns for ask in asks_of(checked.measures))
     assert list(checked.measures) == ([option] if group == "measures" and option != "none" else [])
