@@ -19,7 +19,7 @@ FLOORS = [
     {"measures"},
     {"callbacks", "studies"},
     {"report", "reproduction"},
-    {"hydra_plugins", "__main__", "arguments", "command", "help", "slips", "job", "project", "train", "replaced"},
+    {"hydra_plugins", "__main__", "adopt", "arguments", "command", "help", "slips", "job", "project", "replaced", "train"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = ("torch", "lightning", "torchmetrics", "torchvision", "pandas", "matplotlib", "sklearn", "scipy")
@@ -45,6 +45,8 @@ BESIDE = {
     ("reproduction", "report"),
     ("__main__", "command"),
     ("__main__", "arguments"),
+    ("__main__", "adopt"),
+    ("adopt", "command"),
     ("arguments", "help"),
     ("command", "help"),
     ("command", "slips"),

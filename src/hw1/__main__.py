@@ -48,6 +48,8 @@ def main(words: list[str] | None = None) -> int:
             return 0
         if chosen.command == "measure":
             return _measure(chosen)
+        if chosen.command == "adopt":
+            return _adopt(chosen)
         if chosen.command == "list":
             return _list(chosen.words, chosen.watch)
         if chosen.command == "compare":
@@ -250,6 +252,18 @@ def _measure(chosen: argparse.Namespace) -> int:
     flags = ["--config-dir", chosen.config_dir] if chosen.config_dir else []
     asked = {"--dry-run": chosen.dry_run, "--keep": chosen.keep}
     command(Path.cwd(), [*flags, *words, *(flag for flag, given in asked.items() if given)])
+    return 0
+
+
+def _adopt(chosen: argparse.Namespace) -> int:
+    """Hand the weights over to Hydra, whose launchers then read and evaluate them."""
+    from hw1.adopt import words_of
+    from hw1.job import command
+
+    own = Path(chosen.config_dir) if chosen.config_dir else None
+    flags = [*(["--config-dir", chosen.config_dir] if own else []), *(["--dry-run"] if chosen.dry_run else [])]
+    sys.argv = ["train.py", *flags, *words_of(chosen.words, _checkout() / "conf", own)]
+    command(_checkout())
     return 0
 
 

@@ -65,6 +65,12 @@ def parser() -> argparse.ArgumentParser:
     measure.add_argument("--config-dir", help="a folder of settings of your own, as for a training")
     measure.add_argument("--dry-run", action="store_true", help="say how many runs would be measured, and stop")
     measure.add_argument("--keep", action="store_true", help=keep)
+    adopt = commands.add_parser("adopt", help="make finished runs of weights that were trained elsewhere")
+    adopt.add_argument(
+        "words", nargs="+", help="weights='runs/*.pt' model=... dataset=... name=mine, and all that train.py takes"
+    )
+    adopt.add_argument("--config-dir", help="a folder of your own beside conf/, as for train.py")
+    adopt.add_argument("--dry-run", action="store_true", help="say which runs would be made, and stop")
     check = commands.add_parser("verify", help="read and hash runs and sweeps, and name every damage")
     check.add_argument("path", type=Path, help="a run, a sweep, multirun/NAME, or multirun")
     again = commands.add_parser("rekey", help="give what an earlier version trained today's keys and format")

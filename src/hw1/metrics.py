@@ -21,6 +21,7 @@ STATISTICS, RECOMPUTED = "batch_norm_statistics", "of the training set, at each 
 STATISTICS_NOTE = "batch-norm statistics are computed anew on the training set at every point"
 
 BATCH_SIZE, LEARNING_RATE = "dataset.batch_size", "optimizer.lr"
+ADOPTED = "adopted.file"  # of weights that were trained elsewhere: what such runs differ in
 
 _LABELS = {
     STEP_LOSS: "loss of the batch",
@@ -29,6 +30,7 @@ _LABELS = {
     ACCURACY_GAP: "train accuracy minus test accuracy",
     BATCH_SIZE: "batch size",
     LEARNING_RATE: "learning rate",
+    ADOPTED: "weights",
     "depth": "hidden layers",
 }
 

@@ -177,6 +177,8 @@ def _unfinished_damage(folder: Path) -> Iterator[str]:
 
 def _measure_damage(folder: Path) -> Iterator[str]:
     for file in sorted((folder / "measures").glob("*.json")):
+        if "." in file.stem:  # no record: it stands beside one, which lists it
+            continue
         try:
             files = read_record(file).get("files", {})
         except DamagedError as error:

@@ -18,6 +18,7 @@ WITHOUT_EFFECT = (
     "measures",
     "measured_sweep",
     "hydra",
+    "adopted.folder",
     "dataset.root",
     "dataset.workers",
     "dataset.eval_batch_size",
@@ -40,6 +41,7 @@ ADDED: dict[str, Any] = {
     "metrics": None,
     "optimizer.no_decay": None,
     "optimizer.groups": None,
+    "adopted": None,
 }
 
 # What a run with `init: independent` derives its weights and data order from, besides the seed. Training longer or

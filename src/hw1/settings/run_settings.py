@@ -35,6 +35,7 @@ TOP = (
         "study",
         "sweep",
         "budget",
+        "adopted",
     ),
     *("trainer", "dataset", "model", "optimizer", "callbacks", "measures", "measured_sweep", "logger"),
 )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hw1.metrics import ACCURACY, BATCH_SIZE, LOSS, STATISTICS, STATISTICS_NOTE, label, unit
+from hw1.metrics import ACCURACY, ADOPTED, BATCH_SIZE, LOSS, STATISTICS, STATISTICS_NOTE, label, unit
 from hw1.studies.answers import Answer, in_words, listed, number, ranged, verdict
 from hw1.studies.headlines import geometric_headline, headline, parts
 from hw1.studies.learned import TABLE, constant_loss
@@ -61,6 +61,8 @@ def barriers_in_words(tables: Mapping[str, pd.DataFrame], own: Sequence[str], pa
 
 def _ends(pair_by: str, first: object, second: object) -> list[str]:
     """What the two networks are called."""
+    if pair_by == ADOPTED:
+        return [str(first), str(second)]
     if pair_by == BATCH_SIZE:
         return [f"the small-batch solution ({first})", f"the large-batch solution ({second})"]
     return [f"the solution at {label(pair_by)} {value}" for value in (first, second)]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 VERSION = 1  # of the measurement, for the cache
 _PICKED_BY_SEED = ("train_size", "corruption", "val_fraction", "noise")
 _WORTH_WORKERS = 1_000_000  # examples evaluated, some 20 seconds on one core: fewer are done before workers are there
+_TOGETHER = 4  # pairs of ends in one figure: more could not be told apart
 _PARTS = 4  # a worker, so that all end together
 
 
@@ -125,18 +126,20 @@ class FlatnessInterp:
         return {"interpolation": interpolation, "barriers": barriers}
 
     def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
-        """One figure for every combination of swept keys, one column a learning rate."""
+        """One figure for every combination of swept keys, one column a learning rate; one a pair where there are many."""
         from hw1.plots.interpolation import draw_interpolation
 
         table = tables["interpolation"]
+        alone = ["theta_2"] if table["theta_2"].nunique() > _TOGETHER else []
         own = [key for key in self._keys(keys) if key != "seed"]
         columns = sorted((key for key in own if key != "init"), key=lambda key: key != LEARNING_RATE)
         across = next(iter(columns), None)
         figures = {}
-        for values, part in parts(table, [key for key in own if key != across]):
+        for values, part in parts(table, [*(key for key in own if key != across), *alone]):
             varied = {key: value for key, value in values.items() if table[key].nunique() > 1}
             heights = self._heights(tables["barriers"], values, across, unit(LOSS, classes=ACCURACY in table))
-            figure = draw_interpolation(part, across, self.pair_by, settings_in_words(values), heights)
+            title = settings_in_words({key: value for key, value in values.items() if key not in alone})
+            figure = draw_interpolation(part, across, self.pair_by, title, heights)
             figures[f"interpolation{suffix(varied)}"] = figure
         return figures
 

@@ -55,6 +55,10 @@ def validate(settings: RunSettings, folder: Path) -> None:
     for name, node in settings.logger.items():
         target_of(node, f"logger.{name}")  # its package may be missing
     trainer(settings, folder, callbacks=[], loggers=[])
+    if settings.value("adopted"):
+        from hw1.training.adopted import check as check_weights  # which builds
+
+        check_weights(settings, data)
 
 
 # Optimizers that treat every weight by itself, so that stacked members do not meet.

@@ -23,6 +23,7 @@ from hw1.settings.construct import is_node, target_of
 from hw1.settings.identity import WITHOUT_EFFECT, put, select
 from hw1.settings.run_settings import refuse_unknown
 from hw1.stages import through
+from hw1.training.weights_file import identity
 
 
 @dataclass
@@ -152,7 +153,7 @@ class Pins:
         limits = limited(settings, self._given)
         for key, value in limits.items():
             put(settings, key, value)
-        return [*(f"{key}={value}" for key, value in limits.items()), *self._source(settings)]
+        return [*(f"{key}={value}" for key, value in limits.items()), *self._source(settings), *_weights(settings)]
 
     def _source(self, settings: dict[str, Any]) -> list[str]:
         if select(settings, "dataset.source") != "auto":
@@ -170,13 +171,24 @@ class Pins:
         return [f"dataset.source={settings['dataset']['source']}"]
 
 
+def _weights(settings: dict[str, Any]) -> list[str]:
+    """The hash of the weights file that a run adopts."""
+    node = settings.get("adopted")
+    if not node:
+        return []
+    if not isinstance(node, dict) or not {"folder", "file"} <= set(node):
+        raise ConfigError(f"adopted: got {node!r}, expected it from python -m hw1 adopt weights=...")
+    node["sha256"] = identity(Path(node["folder"]) / node["file"])
+    return [f"adopted.sha256={node['sha256']}"]
+
+
 def _slug(names: Iterable[str], overrides: Iterable[str], settings: dict[str, Any]) -> str:
     """A readable folder name: swept settings first, then the command's others that can change the result."""
     typed = {word.lstrip("+").partition("=")[0]: word.partition("=")[2] for word in overrides}
     parts = []
     for name in dict.fromkeys(names):
         silent = any(name == path or name.startswith(f"{path}.") for path in (*WITHOUT_EFFECT, "experiment"))
-        if name in typed and not silent:
+        if name in typed and not silent and name != "adopted":
             value = select(settings, name, typed[name])
             if name.endswith("._target_"):  # a class says enough by its own name
                 parts.append(f"{name.removesuffix('._target_')}={str(value).rpartition('.')[2]}")

@@ -1,0 +1,112 @@
+"""`python -m hw1 adopt ...`: the words of a command on weights that were trained elsewhere, as the sweeper takes them.
+
+No torch: files are found and named here, read by `hw1.training.adopted`.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hw1.command import quoted
+from hw1.metrics import ADOPTED
+from hw1.settings import ConfigError
+from hw1.settings.conf import folders_of, merged
+from hw1.training.weights_file import SUFFIXES, files_of
+
+_OWN = ("weights", "prefix", "study")  # words that are not handed on as they are
+# Instead of what an experiment or a budget decides for trainings, and says of them.
+_OF_TRAININGS = {
+    **{"hydra.sweeper.params": "null", "replicas": "1", "seed": "0"},
+    **{f"about.{key}": "''" for key in ("title", "question", "expect")},
+}
+
+
+def words_of(words: Sequence[str], conf: Path, own: Path | None = None) -> list[str]:
+    """The words for train.py that make runs of weights files.
+
+    Args:
+        words: as typed: `weights=PATTERN`, `prefix=net.`, `study=EXPERIMENT`, and everything that train.py takes.
+        conf: the folder of settings.
+        own: a folder of the user's own beside it.
+
+    Raises:
+        ConfigError: no weights are named, none are there, or the study is none that is known.
+    """
+    typed = {word.lstrip("+").partition("=")[0]: word.partition("=")[2] for word in words if "=" in word}
+    if not typed.get("weights"):
+        raise ConfigError("weights: got none, expected files or folders, as weights='runs/*.pt'")
+    folder, files = _split(found(typed["weights"]))
+    prefix = quoted(typed["prefix"]) if typed.get("prefix") else "null"
+    made = [f"adopted={{folder:{quoted(str(folder))},file:null,sha256:null,prefix:{prefix}}}"]
+    made.append(f"{ADOPTED}={','.join(quoted(file) for file in files)}")
+    folders = folders_of(conf, own)
+    node: Any = merged(typed["experiment"], folders).get("study") if typed.get("experiment") else None
+    if name := typed.get("study"):
+        node = merged(name, folders).get("study")
+        made += [f"study={_flow(node)}"] if node else []
+    if isinstance(node, Mapping) and "pair_by" in node and "study.pair_by" not in typed:
+        made.append(f"study.pair_by={ADOPTED}")
+        if len(files) < 2:
+            raise ConfigError(f"weights: got {files[0]} alone, expected two or more, to look at what lies between them")
+    given = {"experiment", "budget"} & set(typed)
+    defaults = {"name": "adopted", "callbacks": "none"} | (_OF_TRAININGS if given else {})
+    made += [f"{key}={value}" for key, value in defaults.items() if key not in typed]
+    return [*(word for word in words if word.lstrip("+").partition("=")[0] not in _OWN), *made]
+
+
+def found(patterns: str) -> list[Path]:
+    """The weights files and folders that match, in natural order.
+
+    Args:
+        patterns: paths with `*`, `?`, `[...]` and `**`; several with commas between them.
+
+    Raises:
+        ConfigError: a pattern matches none.
+    """
+    paths: dict[Path, None] = {}
+    for pattern in [patterns] if Path(patterns).exists() else patterns.strip("[]").split(","):
+        pattern = os.path.expanduser(pattern.strip().strip("'\""))
+        matched = [Path(pattern)] if Path(pattern).exists() else [Path(one) for one in glob.glob(pattern, recursive=True)]
+        # What a pattern sweeps up besides is not meant; a name that was typed is, and says what is wrong with it.
+        if len(matched) > 1:
+            matched = [path for path in matched if path.suffix in SUFFIXES or (path.is_dir() and _is_folder(path))]
+        if not matched:
+            raise ConfigError(f"weights: got {pattern}, which names no weights here; expected a path from {Path.cwd()}")
+        paths |= dict.fromkeys(path.absolute() for path in matched)
+    for path in paths:
+        files_of(path)
+    return sorted(paths, key=lambda path: [_natural(part) for part in path.parts])
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return bool(files_of(path))
+    except ConfigError:
+        return False
+
+
+def _split(paths: Sequence[Path]) -> tuple[Path, list[str]]:
+    """The innermost folder that all share, and each path below it, which is what its run is called."""
+    folder = Path(os.path.commonpath([path.parent for path in paths]))
+    return folder, [path.relative_to(folder).as_posix() for path in paths]
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Text that sorts `seed2` before `seed10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def _flow(node: Any) -> str:
+    """A node of settings as the value of a word."""
+    if isinstance(node, Mapping):
+        return "{" + ",".join(f"{key}:{_flow(value)}" for key, value in node.items()) + "}"
+    if isinstance(node, list):
+        return "[" + ",".join(map(_flow, node)) + "]"
+    if node is None or isinstance(node, bool):
+        return {None: "null", True: "true", False: "false"}[node]
+    return quoted(node) if isinstance(node, str) else str(node)
