@@ -44,11 +44,12 @@ def words_of(words: Sequence[str], conf: Path, own: Path | None = None) -> list[
     prefix = quoted(typed["prefix"]) if typed.get("prefix") else "null"
     made = [f"adopted={{folder:{quoted(str(folder))},file:null,sha256:null,prefix:{prefix}}}"]
     made.append(f"{ADOPTED}={','.join(quoted(file) for file in files)}")
+    first: list[str] = []
     folders = folders_of(conf, own)
     node: Any = merged(typed["experiment"], folders).get("study") if typed.get("experiment") else None
     if name := typed.get("study"):
         node = merged(name, folders).get("study")
-        made += [f"study={_flow(node)}"] if node else []
+        first += [f"study={_flow(node)}"] if node else []  # settings of it may follow
     if isinstance(node, Mapping) and "pair_by" in node and "study.pair_by" not in typed:
         made.append(f"study.pair_by={ADOPTED}")
         if len(files) < 2:
@@ -56,7 +57,7 @@ def words_of(words: Sequence[str], conf: Path, own: Path | None = None) -> list[
     given = {"experiment", "budget"} & set(typed)
     defaults = {"name": "adopted", "callbacks": "none"} | (_OF_TRAININGS if given else {})
     made += [f"{key}={value}" for key, value in defaults.items() if key not in typed]
-    return [*(word for word in words if word.lstrip("+").partition("=")[0] not in _OWN), *made]
+    return [*first, *(word for word in words if word.lstrip("+").partition("=")[0] not in _OWN), *made]
 
 
 def found(patterns: str) -> list[Path]:
@@ -71,7 +72,9 @@ def found(patterns: str) -> list[Path]:
     paths: dict[Path, None] = {}
     for pattern in [patterns] if Path(patterns).exists() else patterns.strip("[]").split(","):
         pattern = os.path.expanduser(pattern.strip().strip("'\""))
-        matched = [Path(pattern)] if Path(pattern).exists() else [Path(one) for one in glob.glob(pattern, recursive=True)]
+        matched = (
+            [Path(pattern)] if Path(pattern).exists() else [Path(one) for one in glob.glob(pattern, recursive=True)]
+        )
         # What a pattern sweeps up besides is not meant; a name that was typed is, and says what is wrong with it.
         if len(matched) > 1:
             matched = [path for path in matched if path.suffix in SUFFIXES or (path.is_dir() and _is_folder(path))]
