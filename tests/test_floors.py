@@ -16,7 +16,7 @@ FLOORS = [
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training"},
     {"runs"},
-    {"measures"},
+    {"measures", "recording"},
     {"callbacks", "studies"},
     {"report", "reproduction"},
     {"hydra_plugins", "__main__", "adopt", "arguments", "command", "help", "slips", "job", "project", "replaced", "train"},

@@ -53,7 +53,8 @@ def command_of(record: Mapping[str, Any]) -> str:
     """The command of a sweep as it can be pasted into a shell.
 
     Args:
-        record: of the sweep, whose `program` is one of those that train, or nothing.
+        record: of the sweep, whose `program` is one of those that train, or nothing; of what hw1 only recorded, the
+            command is all there is.
 
     Example:
         >>> command_of({"program": "hw1 train", "command": ["seed=1,2"]})
@@ -61,8 +62,8 @@ def command_of(record: Mapping[str, Any]) -> str:
         >>> command_of({"program": "rm -r", "command": ["seed=1,2"]})
         'python train.py seed=1,2'
     """
-    program = record.get("program")
-    return shlex.join([*(program if program in TRAININGS else SCRIPT).split(), *map(str, record["command"])])
+    program = "" if record.get("recorded") else record.get("program")
+    return shlex.join([*(program if program in ("", *TRAININGS) else SCRIPT).split(), *map(str, record["command"])])
 
 
 def style() -> str:

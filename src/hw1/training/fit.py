@@ -100,8 +100,8 @@ def fit(
             "overrides": list(overrides),
             "seed": settings.seed,
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": _versions(),
-            "git": _git(),
+            "versions": versions(),
+            "git": commit(),
             "code": begun["code"],
             "settings": begun["settings"],
         }
@@ -284,13 +284,14 @@ def expected_warnings() -> Iterator[None]:
         yield
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python, hw1 and what results depend on, for the record."""
     packages = ("torch", "torchvision", "lightning", "torchmetrics", "numpy")
     installed = {name: version(name) for name in packages}
     return {"python": platform.python_version(), "hw1": __version__, **installed}
 
 
-def _git() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout, with + where files differ from it; None outside a checkout."""
     words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:
