@@ -75,7 +75,8 @@ def load(nets: Sequence[nn.Module], file: Path) -> None:
             if is_whole(file) is False:
                 raise ValueError("it is not what was written")
             state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-            together.load_state_dict({name.removeprefix("net."): value for name, value in state.items()})
+            own = {n.removeprefix("net."): value for n, value in state.items() if n.startswith("net.")}
+            together.load_state_dict(own or state)  # a LightningModule of the user's own may be the network itself
         elif isinstance(together, Members):
             together.load_stacked(load_file(file))
         else:

@@ -42,6 +42,7 @@ ADDED: dict[str, Any] = {
     "optimizer.no_decay": None,
     "optimizer.groups": None,
     "adopted": None,
+    "task": None,
 }
 
 # What a run with `init: independent` derives its weights and data order from, besides the seed. Training longer or

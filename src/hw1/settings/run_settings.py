@@ -36,6 +36,7 @@ TOP = (
         "sweep",
         "budget",
         "adopted",
+        "task",
     ),
     *("trainer", "dataset", "model", "optimizer", "callbacks", "measures", "measured_sweep", "logger"),
 )

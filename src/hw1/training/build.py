@@ -18,6 +18,7 @@ from hw1.models.logits import giving_logits
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.construct import call, naming, takes, target_of
 from hw1.settings.run_settings import refuse_unknown
+from hw1.training import own_task
 from hw1.training.charts import charts
 from hw1.training.extra_metrics import metrics_of_run
 from hw1.training.learning import validate_learning
@@ -55,6 +56,8 @@ def validate(settings: RunSettings, folder: Path) -> None:
     for name, node in settings.logger.items():
         target_of(node, f"logger.{name}")  # its package may be missing
     trainer(settings, folder, callbacks=[], loggers=[])
+    if settings.value("task"):
+        own_task.check(settings, _task(model_network(settings, data), settings, data), data)
     if settings.value("adopted"):
         from hw1.training.adopted import check as check_weights  # which builds
 
@@ -104,11 +107,23 @@ def network(settings: RunSettings, data: DataModule, seeds: Sequence[int] = (0,)
     nets = []
     for seed in seeds:
         lightning.seed_everything(seed, verbose=False)
-        nets.append(single_network(settings, data))
+        nets.append(model_network(settings, data))
     return side_by_side(nets) if len(nets) > 1 else nets[0]
 
 
 def single_network(settings: RunSettings, data: DataModule) -> nn.Module:
+    """The network that a run is about: the one of its model, or that of its own LightningModule.
+
+    Raises:
+        ConfigError: a setting is refused, or what is made is no network.
+    """
+    net = model_network(settings, data)
+    if settings.value("task"):
+        return own_task.network(settings, net, lambda: _task(net, settings, data), data)
+    return net
+
+
+def model_network(settings: RunSettings, data: DataModule) -> nn.Module:
     """One network for the data's shapes; convolutions are laid out channels_last, which trains faster.
 
     `in_shape` and `out_features` go to a class or function whose signature names them.
@@ -129,7 +144,12 @@ def single_network(settings: RunSettings, data: DataModule) -> nn.Module:
 
 
 def task(net: nn.Module, settings: RunSettings, data: DataModule) -> Task:
-    """The LightningModule."""
+    """The task of a run; what is fitted is its `module`, a LightningModule of the user's own where there is one."""
+    made = _task(net, settings, data)
+    return own_task.around(made, settings, data) if settings.value("task") else made
+
+
+def _task(net: nn.Module, settings: RunSettings, data: DataModule) -> Task:
     objective = settings.objective
     return Task(
         net,

@@ -19,10 +19,12 @@ from hw1.settings.construct import target_of
 from hw1.settings.identity import WITHOUT_EFFECT, without
 from hw1.settings.run_settings import LOSS
 from hw1.training import build
+from hw1.training.adopted import weights_path
 from hw1.training.fit import closing_all, expected_warnings, threads
 from hw1.training.metrics_csv import MetricsCsv
 from hw1.training.step_loss import StepLoss
 from hw1.training.tensorboard import tensorboard_logger
+from hw1.training.weights_file import files_of
 
 # What changes the result of a run but not its cost.
 _SAME_COST = (
@@ -82,6 +84,8 @@ def bytes_of(weights: int, state: int, epochs: int, every: int | None, snapshots
 
 def cost_of(settings: RunSettings) -> Cost:
     """Train a run for about a second in a folder that is thrown away, and extrapolate; the data are the run's own."""
+    if settings.value("adopted"):  # nothing is trained
+        return Cost(0.0, sum(file.stat().st_size for file in files_of(weights_path(settings))))
     before = settings.objective.after
     phases = [(LOSS, before), (settings.objective.minimise, settings.max_epochs - before)]
     seconds, size = 0.0, 0
@@ -142,7 +146,7 @@ def _phase(settings: RunSettings, minimise: str, epochs: int) -> Cost:
         callbacks = [StepLoss(), *build.callbacks(settings), clock]
         trainer = build.trainer(settings, folder, callbacks, [csv, *others])
         with closing_all(others):
-            trainer.fit(task, datamodule=data)
+            trainer.fit(task.module, datamodule=data)
             begun = time.monotonic()
             trainer.validate(task, datamodule=data, verbose=False)
         batches = [len(loader) for loader in data.val_dataloader()]

@@ -44,7 +44,8 @@ class StepLoss(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the losses of this step."""
-        self._buffer.add(self._step, outputs["losses"][:, None])
+        if "losses" in outputs:  # a user's own module with manual optimization may tell none
+            self._buffer.add(self._step, outputs["losses"][:, None])
         self._batches += 1
         if self._batches % FETCH_EVERY == 0:
             self._flush(trainer)
