@@ -211,7 +211,7 @@ def adopted(weights, hw1, tmp_path_factory):
 
 
 def test_adopted_weights_are_finished_runs(adopted, weights, hw1):
-    done, folder, words = adopted
+    done, folder, _ = adopted
     assert done.returncode == 0, done.stderr
     sweep = Sweep.read(folder / "out" / "mine")
     assert sweep.keys == ["adopted.file"] and sweep.status == "complete"

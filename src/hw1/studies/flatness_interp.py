@@ -126,7 +126,7 @@ class FlatnessInterp:
         return {"interpolation": interpolation, "barriers": barriers}
 
     def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
-        """One figure for every combination of swept keys, one column a learning rate; one a pair where there are many."""
+        """One figure for every combination of swept keys, one column a learning rate; of many pairs, one each."""
         from hw1.plots.interpolation import draw_interpolation
 
         table = tables["interpolation"]

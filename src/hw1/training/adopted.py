@@ -24,7 +24,7 @@ EPOCHS = 0  # that hw1 trained
 def weights_path(settings: RunSettings) -> Path:
     """Where the weights of an adopted run were read: on this machine, when its command was typed."""
     node = settings.value("adopted")
-    return Path(node["folder"]) / node["file"]
+    return Path(str(node["folder"])) / str(node["file"])
 
 
 def check(settings: RunSettings, data: DataModule) -> None:

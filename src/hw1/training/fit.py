@@ -100,17 +100,15 @@ def fit(
             "overrides": list(overrides),
             "seed": settings.seed,
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": versions(),
-            "git": commit(),
+            "versions": _versions(),
+            "git": _git(),
             "code": begun["code"],
             "settings": begun["settings"],
         }
         try:
             with threads(settings.threads):
-                if settings.value("adopted"):
-                    result |= take_in(settings, folder)
-                else:
-                    result |= _train(settings, folder, snapshots)
+                adopted = settings.value("adopted")
+                result |= take_in(settings, folder) if adopted else _train(settings, folder, snapshots)
             result["status"] = "complete"
         except Exception as error:
             result |= {"error": " ".join(str(error).split()), "traceback": traceback.format_exc()}
@@ -286,14 +284,13 @@ def expected_warnings() -> Iterator[None]:
         yield
 
 
-def versions() -> dict[str, str]:
-    """Of Python, hw1 and what results depend on, for the record."""
+def _versions() -> dict[str, str]:
     packages = ("torch", "torchvision", "lightning", "torchmetrics", "numpy")
     installed = {name: version(name) for name in packages}
     return {"python": platform.python_version(), "hw1": __version__, **installed}
 
 
-def commit() -> str | None:
+def _git() -> str | None:
     """The commit of the checkout, with + where files differ from it; None outside a checkout."""
     words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:

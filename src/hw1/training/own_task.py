@@ -1,8 +1,8 @@
 """A LightningModule of the user's own as the task of a run: what hw1 gives it, sees of it, and does for it.
 
-All that it needs is a `training_step`. Its network is the one that hw1 built, where its constructor names `net`; else its
-attribute `net`, else itself. What it does not define, hw1 does: the optimizer of the settings over all its parameters, and
-the metrics of whole sets where the network's outputs are what the loss of the data takes.
+All that it needs is a `training_step`. Its network is the one that hw1 built, where its constructor names `net`; else
+its attribute `net`, else itself. What it does not define, hw1 does: the optimizer of the settings over all its
+parameters, and the metrics of whole sets where the network's outputs are what the loss of the data takes.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Seen(Task):
 
     own: lightning.LightningModule
     # Its evaluation in the last epoch is repeated at the end, with what the user's `test_step` logs.
-    evaluated_at = property(lambda self: None, lambda self, value: None)  # type: ignore[assignment]
-    _trainer = property(lambda self: self.own._trainer, lambda self, value: None)  # type: ignore[assignment]
+    evaluated_at = property(lambda self: None, lambda self, value: None)
+    _trainer = property(lambda self: self.own._trainer, lambda self, value: None)
 
     @property
     def module(self) -> lightning.LightningModule:
@@ -51,7 +51,7 @@ class Seen(Task):
     @property
     def device(self) -> torch.device:
         """Where the user's module is."""
-        return self.own.device  # type: ignore[return-value]  # Lightning leaves strings open
+        return self.own.device
 
     def log_dict(self, *args: Any, **kwargs: Any) -> None:
         """As the user's module, whose hook the trainer is in."""
