@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from hw1.__main__ import main
 from hw1.command import explain, refuse_slips
 from hw1.help import help_for
 from hw1.project import enter, importable, is_project, start
@@ -166,6 +167,24 @@ def test_hints_name_the_command_that_was_typed(started, train, other, monkeypatc
     if started.endswith("__main__.py"):
         monkeypatch.chdir(ROOT)
         assert training() == "python train.py"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("hw1 tr", "train"),
+        ("hw1 re", "report rekey results"),
+        ("hw1 train --dr", "--dry-run"),
+        ("hw1 train model=x experiment=min_ratio/c", "experiment=min_ratio/cnn"),
+    ],
+)
+def test_the_command_is_completed(line, said, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name, value in {"COMP_LINE": line, "COMP_POINT": str(len(line)), PROJECT: "", "PYTHONPATH": ""}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["-sc", "query=bash"]) == 0
+    assert capsys.readouterr().out == f"{said}\n"
 
 
 def in_folder(folder, *words, **more):

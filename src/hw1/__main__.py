@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ _RUN_CODE, _ASK = ("train", "measure"), ("report", "clean", "rekey")
 def main(words: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     given, here = sys.argv[1:] if words is None else words, Path.cwd()
+    if given[:1] == ["-sc"] and not (given := _completing(given)):
+        return 0
     if given[:1] == ["train"]:  # its words are Hydra's
         from hw1.job import command
 
@@ -105,6 +108,24 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _completing(words: list[str]) -> list[str]:
+    """What is to be run where the shell asks `hw1 -sc query=bash`, of a line that begins with `hw1 train`, say.
+
+    The command itself is completed here; its words are those of a training, and Hydra's to complete.
+    """
+    line = os.environ.get("COMP_LINE", "")
+    typed = line.split(" ")
+    if len(typed) == 2 and words[1:] != ["install=bash"]:
+        known = re.search(r"\{([a-z,]+)\}", parser().format_usage())
+        print(*(one for one in (known[1].split(",") if known else ()) if one.startswith(typed[1])))
+        return []
+    if typed[1:2] == ["train"]:
+        rest = " ".join([typed[0], *typed[2:]])
+        point = int(os.environ.get("COMP_POINT") or len(line)) - len(line) + len(rest)
+        os.environ |= {"COMP_LINE": rest, "COMP_POINT": str(point)}
+    return ["train", *words]
 
 
 def _list(words: list[str], watched: bool) -> int:
