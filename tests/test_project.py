@@ -123,7 +123,7 @@ def test_a_train_yaml_that_would_replace_hw1s_is_refused(project, monkeypatch):
 
 def test_another_applications_settings_are_left_alone(project, tmp_path):
     (tmp_path / "other" / "model").mkdir(parents=True)
-    (tmp_path / "other" / "main.yaml").write_text("defaults: [{optional model: maxout}]\na: 1\n")
+    (tmp_path / "other" / "main.yaml").write_text("defaults: [{optional model: maxout}, _self_]\na: 1\n")
     with initialize_config_dir(str(tmp_path / "other"), version_base="1.3"):
         assert OmegaConf.to_container(compose("main")) == {"a": 1}
 
