@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from hw1.settings.identity import ConfigError
@@ -35,7 +35,7 @@ def call(node: Mapping[str, Any], key: str, /, **given: Any) -> Any:
     values = {name: built(value, f"{key}.{name}") for name, value in node.items() if name not in _OWN}
     unnamed = _unnamed(node, key)
     parameters = parameters_of(target)
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in [*parameters.values(), *_around(target)])
     hints = _type_hints(target)
     for name, value in values.items():
         if name in given:
@@ -73,6 +73,14 @@ def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
         return inspect.signature(target).parameters
     except ValueError:
         return {"settings": inspect.Parameter("settings", inspect.Parameter.VAR_KEYWORD)}
+
+
+def _around(target: Callable[..., Any]) -> Collection[inspect.Parameter]:
+    """The parameters of what a decorator put around a callable: it may take more, as HuggingFace's of its configs."""
+    function = target.__init__ if inspect.isclass(target) else target
+    if not hasattr(function, "__wrapped__"):
+        return ()
+    return inspect.signature(function, follow_wrapped=False).parameters.values()
 
 
 def takes(target: Callable[..., Any], name: str) -> bool:
