@@ -55,6 +55,8 @@ def test_every_option_composes_and_builds(group, option, monkeypatch, tmp_path):
         words.append("model=mlp")
     if option == "mean_absolute_error":  # of numbers, not of classes
         words += ["dataset=mnist_mean"]
+    if option in ("characters", "modular", "gpt"):
+        words = ["model=gpt", f"dataset={option if group == 'dataset' else 'characters'}"]
     if option == "image_folder":
         for split in ("train", "test"):
             for name in ("cat", "dog"):

@@ -12,7 +12,15 @@ torch.set_num_threads(1)
 
 QUICK = ("trainer.progress=false", "logger=none", "callbacks=none", "trainer.max_epochs=1", "init=shared")
 TOKENS = (*QUICK, "dataset=modular", "dataset.p=5", "dataset.batch_size=6")
-SMALL = {"vocab_size": 6, "n_positions": 3, "n_embd": 8, "n_layer": 1, "n_head": 2}
+SMALL = {
+    "vocab_size": 6,
+    "n_positions": 3,
+    "n_embd": 8,
+    "n_layer": 1,
+    "n_head": 2,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
 
 
 def settings_of(words, model, **dataset):
@@ -64,9 +72,7 @@ def test_a_bert_reads_sequences_as_classes(tmp_path):
     _trained_and_interpolated(tmp_path, node, *QUICK, "dataset=digits", _target_="made_sequences.MadeSequences")
     more = {**node, "config": {**bert, "num_labels": 4}}
     with pytest.raises(ConfigError, match=r"BertForSequenceClassification with outputs \[B, 4\], expected \[B, 3\]"):
-        build.validate(
-            settings_of((*QUICK, "dataset=digits"), more, _target_="made_sequences.MadeSequences"), tmp_path
-        )
+        build.validate(settings_of((*QUICK, "dataset=digits"), more, _target_="made_sequences.MadeSequences"), tmp_path)
     headless = config("BertModel", config=bert)
     with pytest.raises(ConfigError, match=r"transformers\.BertModel: got outputs of type .*something with \.logits"):
         build.validate(

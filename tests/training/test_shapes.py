@@ -111,3 +111,11 @@ def test_networks_of_torchvision_are_taken_as_they_are(base, tmp_path, function,
     data = build.datamodule(settings.dataset)
     net = build.network(settings, data)
     assert net.train()(torch.rand(2, 3, size, size)).shape == (2, 3)  # GoogLeNet gives more while it trains
+
+
+def test_tokens_want_a_network_of_tokens(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"hw1\.models\.Mlp, which does not take inputs \[B, 3\] of torch\.int64.*gpt"
+    ):
+        build.validate(RunSettings.check(plain("dataset=modular", "model=mlp")), tmp_path)
+    build.validate(RunSettings.check(plain("dataset=modular", "model=gpt")), tmp_path)

@@ -55,7 +55,7 @@ def check_shapes(make: Callable[[], nn.Module], name: str, data: DataModule) -> 
     x, y = x[rows], y[rows]
     with random_state_kept(_CPU), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whatever a network warns of, it does when it trains
-        net, outputs = _evaluated(make, name, x)
+        net, outputs = _evaluated(make, name, x, data)
     if layer := without_statistics(net):
         raise ConfigError(
             f"model: got {name}, whose batch-norm {layer} keeps no running statistics, so that an evaluation depends "
@@ -65,7 +65,7 @@ def check_shapes(make: Callable[[], nn.Module], name: str, data: DataModule) -> 
     return Seen(sum(parameter.numel() for parameter in net.parameters()), shape, net)
 
 
-def _evaluated(make: Callable[[], nn.Module], name: str, x: Tensor) -> tuple[nn.Module, Any]:
+def _evaluated(make: Callable[[], nn.Module], name: str, x: Tensor, data: DataModule) -> tuple[nn.Module, Any]:
     """The network, and its outputs for some inputs."""
     with torch.no_grad():
         try:
@@ -84,7 +84,7 @@ def _evaluated(make: Callable[[], nn.Module], name: str, x: Tensor) -> tuple[nn.
             raise ConfigError(
                 f"model: got {name}, which does not take inputs {_shown(tuple(x.shape))} of {x.dtype}: "
                 f"{line_of(error)}; "
-                "expected a network for these data"
+                f"expected a network for these data{', as model=gpt' if data.kind == 'tokens' else ''}"
             ) from error
 
 
