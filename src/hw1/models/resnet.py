@@ -33,8 +33,9 @@ class Residual(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Residual network with batch-norm for small images (He et al. 2016, section 4.2): [B, C, H, W] -> [B, out_features].
+    """Residual network for small images, with batch-norm: [B, C, H, W] -> [B, out_features].
 
+    That of He et al. 2016, section 4.2, with 1x1 shortcuts.
     A 3x3 convolution, then stages of blocks; each stage but the first halves height and width and doubles the channels.
     The mean over what is left goes through a linear layer. Weights start as there, by He et al. 2015.
 
