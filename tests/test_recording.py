@@ -1,6 +1,8 @@
 """Runs of a loop that is not hw1's: listed, reported, and never taken for complete before they are."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -122,3 +124,11 @@ def test_metrics_are_numbers(tmp_path):
         with pytest.raises(ValueError, match=r"metrics\.epoch: got the name of a column"):
             run.log(0, {"epoch": 1})
     assert json.loads((run.path / "result.json").read_text())["metrics"] == {}
+
+
+def test_the_loop_of_the_documentation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "adopt.md").read_text(encoding="utf-8")
+    block = next(b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "record(" in b)
+    exec(block, {})
+    assert Sweep.read("multirun/mine").runs[0].metrics() == pytest.approx({"train/loss": 1 / 3, "test/loss": 1 / 3})
