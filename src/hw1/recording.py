@@ -182,7 +182,7 @@ class Recording:
             self._enlist()
 
     def _result(self, error: Exception | None) -> dict[str, Any]:
-        from hw1.training.fit import _git, _versions  # the same words as of its own runs
+        from hw1.training.made_with import commit, versions
 
         kept = snapshot_files(self.path)
         result = {
@@ -190,8 +190,8 @@ class Recording:
             "status": "complete" if error is None else "failed",
             "seed": self._settings.seed,
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": _versions(),
-            "git": _git(),
+            "versions": versions(),
+            "git": commit(),
         }
         if error is not None:
             lines = "".join(traceback.format_exception(error))

@@ -57,7 +57,7 @@ def validate(settings: RunSettings, folder: Path) -> None:
         target_of(node, f"logger.{name}")  # its package may be missing
     trainer(settings, folder, callbacks=[], loggers=[])
     if settings.value("task"):
-        own_task.check(settings, _task(model_network(settings, data), settings, data), data)
+        own_task.check(settings, model_network(settings, data), lambda net: _task(net, settings, data), data)
     if settings.value("adopted"):
         from hw1.training.adopted import check as check_weights  # which builds
 
@@ -119,7 +119,7 @@ def single_network(settings: RunSettings, data: DataModule) -> nn.Module:
     """
     net = model_network(settings, data)
     if settings.value("task"):
-        return own_task.network(settings, net, lambda: _task(net, settings, data), data)
+        return own_task.network(settings, net, lambda net: _task(net, settings, data), data)
     return net
 
 
@@ -145,8 +145,9 @@ def model_network(settings: RunSettings, data: DataModule) -> nn.Module:
 
 def task(net: nn.Module, settings: RunSettings, data: DataModule) -> Task:
     """The task of a run; what is fitted is its `module`, a LightningModule of the user's own where there is one."""
-    made = _task(net, settings, data)
-    return own_task.around(made, settings, data) if settings.value("task") else made
+    if settings.value("task"):
+        return own_task.around(settings, net, lambda net: _task(net, settings, data), data)
+    return _task(net, settings, data)
 
 
 def _task(net: nn.Module, settings: RunSettings, data: DataModule) -> Task:

@@ -4,15 +4,12 @@ import contextlib
 import datetime
 import logging
 import os
-import platform
 import shutil
 import signal
-import subprocess
 import traceback
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from hw1 import __version__
 from hw1.data import DataModule
 from hw1.files import replacing
 from hw1.records import FORMAT, DamagedError, read_record
@@ -37,6 +33,7 @@ from hw1.training.contents import RESULT, SETTINGS, begin, end, require, snapsho
 from hw1.training.heartbeat import Heartbeat
 from hw1.training.histograms import WeightHistograms
 from hw1.training.hyperparameters import hyperparameters
+from hw1.training.made_with import commit, versions
 from hw1.training.metrics_csv import MetricsCsv
 from hw1.training.progress import TrainingProgress
 from hw1.training.snapshots import SnapshotsAt
@@ -100,8 +97,8 @@ def fit(
             "overrides": list(overrides),
             "seed": settings.seed,
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": _versions(),
-            "git": _git(),
+            "versions": versions(),
+            "git": commit(),
             "code": begun["code"],
             "settings": begun["settings"],
         }
@@ -277,24 +274,6 @@ def expected_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         # Data lie in memory as tensors: worker processes would only copy them.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        # A user's own module may leave the evaluation to hw1, which may find nothing to evaluate, and says so.
-        warnings.filterwarnings("ignore", message=".*You passed in a `val_dataloader` but have no `validation_step`.*")
         # Lightning 2.6 asks torch 2.15's pytrees in a deprecated way.
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         yield
-
-
-def _versions() -> dict[str, str]:
-    packages = ("torch", "torchvision", "lightning", "torchmetrics", "numpy")
-    installed = {name: version(name) for name in packages}
-    return {"python": platform.python_version(), "hw1": __version__, **installed}
-
-
-def _git() -> str | None:
-    """The commit of the checkout, with + where files differ from it; None outside a checkout."""
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
