@@ -142,19 +142,26 @@ class Learned(nn.Module):
         return self.scale * nn.functional.cross_entropy(outputs, targets)
 
 
+NODES = {
+    "focal": {"_target_": "hw1.losses.focal", "gamma": 2.0},
+    "class weights": {"_target_": "hw1.losses.ClassWeights", "weight": "balanced"},
+    "own": {"_target_": "test_losses.own", "power": 3.0},
+    "torch's": {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.1},
+    "silent": {"_target_": "test_losses.silent"},
+}
+ALWAYS = (("focal", 1), ("class weights", 2), ("own", 2))
+
+
 @pytest.mark.parametrize(
-    "node",
+    ("name", "replicas"),
     [
-        {"_target_": "hw1.losses.focal", "gamma": 2.0},
-        {"_target_": "hw1.losses.ClassWeights", "weight": "balanced"},
-        {"_target_": "test_losses.own", "power": 3.0},
-        {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.1},
-        {"_target_": "test_losses.silent"},
+        pytest.param(name, replicas, marks=() if (name, replicas) in ALWAYS else pytest.mark.slow)
+        for name in NODES
+        for replicas in (1, 2)
     ],
 )
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_the_recorded_loss_is_that_of_the_saved_weights_and_the_risk_s(node, replicas, tmp_path):
-    run = trained(with_loss(node, f"replicas={replicas}"), tmp_path)
+def test_the_recorded_loss_is_that_of_the_saved_weights_and_the_risk_s(name, replicas, tmp_path):
+    run = trained(with_loss(NODES[name], f"replicas={replicas}"), tmp_path)
     data = run.datamodule()
     for member, net in enumerate(run.nets()):
         x, y = data.test_tensors

@@ -25,7 +25,7 @@ def settable(words: Sequence[str]) -> list[str]:
         ['++model={_target_: mine.Net, depth: 3}']
     """
     nodes = {_node_of(word) for word in words} - {""}
-    return [f"++{word}" if word[:1].isalpha() and _is_new(word.partition("=")[0], nodes) else word for word in words]
+    return [f"++{word}" if word[:1].isalpha() and _is_new(word, nodes) else word for word in words]
 
 
 def leftovers(settings: Mapping[str, Any], words: Sequence[str], shared: Callable[[str], Collection[str]]) -> list[str]:
@@ -92,9 +92,10 @@ def _node_of(word: str) -> str:
     return key if value.lstrip().startswith("{") and "_target_" in value else ""
 
 
-def _is_new(key: str, nodes: Collection[str]) -> bool:
-    """Whether a key is such a node, or a setting of one; Hydra takes `_target_` without a plus."""
-    return key in nodes or (_inside(key, nodes) and not key.endswith("._target_"))
+def _is_new(word: str, nodes: Collection[str]) -> bool:
+    """Whether a word is such a node, or a setting of one; Hydra takes an option and `_target_` without a plus."""
+    key = word.partition("=")[0]
+    return _node_of(word) == key or (_inside(key, nodes) and not key.endswith("._target_"))
 
 
 def _inside(key: str, nodes: Collection[str]) -> bool:

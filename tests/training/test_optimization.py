@@ -108,7 +108,8 @@ def test_fused_is_as_before_where_it_works_and_turned_off_once_where_not(caplog,
     of = net()
     assert isinstance(optimizer_of(rms, of)(of.parameters()), torch.optim.RMSprop)
     assert [record.getMessage() for record in caplog.records] == [
-        "optimizer.fused: true is taken as false: with trainer.precision=bf16-mixed gradients are clipped between steps",
+        "optimizer.fused: true is taken as false: with trainer.precision=bf16-mixed gradients are clipped between "
+        "steps",
         "optimizer.fused: true is taken as false: RMSprop has no such setting",
     ]
 

@@ -125,7 +125,12 @@ STOPPED = {
 }
 
 
-@pytest.mark.parametrize("name", STOPPED)
+ALWAYS = ("cosine", "onecycle", "plateau", "sequential")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in STOPPED]
+)
 @pytest.mark.filterwarnings("error:The epoch parameter in")  # torch's SequentialLR starts its parts in that way
 def test_stopped_and_resumed_it_ends_at_the_same_bits(name, rates, monkeypatch, tmp_path):
     settings = composed(*SMALL, *STOPPED[name])

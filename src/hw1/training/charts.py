@@ -25,7 +25,11 @@ def charts(settings: RunSettings) -> Charts:
     """
     kind = getattr(target_of(settings.dataset, "dataset"), "kind", None)
     splits = [SPLITS[0], *(["val"] if settings.dataset.get("val_fraction") else []), *SPLITS[1:]]
-    learning = {axis(LOSS, unit(LOSS, kind == "classes")): _exactly(*(f"{split}/{LOSS}" for split in splits))}
+    learning = {
+        axis(LOSS, unit(LOSS, kind == "classes" and settings.loss is None)): _exactly(
+            *(f"{split}/{LOSS}" for split in splits)
+        )
+    }
     if has_accuracy(kind):
         learning[ACCURACY] = _exactly(*(f"{split}/{ACCURACY}" for split in splits))
     steps = {label(STEP_LOSS): _exactly(STEP_LOSS)}
