@@ -62,7 +62,7 @@ def test_metrics_of_numbers(tmp_path):
 
 REFUSED = {
     "metrics.f1": ({"_target_": "torchmetrics.F1Score"}, ["dataset=function"], "which is of classes, with "),
-    "metrics.f1 ": ({"_target_": "torchmetrics.F1Score", "averag": "macro"}, [], "Unexpected keyword arguments: `averag`"),
+    "metrics.f1 ": ({"_target_": "torchmetrics.F1Score", "averag": "x"}, [], "Unexpected keyword arguments: `averag`"),
     "metrics.f1  ": ({"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}, [], "makes a Linear"),
     "metrics.f1   ": (
         {"_target_": "torchmetrics.classification.MulticlassF1Score", "average": None}, [], "gives [10], expected one"

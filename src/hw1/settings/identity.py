@@ -122,5 +122,9 @@ def run_seed(settings: Settings, member: int = 0) -> int:
 
 
 def deciding(settings: Settings) -> dict[str, Any]:
-    """The settings that tell runs apart for a reader: those that can change a result, without copies of the seed."""
-    return without(settings, [*WITHOUT_EFFECT, *_SEEDS])
+    """The settings that tell runs apart for a reader: those that can change a result, without copies of the seed.
+
+    One that was added as null is left out where it is null: a run of before it has none.
+    """
+    absent = [path for path, value in ADDED.items() if value is None and select(settings, path) is None]
+    return without(settings, [*WITHOUT_EFFECT, *_SEEDS, *absent])

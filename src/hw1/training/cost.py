@@ -135,7 +135,9 @@ def _phase(settings: RunSettings, minimise: str, epochs: int) -> Cost:
     short |= {"limit_val_batches": _TIMED_BATCHES}
     whole, every = settings.max_epochs, settings.trainer.get("check_val_every_n_epoch") or settings.max_epochs
     node = {**settings.value("trainer"), **short}
-    settings = RunSettings.check({**settings.plain, "trainer": node, "objective": {"minimise": minimise, "after": 0}})
+    # A schedule costs nothing, and some end where so many epochs do not.
+    changed = {"trainer": node, "objective": {"minimise": minimise, "after": 0}, "scheduler": None}
+    settings = RunSettings.check({**settings.plain, **changed})
     with tempfile.TemporaryDirectory() as name, threads(settings.threads), expected_warnings():
         folder = Path(name)
         seeds = settings.member_seeds
