@@ -13,6 +13,7 @@ from warm import WarmProcess
 
 ROOT = Path(__file__).parents[1]
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp()  # the key that records are signed with is not the user's own
+os.environ["HW1_CACHE"] = tempfile.mkdtemp()  # nor are what data came to, and decoded images
 
 
 def start(*words, output, cwd=ROOT, cold=False, **environment):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from hw1.data.identities import cache_folder
 from hw1.data.protocol import TrainTest
 from hw1.data.source import data_root, sha256
 from hw1.files import replacing
@@ -77,7 +78,7 @@ class ImageFolder:
         import numpy as np
 
         paths = [Path(path) for split in self._samples for path, _ in split]
-        cache = _cache_folder() / f"images-{self._key(paths)}.npy"
+        cache = cache_folder() / f"images-{self._key(paths)}.npy"
         shape = (len(paths), *self.in_shape)
         if not _holds(cache, shape):
             images = np.empty(shape, dtype=np.uint8)
@@ -90,6 +91,13 @@ class ImageFolder:
     def _key(self, paths: Sequence[Path]) -> str:
         entries = [(str(path.relative_to(self.root)), *_size_and_time(path)) for path in paths]
         return hashlib.sha256(repr((self.in_shape, entries)).encode()).hexdigest()[:32]
+
+    def files(self) -> Iterator[str]:
+        """Every file below `train` and `test`, and the folders that list them."""
+        for split in ("train", "test"):
+            for folder, _, names in os.walk(self.root / split, followlinks=True):
+                yield folder
+                yield from (os.path.join(folder, name) for name in names)
 
     def identity(self) -> str:
         """SHA-256 of the decoded images and their labels."""
@@ -128,14 +136,6 @@ def _labels(samples: Sequence[tuple[str, int]]) -> Tensor:
 def _size_and_time(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns
-
-
-def _cache_folder() -> Path:
-    if chosen := os.environ.get("HW1_CACHE"):
-        return Path(chosen).expanduser()
-    import pooch
-
-    return Path(pooch.os_cache("hw1"))
 
 
 def _holds(cache: Path, shape: tuple[int, ...]) -> bool:

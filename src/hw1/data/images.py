@@ -60,6 +60,10 @@ class Mnist:
             self.source = choose_mnist_source(self.root, self.source)
             self._prepared = True
 
+    def files(self) -> list[Path]:
+        """Those below the root; the bundled digits come with a package."""
+        return [] if self.source == "bundled" else MNIST.paths(self.root)
+
     def identity(self) -> str:
         """SHA-256 of the files that are read."""
         self.prepare()
@@ -96,6 +100,10 @@ class FashionMnist:
     def prepare(self) -> None:
         """Find or download the files."""
         fetch_idx(FASHION_MNIST, self.root)
+
+    def files(self) -> list[Path]:
+        """Those below the root."""
+        return FASHION_MNIST.paths(self.root)
 
     def identity(self) -> str:
         """SHA-256 of the files that are read."""
@@ -154,6 +162,11 @@ class Cifar10:
         else:
             fetch_cifar10(self.root)
 
+    def files(self) -> list[str | Path]:
+        """Those of the archive's folder, or the images."""
+        archive = self.root / CIFAR10_FOLDER
+        return [archive, *(self._folder.files() if self.source == "folder" else archive.glob("*"))]
+
     def identity(self) -> str:
         """SHA-256 of the batch files, or of the decoded images and their labels."""
         self.prepare()
@@ -199,6 +212,10 @@ class Digits:
 
     def prepare(self) -> None:
         """Nothing to download."""
+
+    def files(self) -> list[Path]:
+        """None: they come with a package."""
+        return []
 
     def identity(self) -> str:
         """SHA-256 of images and labels."""

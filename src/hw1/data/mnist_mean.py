@@ -68,6 +68,10 @@ class MnistMean:
         """As `Mnist`."""
         self.images.prepare()
 
+    def files(self) -> list[Path]:
+        """Those of the images."""
+        return self.images.files()
+
     def identity(self) -> str:
         """SHA-256 of the images' identity and of what makes the targets."""
         noise = (self.noise, self.noise_seed) if self.noise else None

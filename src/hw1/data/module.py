@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from hw1.data.batches import Batch, EpochBatches, OrderedBatches, loader
+from hw1.data.identities import identity_of
 from hw1.data.labels import corrupt, subset
 from hw1.data.protocol import ExampleSource, TrainTest
 from hw1.kinds import Kind, Loss, constant_metrics, loss_of
@@ -36,6 +37,7 @@ class DataModule(lightning.LightningDataModule):
     Attributes:
         order_seeds: seeds of the order of training batches, one a member; set them before training begins. With several
             of them every batch has a leading dimension: [R, B, ...], or [1, B, ...] where all members share it.
+        definition: under which the identity of `examples` is remembered, with their files; None for not at all.
         eval_names: names of the sets that `val_dataloader` and `test_dataloader` evaluate, in their order.
         kind: "classes", "values", "tokens", "binary" or "counts": of `examples`, as the following.
         loss: (outputs [B, ...], targets [B, ...], reduction="mean") -> mean loss [].
@@ -89,6 +91,8 @@ class DataModule(lightning.LightningDataModule):
         self.name = examples.name
         self.in_shape, self.out_features = examples.in_shape, examples.out_features
         self.eval_names = ("train", "val", "test") if val_fraction else ("train", "test")
+        self.definition: str | None = None
+        self._identity: str | None = None
         self._sets: dict[str, Batch] = {}
 
     @property
@@ -102,8 +106,10 @@ class DataModule(lightning.LightningDataModule):
         return self.examples.source
 
     def identity(self) -> str:
-        """Hex SHA-256 of what is read."""
-        return self.examples.identity()
+        """Hex SHA-256 of what is read, or was, once it was: what becomes of the files later is no part of it."""
+        if self._identity is None:
+            self._identity = identity_of(self.examples, self.definition)
+        return self._identity
 
     def prepare_data(self) -> None:
         """Download what is missing."""
@@ -116,7 +122,7 @@ class DataModule(lightning.LightningDataModule):
             ValueError: `train_size` or `val_fraction` does not fit the number of examples.
         """
         if not self._sets:
-            self._sets = self._make_sets(_load(self.examples))
+            self._sets = self._make_sets(_load(self.examples, self.identity()))
 
     def _make_sets(self, examples: TrainTest) -> dict[str, Batch]:
         x, y = examples.train_x, examples.train_y
@@ -204,9 +210,9 @@ def _kind_and_loss(examples: ExampleSource) -> tuple[Kind, Loss]:
     return kind, own or usual
 
 
-def _load(examples: ExampleSource) -> TrainTest:
+def _load(examples: ExampleSource, identity: str) -> TrainTest:
     """Load `examples`, or take them from the run before: a sweep in one process reads its data once."""
-    key = type(examples), examples.identity()
+    key = type(examples), identity
     if key not in _latest:
         _latest.clear()  # keep one set: CIFAR-10 is 0.7 GB
         _latest[key] = examples.load()

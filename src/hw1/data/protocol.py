@@ -10,6 +10,9 @@ from hw1.kinds import Kind
 if TYPE_CHECKING:
     from torch import Tensor
 
+# What of a node `dataset` goes to `hw1.data.DataModule`; the rest goes to the source at its `_target_`.
+OF_DATAMODULE = ("batch_size", "train_size", "corruption", "val_fraction", "seed", "workers", "eval_batch_size")
+
 
 @dataclass(frozen=True, eq=False)
 class TrainTest:
@@ -36,6 +39,7 @@ class ExampleSource(Protocol):
     - `loss`: (outputs [B, ...], targets [B, ...], reduction="mean") -> [], where it is not `hw1.kinds.loss_of(kind)`
     - `large`: True for tens of thousands of examples, of which a budget's `train_size` then keeps some
     - `choose_source(root, source)`, static: what `source="auto"` is on this machine; a sweep asks once
+    - `files()`: the files and folders that it reads, where Python does not open them itself; none for what is computed
 
     A source without `kind` has classes if its `loss` is torch's cross_entropy, else values.
 

@@ -1,4 +1,4 @@
-"""Runs that were trained with other code of the user's own than today's, and moving them out of the way. No torch."""
+"""Runs that were trained with other code of the user's own, or other data, than today's; moving them away. No torch."""
 
 from __future__ import annotations
 
@@ -9,41 +9,47 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from hw1.records import is_own
 from hw1.runs.folders import is_complete
 from hw1.runs.run import Run
 from hw1.settings import ConfigError
 from hw1.settings.code import code_of, source_of
 from hw1.training.contents import SETTINGS, stored
+from hw1.training.examples import Today, source_node, today
 
 TRAINING = "add --rerun to train them again, or --keep to take them as they are"
+_DATA = "dataset:"
 READING = "run their command with --rerun to train them again, or add --keep to take them as they are"
 
 
 def changed(runs: Iterable[Run]) -> list[Run]:
-    """Those of the runs that were trained with other code than today's.
+    """Those of the runs that were trained with other code or on other data than today's.
 
     Compared are runs that have weights, finished or interrupted, and whose code was recorded. One that failed before
-    its first checkpoint begins anew, with today's.
+    its first checkpoint begins anew, with today's. Data that are no longer here are not compared.
     """
-    return [run for run in runs if _differences(run)]
+    known: dict[str, Today | None] = {}
+    return [run for run in runs if _differences(run, known)]
 
 
 def refuse_changed(runs: Iterable[Run], remedy: str) -> None:
-    """Refuse runs that were trained with other code than today's, see `changed`.
+    """Refuse runs that were trained with other code or on other data than today's, see `changed`.
 
     Raises:
-        ConfigError: there are some; one line a module, which ends with the remedy.
+        ConfigError: there are some; one line a module or source of data, which ends with the remedy.
     """
     found: dict[str, list[str]] = {}
+    known: dict[str, Today | None] = {}
     for run in runs:
-        for said in _differences(run):
+        for said in _differences(run, known):
             found.setdefault(said, []).append(run.path.name)
     lines = []
     for said, names in found.items():
         shown = ", ".join(names if len(names) < 5 else [*names[:3], "..."])
-        lines.append(f"{said} {len(names)} of these runs {'was' if len(names) == 1 else 'were'} trained ({shown})")
+        those = f"{len(names)} of these runs {'was' if len(names) == 1 else 'were'} trained ({shown})"
+        lines.append(f"{said} {those}: {'restore it, or ' if said.startswith(_DATA) else ''}{remedy}")
     if lines:
-        raise ConfigError("\n".join(f"{line}: {remedy}" for line in lines))
+        raise ConfigError("\n".join(lines))
 
 
 def set_aside(runs: Collection[Run], base: Path) -> str:
@@ -69,25 +75,49 @@ def set_aside(runs: Collection[Run], base: Path) -> str:
     return f"moved to {base / 'replaced'}: {', '.join(folder.name for folder in moved)}"
 
 
-def _differences(run: Run) -> list[str]:
-    """What has become of each module since the run was trained."""
+def _differences(run: Run, known: dict[str, Today | None]) -> list[str]:
+    """What has become of each module, and of the data, since the run was trained.
+
+    Args:
+        run: finished or interrupted, or neither.
+        known: what data are today, by their node: asked once.
+    """
     if is_complete(run.path):
-        before = run.code
+        before, data = run.code, run.result.get("dataset", {}).get("sha256")
     elif (run.path / "checkpoints" / "last.ckpt").exists():  # it would go on from there
-        before = (stored(run.path / SETTINGS) or {}).get("code")
+        begun = stored(run.path / SETTINGS) or {}
+        before, data = begun.get("code"), begun.get("data")
     else:
         return []
+    return [*_other_code(run, before), *_other_data(run, data, known)]
+
+
+def _other_data(run: Run, before: str | None, known: dict[str, Today | None]) -> list[str]:
     if before is None:
         return []
-    today = code_of(run.settings.plain)
+    node = str(source_node(run.settings.dataset))
+    if node not in known:  # of a stranger's result nothing is built
+        known[node] = today(run.settings.dataset, known_only=not is_own(run.path / SETTINGS))
+    now = known[node]
+    if now is None or now.identity == before:
+        return []
+    name = run.result.get("dataset", {}).get("name", run.settings.dataset.get("_target_"))
+    files = f" ({now.files[0]}{f' and {len(now.files) - 1} more' if now.files[1:] else ''})" if now.files else ""
+    return [f"{_DATA} {name}{files} has changed since"]
+
+
+def _other_code(run: Run, before: dict[str, str] | None) -> list[str]:
+    if before is None:
+        return []
+    now = code_of(run.settings.plain)
     found = []
-    for name in sorted({*before, *today}):
+    for name in sorted({*before, *now}):
         module = f"{name} ({source_of(name)})"
-        if name not in today:
+        if name not in now:
             found.append(f"{name} is no longer found, or no longer imported, since")
         elif name not in before:
             found.append(f"{module} is imported, which it was not when")
-        elif before[name] != today[name]:
+        elif before[name] != now[name]:
             found.append(f"{module} has changed since")
     return found
 

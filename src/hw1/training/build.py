@@ -13,6 +13,8 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from hw1.data import DataModule
+from hw1.data.identities import definition_of
+from hw1.data.protocol import OF_DATAMODULE
 from hw1.models import side_by_side
 from hw1.models.logits import giving_logits
 from hw1.settings import ConfigError, RunSettings
@@ -20,6 +22,7 @@ from hw1.settings.construct import call, naming, takes, target_of
 from hw1.settings.run_settings import refuse_unknown
 from hw1.training import own_task
 from hw1.training.charts import charts
+from hw1.training.examples import examples_of, source_node
 from hw1.training.extra_metrics import metrics_of_run
 from hw1.training.learning import validate_learning
 from hw1.training.loss import loss_of_run
@@ -86,13 +89,13 @@ def _refuse_coupling(settings: RunSettings, optimizer: torch.optim.Optimizer) ->
 
 def datamodule(node: Mapping[str, Any]) -> DataModule:
     """The data of the node `dataset`: what `DataModule` takes goes there, the rest to the source at `_target_`."""
-    own = set(inspect.signature(DataModule).parameters)
-    examples = call({key: value for key, value in node.items() if key not in own}, "dataset")
+    own = {key: value for key, value in node.items() if key in OF_DATAMODULE}
     made: DataModule = call(
-        {"_target_": "hw1.data.DataModule", **{key: value for key, value in node.items() if key in own}},
+        {"_target_": "hw1.data.DataModule", **own},
         "dataset",
-        examples=examples,
+        examples=examples_of(node),
     )
+    made.definition = definition_of(source_node(node))
     return made
 
 

@@ -48,10 +48,28 @@ def begin(
     file = folder / SETTINGS
     if resumed:
         before = stored(file) or {}
-        rewrite_record(file, {**record, "code": before.get("code"), "time": before.get("time", record["time"])})
+        kept = {"code": before.get("code"), "time": before.get("time", record["time"]), "data": before.get("data")}
+        rewrite_record(file, {**record, **kept})
     else:
         write_record(file, record)
     return read_record(file)
+
+
+def note_data(folder: Path, identity: str) -> None:
+    """Note in a run's settings.json which data it trains on, or compare them with those that it has trained on.
+
+    Raises:
+        DamagedError: they are others.
+    """
+    record = read_record(folder / SETTINGS)
+    before = record.get("data")
+    if before not in (None, identity):
+        raise DamagedError(
+            f"dataset: {folder.name} has trained on other data than today's so far: restore them, or add --rerun to "
+            "train it again"
+        )
+    if before is None:
+        rewrite_record(folder / SETTINGS, {**record, "data": identity})
 
 
 def end(folder: Path, result: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ from hw1.settings import ConfigError, RunSettings
 from hw1.training import build
 from hw1.training.adopted import take_in
 from hw1.training.checkpoint import RECORDED, AtomicCheckpointIO, EpochCheckpoint
-from hw1.training.contents import RESULT, SETTINGS, begin, end, require, snapshot_sums, stored
+from hw1.training.contents import RESULT, SETTINGS, begin, end, note_data, require, snapshot_sums, stored
 from hw1.training.heartbeat import Heartbeat
 from hw1.training.histograms import WeightHistograms
 from hw1.training.hyperparameters import hyperparameters
@@ -140,6 +140,7 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
         trainer = build.trainer(settings, folder, callbacks, [csv, *others])
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         data.prepare_data()
+        note_data(folder, data.identity())
         for logger in others:
             logger.log_hyperparams(hyperparameters(settings.plain, data.sizes["train"]))
         with _interruptible():
