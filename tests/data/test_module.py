@@ -255,11 +255,14 @@ def test_an_unknown_kind_is_refused():
 
 def test_what_planning_reads_of_a_source_is_on_its_class():
     large = {name for name in hw1.data.__all__ if getattr(getattr(hw1.data, name), "large", False)}
-    assert large == {"Cifar10", "FashionMnist", "Mnist", "MnistMean"}
+    assert large == {"Cifar10", "FashionMnist", "Mnist", "MnistMean", "TorchvisionSet"}
     auto = {name for name in hw1.data.__all__ if hasattr(getattr(hw1.data, name), "choose_source")}
     assert auto == {"Mnist", "MnistMean"}
     assert all(getattr(hw1.data, name).choose_source(None, "bundled") == "bundled" for name in auto)
-    kinds = {name: getattr(hw1.data, name).kind for name in hw1.data.__all__ if name != "DataModule"}
+    kinds = {name: getattr(getattr(hw1.data, name), "kind", None) for name in hw1.data.__all__ if name != "DataModule"}
+    settings = {name for name, kind in kinds.items() if kind is None}  # of which it is a setting
+    assert settings == {"Arrays", "HuggingFace", "Table", "TorchDataset"}
+    kinds = {name: kind for name, kind in kinds.items() if kind is not None}
     assert {name for name, kind in kinds.items() if kind == "values"} == {"Function", "MnistMean"}
     assert set(kinds.values()) == {"values", "classes"}
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import lightning
-import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from hw1.data.batches import Batch, EpochBatches, OrderedBatches, loader
+from hw1.data.batches import Batch, EpochBatches, EvaluationBatches, Inputs, evaluation_loader
+from hw1.data.drawn import Transform, training_loader
 from hw1.data.identities import identity_of
-from hw1.data.labels import corrupt, subset
-from hw1.data.protocol import ExampleSource, TrainTest
+from hw1.data.protocol import ExampleSet, ExampleSource, TrainTest
+from hw1.data.randomness import seeded
+from hw1.data.sets import Held, Streamed, carved
 from hw1.kinds import Kind, Loss, constant_metrics, loss_of
-from hw1.seeds import generator
 
 _latest: dict[tuple[type, str], TrainTest] = {}
 
 
 class DataModule(lightning.LightningDataModule):
-    """Batches of the examples of a source, whole in memory.
+    """Batches of the examples of a source: whole in memory, or, of a source with `datasets()`, read as they are needed.
 
     In this order: a validation set is carved from the training set, `train_size` examples are kept of the rest, a part
     of their labels is shuffled. The first two are stratified by class; validation and test labels stay true.
@@ -31,12 +32,14 @@ class DataModule(lightning.LightningDataModule):
         corruption: fraction in [0, 1] of the training labels that is shuffled; classification only.
         val_fraction: fraction in [0, 1) of the training set that becomes the validation set.
         seed: of these choices, and of the order of the training batches unless `order_seeds` are set.
-        workers: processes that load batches; 0 (in this process) is fastest for examples in memory.
+        workers: processes that load batches, which change no result; 0 (in this process) is fastest for data in memory.
         eval_batch_size: examples a batch where whole sets are evaluated; it changes memory and speed, not results.
 
     Attributes:
-        order_seeds: seeds of the order of training batches, one a member; set them before training begins. With several
-            of them every batch has a leading dimension: [R, B, ...], or [1, B, ...] where all members share it.
+        order_seeds: seeds of the order of training batches, and of what is random about their examples, one a member;
+            set them before training begins. With several of them every batch has a leading dimension: [R, B, ...], or
+            [1, B, ...] where all members share it.
+        transform: of the inputs of training batches, one by one; nothing else sees it. None for none.
         definition: under which the identity of `examples` is remembered, with their files; None for not at all.
         eval_names: names of the sets that `val_dataloader` and `test_dataloader` evaluate, in their order.
         kind: "classes", "values", "tokens", "binary" or "counts": of `examples`, as the following.
@@ -87,13 +90,14 @@ class DataModule(lightning.LightningDataModule):
         self.batch_size, self.train_size, self.eval_batch_size = batch_size, train_size, eval_batch_size
         self.corruption, self.val_fraction = corruption, val_fraction
         self.seed, self.order_seeds = seed, [seed]
+        self.transform: Transform | None = None
         self.workers = workers
         self.name = examples.name
         self.in_shape, self.out_features = examples.in_shape, examples.out_features
         self.eval_names = ("train", "val", "test") if val_fraction else ("train", "test")
         self.definition: str | None = None
         self._identity: str | None = None
-        self._sets: dict[str, Batch] = {}
+        self._sets: dict[str, ExampleSet] = {}
 
     @property
     def has_classes(self) -> bool:
@@ -122,60 +126,107 @@ class DataModule(lightning.LightningDataModule):
             ValueError: `train_size` or `val_fraction` does not fit the number of examples.
         """
         if not self._sets:
-            self._sets = self._make_sets(_load(self.examples, self.identity()))
-
-    def _make_sets(self, examples: TrainTest) -> dict[str, Batch]:
-        x, y = examples.train_x, examples.train_y
-        sets = {"test": (examples.test_x, examples.test_y)}
-        if self.val_fraction:
-            held_out = torch.zeros(len(y), dtype=torch.bool)
-            held_out[subset(y, round(self.val_fraction * len(y)), generator(self.seed, "validation"))] = True
-            fits = bool(held_out.any()) and not held_out.all()
-            _check("val_fraction", self.val_fraction, fits, f"some but not all of {len(y)} examples")
-            sets["val"] = x[held_out], y[held_out]
-            x, y = x[~held_out], y[~held_out]
-        if self.train_size is not None:
-            _check("train_size", self.train_size, self.train_size <= len(y), f"at most {len(y)}")
-            kept = subset(y, self.train_size, generator(self.seed, "train_size"))
-            x, y = x[kept], y[kept]
-        if self.corruption:
-            y = corrupt(y, self.corruption, generator(self.seed, "corruption"))
-        sets["train"] = x, y
-        return sets
+            train, test = self._read()
+            made = carved(train, self.val_fraction, self.train_size, self.corruption, self.seed)
+            self._sets = {**made, "test": test}
 
     @property
-    def train_tensors(self) -> Batch:
-        """Training inputs [N, ...] and targets [N, ...], after `train_size` and `corruption`."""
-        return self._tensors("train")
+    def streamed(self) -> bool:
+        """Whether examples are read as they are needed."""
+        return bool(getattr(self.examples, "streamed", not hasattr(self.examples, "load")))
 
-    def constant_metrics(self) -> dict[str, float]:
-        """Train loss, and accuracy, of the best constant prediction; no loss where `examples` has one of its own."""
-        found = constant_metrics(self.kind, self.train_tensors[1])
-        return found if self.loss is loss_of(self.kind) else {k: v for k, v in found.items() if k != "loss"}
-
-    @property
-    def val_tensors(self) -> Batch | None:
-        """Validation inputs and targets; None if there is no validation set."""
-        return self._tensors("val") if self.val_fraction else None
-
-    @property
-    def test_tensors(self) -> Batch:
-        """Test inputs [M, ...] and true targets [M, ...]."""
-        return self._tensors("test")
+    def _read(self) -> tuple[ExampleSet, ExampleSet]:
+        """The training and the test set, as the source has them."""
+        if self.streamed:
+            train, test = self.examples.datasets()  # type: ignore[attr-defined]  # what is streamed has them
+            return Streamed(train, self.workers), Streamed(test, self.workers)
+        whole = _load(self.examples, self.identity())
+        return Held(whole.train_x, whole.train_y), Held(whole.test_x, whole.test_y)
 
     @property
     def sizes(self) -> dict[str, int]:
         """Number of examples in each of the `eval_names`."""
-        return {name: len(self._tensors(name)[0]) for name in self.eval_names}
+        return {name: len(self._set(name)) for name in self.eval_names}
 
-    def _tensors(self, name: str) -> Batch:
+    def targets(self, split: str) -> Tensor:
+        """Targets [N, ...] of one of the `eval_names`: of "train" after `train_size` and `corruption`."""
+        return self._set(split).targets
+
+    def examples_of(self, split: str, first: int | None = None, rows: Tensor | None = None) -> Batch:
+        """Inputs and targets of one of the `eval_names` in memory, as evaluations see them.
+
+        Args:
+            split: "train", "val" or "test".
+            first: so many, at most; None for all, of data that are in memory.
+            rows: the numbers of those that are wanted, [M], instead.
+
+        Raises:
+            ValueError: all of what memory may not hold.
+        """
+        own = self._set(split)
+        if rows is not None:
+            return own.take(rows)
+        if first is None and self.streamed:
+            raise ValueError(f"first: got None for {self.name}, which is streamed, expected a number, or use batches")
+        return own.take(slice(0, len(own) if first is None else first))
+
+    def batches(self, split: str) -> list[Batch] | EvaluationBatches:
+        """All of one of the `eval_names` as a risk takes it: one batch; of a stream many, which can be read again."""
+        if self.streamed:
+            return EvaluationBatches(self._set(split), self.eval_batch_size, self.workers)
+        return [self.examples_of(split)]
+
+    def inputs(self, split: str) -> Tensor | Inputs:
+        """The inputs of `batches`: [N, ...], or, of a stream, batches of them that can be read again."""
+        batches = self.batches(split)
+        return Inputs(batches) if isinstance(batches, EvaluationBatches) else batches[0][0]
+
+    @property
+    def train_tensors(self) -> Batch:
+        """Training inputs [N, ...] and targets [N, ...], after `train_size` and `corruption`; of data in memory."""
+        return self.examples_of("train")
+
+    @property
+    def val_tensors(self) -> Batch | None:
+        """Validation inputs and targets; None if there is no validation set."""
+        return self.examples_of("val") if self.val_fraction else None
+
+    @property
+    def test_tensors(self) -> Batch:
+        """Test inputs [M, ...] and true targets [M, ...]."""
+        return self.examples_of("test")
+
+    def constant_metrics(self) -> dict[str, float]:
+        """Train loss, and accuracy, of the best constant prediction; no loss where `examples` has one of its own."""
+        found = constant_metrics(self.kind, self.targets("train"))
+        return found if self.loss is loss_of(self.kind) else {k: v for k, v in found.items() if k != "loss"}
+
+    def _set(self, name: str) -> ExampleSet:
         self.setup()
         return self._sets[name]
+
+    def try_transform(self) -> None:
+        """Transform the first training input.
+
+        Raises:
+            ValueError: the transform refuses it, or makes something of another shape or type of it.
+        """
+        if self.transform is None:
+            return
+        x = self.examples_of("train", first=1)[0][0]
+        with seeded(0):
+            try:
+                made = self.transform(x.clone())
+            except Exception as error:
+                raise ValueError(f"{type(error).__name__} on an input {list(x.shape)}: {error}") from error
+        if not isinstance(made, Tensor) or (made.shape, made.dtype) != (x.shape, x.dtype):
+            kind = f"{made.dtype} {list(made.shape)}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
+            raise ValueError(f"got {kind} from an input {x.dtype} {list(x.shape)}, expected the same type and shape")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches [x, y] of `batch_size`, reordered each epoch; the last one may be smaller."""
         batches = EpochBatches(self.sizes["train"], self.batch_size, self.order_seeds, self._epoch)
-        return loader(self.train_tensors, batches, self.workers, len(self.order_seeds) > 1)
+        return training_loader(self._set("train"), self.transform, batches, self.order_seeds, self.workers)
 
     def _epoch(self) -> int:
         # Not trainer.current_epoch: Lightning builds the resumed epoch's iterator (whose workers read ahead at once)
@@ -195,12 +246,9 @@ class DataModule(lightning.LightningDataModule):
         return self._evaluation()
 
     def _evaluation(self) -> list[DataLoader[Batch]]:
-        return [
-            loader(
-                self._tensors(name), OrderedBatches(size, self.eval_batch_size), self.workers, len(self.order_seeds) > 1
-            )
-            for name, size in self.sizes.items()
-        ]
+        several = len(self.order_seeds) > 1
+        sets = (self._set(name) for name in self.eval_names)
+        return [evaluation_loader(own, self.eval_batch_size, self.workers, several) for own in sets]
 
 
 def _kind_and_loss(examples: ExampleSource) -> tuple[Kind, Loss]:

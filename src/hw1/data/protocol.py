@@ -74,3 +74,25 @@ class ExampleSource(Protocol):
 
     def load(self) -> TrainTest:
         """Read all examples into memory."""
+
+
+class ExampleSet(Protocol):
+    """What a DataModule draws batches from: numbered examples (input, target).
+
+    Attributes:
+        targets: [N, ...]; of a stream, read once where nothing else says them.
+    """
+
+    @property
+    def targets(self) -> Tensor: ...  # noqa: D102 - see Attributes
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: Tensor | slice, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Inputs [B, ...] and targets [B, ...] of rows [B]; random ones as `seeds` [B] say, else as evaluations do."""
+
+    def select(self, rows: Tensor) -> ExampleSet:
+        """The set of rows [M] alone."""
+
+    def relabelled(self, targets: Tensor) -> ExampleSet:
+        """The set with other targets [N]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 EXAMPLES = 256  # at a time
 
 
-def finite(net: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> bool:
+def finite(net: nn.Module, loss: Loss, batches: Iterable[tuple[Tensor, Tensor]]) -> bool:
     """Whether a network's weights are finite numbers, and its loss on the examples too: else a measure of it is NaN.
 
     The loss is taken in evaluation mode, in the network's dtype and on its device; the network is left alone.
@@ -22,8 +23,7 @@ def finite(net: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> bool:
     Args:
         net: one member.
         loss: (outputs [B, ...], targets) -> mean loss [].
-        x: inputs [N, ...].
-        y: targets [N, ...].
+        batches: inputs [B, ...] and targets [B, ...].
     """
     import torch
 
@@ -38,9 +38,10 @@ def finite(net: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> bool:
         network = network.float()
         like = next(network.parameters())
     with twice_differentiable(like.device, network), torch.no_grad():
-        for inputs, targets in zip(x.split(EXAMPLES), y.split(EXAMPLES), strict=True):
-            if not loss(network(cast(inputs, like)), cast(targets, like)).isfinite():
-                return False
+        for x, y in batches:
+            for inputs, targets in zip(x.split(EXAMPLES), y.split(EXAMPLES), strict=True):
+                if not loss(network(cast(inputs, like)), cast(targets, like)).isfinite():
+                    return False
     return True
 
 

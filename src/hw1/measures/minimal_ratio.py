@@ -189,18 +189,19 @@ def _alike(subject: Subject, weights: Weights) -> list[_Alike]:
     from hw1.curvature import EmpiricalRisk
     from hw1.vectors import ParamSpace
 
-    x, y = subject.data.train_tensors
-    nets = {r: in_float64(net) for r, net in enumerate(weights.nets) if finite(net, subject.loss, x, y)}
+    data = subject.data
+    batches = data.batches("train")
+    nets = {r: in_float64(net) for r, net in enumerate(weights.nets) if finite(net, subject.loss, batches)}
     if not nets:
         return []
     buffers = [dict(net.named_buffers()) for net in nets.values()]
     same = all(torch.equal(value, other[name]) for other in buffers[1:] for name, value in buffers[0].items())
     device = next(next(iter(nets.values())).parameters()).device
-    pairs = [(x.to(device), y.to(device))]
+    pairs = batches if data.streamed else [(x.to(device), y.to(device)) for x, y in batches]
 
     def together(few: Mapping[int, nn.Module]) -> _Alike:
         own = list(few.values())
-        risk = EmpiricalRisk(own[0], subject.loss, pairs, ParamSpace.of(own[0]))
+        risk = EmpiricalRisk(own[0], subject.loss, pairs, ParamSpace.of(own[0]), keep_graph=not data.streamed)
         return _Alike(list(few), risk, replace(weights, nets=own).theta().double())
 
     return [together(nets)] if same else [together({r: net}) for r, net in nets.items()]

@@ -41,23 +41,33 @@ class Predictions(Measure):
 
         from hw1.curvature import constant_predictor
 
-        (x, y), (test_x, test_y) = subject.data.train_tensors, subject.data.test_tensors
-        numbers = subject.data.kind == "values"
+        data = subject.data
+        numbers = data.kind == "values"
         values: dict[str, list[float]] = {name: [] for name in (self.columns if numbers else ["predictions/constant"])}
         predicted = []
         for net in map(in_float64, subject.end.nets):
-            train = outputs_of(net, subject.loss, x, y)
-            values["predictions/constant"].append(float(constant_predictor(train.reshape(len(train), -1)[None])[0]))
+            ends, errors = [], []  # of a batch's outputs: their range is that of all
+            for x, y in data.batches("train"):  # one of data in memory
+                train = outputs_of(net, subject.loss, x, y)
+                ends += [train.amin(0), train.amax(0)]
+                if numbers:
+                    errors.append((train - y.to(train)).abs().max())
+            values["predictions/constant"].append(float(constant_predictor(torch.stack(ends).flatten(1)[None])[0]))
             if numbers:
-                test = outputs_of(net, subject.loss, test_x, test_y)
-                values["predictions/train_max_error"].append(float((train - y.to(train)).abs().max()))
-                values["predictions/test_mae"].append(float((test - test_y.to(test)).abs().mean()))
-                predicted.append(test.flatten(1)[:, 0].cpu())
+                values["predictions/train_max_error"].append(float(torch.stack(errors).max()))
+                first, mean = [], 0.0
+                for x, y in data.batches("test"):
+                    test = outputs_of(net, subject.loss, x, y)
+                    mean += float((test - y.to(test)).abs().mean()) * (len(x) / data.sizes["test"])
+                    first.append(test.flatten(1)[:, 0].cpu())
+                values["predictions/test_mae"].append(mean)
+                predicted.append(torch.cat(first))
         if not numbers:
             return Finding(values)
-        file = {"predicted": torch.stack(predicted), "true": test_y.flatten(1)[:, 0].double().contiguous()}
-        if test_x.shape[1:] == (1,):
-            file["x"] = test_x[:, 0].double().contiguous()
+        true = data.targets("test").flatten(1)[:, 0]
+        file = {"predicted": torch.stack(predicted), "true": true.double().contiguous()}
+        if data.in_shape == (1,):
+            file["x"] = torch.cat([x[:, 0] for x, _ in data.batches("test")]).double().contiguous()
         return Finding(values, files={TEST: save(file)})
 
 
@@ -67,7 +77,7 @@ def outputs_of(net: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
 
     from hw1.risk.empirical import EmpiricalRisk
 
-    if not finite(net, loss, x, y):
+    if not finite(net, loss, [(x, y)]):
         return torch.full_like(y.double(), torch.nan) if y.is_floating_point() else torch.full((len(x), 1), torch.nan)
     risk = EmpiricalRisk(net, loss, [(x, y)], keep_graph=False)
     return risk.outputs(risk.theta.double())

@@ -36,24 +36,20 @@ class Sensitivity(Measure):
         from hw1.landscape import sensitivity, token_sensitivity
 
         data = subject.data
-        if not (tokens := data.test_tensors[0]).is_floating_point():
-            return Finding(
-                {
-                    "sensitivity/loss": [
-                        token_sensitivity(
-                            net, subject.loss, tokens, data.test_tensors[1], batch_size=data.eval_batch_size
-                        )
-                        for net in through(subject.end.nets, len(subject.end.nets))
-                    ]
-                }
-            )
-        found = [
-            sensitivity(net, subject.loss, *data.test_tensors, batch_size=data.eval_batch_size, kind=data.kind)
-            for net in through(subject.end.nets, len(subject.end.nets))
-        ]
-        values = {"sensitivity/loss": [one.loss for one in found]}
-        softmax = [one.softmax for one in found if one.softmax is not None]
-        if softmax:
-            values["sensitivity/softmax"] = softmax
-        values[f"sensitivity/{'logits' if softmax else 'outputs'}"] = [one.outputs for one in found]
+        size = data.sizes["test"]
+        values: dict[str, list[float]] = {}
+        for net in through(subject.end.nets, len(subject.end.nets)):
+            means: dict[str, float] = {}
+            for x, y in data.batches("test"):  # one of data in memory
+                if x.is_floating_point():
+                    found = sensitivity(net, subject.loss, x, y, batch_size=data.eval_batch_size, kind=data.kind)
+                    of = {"loss": found.loss, "softmax": found.softmax}
+                    of["outputs" if found.softmax is None else "logits"] = found.outputs
+                else:
+                    of = {"loss": token_sensitivity(net, subject.loss, x, y, batch_size=data.eval_batch_size)}
+                for name, mean in of.items():
+                    if mean is not None:
+                        means[name] = means.get(name, 0.0) + mean * (len(x) / size)
+            for name, mean in means.items():
+                values.setdefault(f"sensitivity/{name}", []).append(mean)
         return Finding(values)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from hw1.measures.finite import finite
 from hw1.measures.protocol import Column, Finding, Measure, Subject
 from hw1.measures.rounding import precision_file
-from hw1.measures.training_part import check_examples, training_part
+from hw1.measures.training_part import Part, check_examples, training_part
 from hw1.stages import at
 
 if TYPE_CHECKING:
@@ -75,19 +75,19 @@ class Sharpness(Measure):
         import torch
 
         seed = subject.seed if self._seed is None else self._seed
-        x, y = training_part(subject.data, self._examples, seed, "sharpness examples")
+        part = training_part(subject.data, self._examples, seed, "sharpness examples")
         starts = memory.get("eigenvectors")  # [R, P]; zeros where there is none
         rows, vectors = [], []
         precisions: list[PrecisionError | None] = []
         for member, net in enumerate(subject.end.nets):
             at(_PARTS * member, _PARTS * len(subject.end.nets))
-            if not finite(net, subject.loss, x, y):
+            if not finite(net, subject.loss, part.batches):
                 rows.append(dict.fromkeys(self.columns, math.nan))
                 vectors.append(torch.cat([torch.zeros_like(part).flatten() for part in net.parameters()]).detach())
                 precisions.append(None)
                 continue
             start = None if starts is None or not starts[member].any() else starts[member]
-            row, pair = self._of(net, subject, x, y, seed, start, member)
+            row, pair = self._of(net, subject, part, seed, start, member)
             rows.append(row)
             vectors.append(pair.vectors[:, 0].clone())
             precisions.append(pair.precision)
@@ -95,7 +95,7 @@ class Sharpness(Measure):
         return Finding(values, files=precision_file(precisions), memory={"eigenvectors": torch.stack(vectors)})
 
     def _of(
-        self, net: nn.Module, subject: Subject, x: Tensor, y: Tensor, seed: int, start: Tensor | None, member: int
+        self, net: nn.Module, subject: Subject, part: Part, seed: int, start: Tensor | None, member: int
     ) -> tuple[dict[str, float], Eigenpairs]:
         """The columns of one network, and its largest eigenvalue with the eigenvector [P]."""
         from hw1.curvature import EmpiricalRisk, Hessian, extreme_eigenpairs, hutchpp_trace
@@ -109,7 +109,8 @@ class Sharpness(Measure):
         def done(parts: int) -> None:
             at(_PARTS * member + parts, _PARTS * len(subject.end.nets))
 
-        risk = EmpiricalRisk(net, subject.loss, [(x, y)], ParamSpace.of(net), keep_graph=len(x) <= KEPT)
+        keep = part.held and part.size <= KEPT
+        risk = EmpiricalRisk(net, subject.loss, part.batches, ParamSpace.of(net), keep_graph=keep)
         theta = risk.theta
         start = None if start is None else start.to(theta)  # a checkpoint's lies on the CPU
         hessian = Hessian(risk, theta)

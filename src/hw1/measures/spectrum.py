@@ -64,15 +64,15 @@ class Spectrum(Measure):
         from hw1.vectors import ParamSpace
 
         seed = subject.seed if self._seed is None else self._seed
-        x, y = training_part(subject.data, self._examples, seed, "spectrum examples")
+        part = training_part(subject.data, self._examples, seed, "spectrum examples")
         densities = []
         for net in through(subject.end.nets, len(subject.end.nets)):
-            if not finite(net, subject.loss, x, y):
+            if not finite(net, subject.loss, part.batches):
                 size = sum(parameter.numel() for parameter in net.parameters())
                 nodes = torch.full((self._probes, min(self._steps, size)), torch.nan, dtype=torch.float64)
                 densities.append(Density(nodes, torch.zeros_like(nodes), size))
                 continue
-            risk = EmpiricalRisk(net, subject.loss, [(x, y)], ParamSpace.of(net))
+            risk = EmpiricalRisk(net, subject.loss, part.batches, ParamSpace.of(net), keep_graph=part.held)
             randomness = generator(seed, "spectrum probes")
             hessian = Hessian(risk, risk.theta)
             densities.append(spectral_density(hessian, probes=self._probes, steps=self._steps, generator=randomness))

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from hw1.data import DataModule
+    from hw1.data.batches import EvaluationBatches
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples that a measure is taken on.
+
+    Attributes:
+        batches: (inputs [B, ...], targets [B, ...]), one batch of all that are in memory; of a stream many, read again
+            at every pass.
+        size: number of examples.
+        held: whether they are in memory.
+    """
+
+    batches: Sequence[tuple[Tensor, Tensor]] | EvaluationBatches
+    size: int
+    held: bool
 
 
 def check_examples(examples: int | None) -> None:
@@ -20,8 +39,8 @@ def check_examples(examples: int | None) -> None:
         raise ValueError(f"examples: got {examples}, expected a positive integer or null (all)")
 
 
-def training_part(data: DataModule, examples: int | None, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
-    """Inputs [N, ...] and targets [N, ...] of a random part of the training set, stratified by class.
+def training_part(data: DataModule, examples: int | None, seed: int, purpose: str) -> Part:
+    """A random part of the training set, stratified by class.
 
     Args:
         data: loaded.
@@ -32,8 +51,8 @@ def training_part(data: DataModule, examples: int | None, seed: int, purpose: st
     from hw1.data.labels import subset
     from hw1.seeds import generator
 
-    x, y = data.train_tensors
-    if examples is None or examples >= len(x):
-        return x, y
-    kept = subset(y, examples, generator(seed, purpose))
-    return x[kept], y[kept]
+    size = data.sizes["train"]
+    if examples is None or examples >= size:
+        return Part(data.batches("train"), size, held=not data.streamed)
+    kept = subset(data.targets("train"), examples, generator(seed, purpose))
+    return Part([data.examples_of("train", rows=kept)], examples, held=True)

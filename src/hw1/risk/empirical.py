@@ -116,8 +116,9 @@ class EmpiricalRisk:
             `batch_loss` or with `count` are not split.
         keep_graph: keep the gradient's graph for all examples between products. Without it memory stays that of one
             chunk, and a product costs a gradient more.
-        statistics_inputs: training inputs [M, ...], on which `metrics` recomputes batch-norm statistics at every theta;
-            without them, and for value and derivatives, the module's own running statistics are constants.
+        statistics_inputs: training inputs [M, ...], or batches of them that can be iterated again, on which `metrics`
+            recomputes batch-norm statistics at every theta; without them, and for value and derivatives, the module's
+            own running statistics are constants.
         precision: how float32 is multiplied, whatever the process has set: "ieee", "tf32" or "bfloat16" (autocast).
         check: whether to look for what would make a number wrong.
 
@@ -170,7 +171,7 @@ class EmpiricalRisk:
         kind: Kind | None = None,
         chunk_size: int | Literal["auto"] = 256,
         keep_graph: bool = True,
-        statistics_inputs: Tensor | None = None,
+        statistics_inputs: Tensor | Iterable[Tensor] | None = None,
         precision: Precision = "ieee",
         check: bool = True,
     ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -33,8 +33,8 @@ class Metrics:
         evaluate: (module, batch) -> (outputs, or None where nobody asks for them; mean loss []).
         examples: the batches.
         kind: what targets are; None for a loss alone.
-        statistics_inputs: training inputs [M, ...].
-        batch_size: of `statistics_inputs` at a time, at most.
+        statistics_inputs: training inputs [M, ...], or batches of them that can be iterated again.
+        batch_size: of `statistics_inputs` at a time, at most, where they are one tensor.
         precision: how float32 is multiplied.
     """
 
@@ -46,7 +46,7 @@ class Metrics:
         examples: Examples,
         *,
         kind: Kind | None,
-        statistics_inputs: Tensor | None,
+        statistics_inputs: Tensor | Iterable[Tensor] | None,
         batch_size: int,
         precision: Precision = "ieee",
     ) -> None:
@@ -55,8 +55,11 @@ class Metrics:
         self._space, self._evaluate, self._examples, self._kind = space, evaluate, examples, kind
         self._precision = precision
         self._like = next(self._module.parameters(), next(tensors_of(examples.first))).detach()
-        self._statistics: tuple[Tensor, ...] = ()
+        self._statistics: Iterable[Tensor] | None = None
         if statistics_inputs is not None and has_batch_norm(self._module):
+            if not isinstance(statistics_inputs, Tensor):
+                self._statistics = statistics_inputs
+                return
             # Equal parts: a last batch of one example has no variance.
             inputs = cast(statistics_inputs, self._like)  # tokens stay integers
             self._statistics = torch.tensor_split(inputs, math.ceil(len(inputs) / batch_size))
@@ -71,8 +74,8 @@ class Metrics:
         adds_up = self._examples.reduction == "sum"
         with differentiable(device, None, self._precision), random_state_kept(device), torch.no_grad():
             put(self._module, self._space.unflatten(theta.detach()))
-            if self._statistics:
-                recompute_statistics(self._module, self._statistics)
+            if self._statistics is not None:
+                recompute_statistics(self._module, (part.to(self._like) for part in self._statistics))
             total = torch.zeros(len(self.columns), dtype=torch.float64)
             sizes = torch.zeros_like(total)
             for batch, weight in self._examples.chunks(self._like):

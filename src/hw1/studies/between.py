@@ -110,10 +110,9 @@ def _risk(net: nn.Module, data: DataModule, split: str) -> EmpiricalRisk:
     from hw1.risk.empirical import EmpiricalRisk
     from hw1.vectors import ParamSpace
 
-    x, y = data.train_tensors if split == SPLITS[0] else data.test_tensors
     return EmpiricalRisk(
-        net, data.loss, [(x, y)], ParamSpace.of(net), kind=data.kind, chunk_size=data.eval_batch_size,
-        statistics_inputs=data.train_tensors[0],
+        net, data.loss, data.batches(split), ParamSpace.of(net), kind=data.kind, chunk_size=data.eval_batch_size,
+        statistics_inputs=data.inputs(SPLITS[0]),
     )  # fmt: skip
 
 

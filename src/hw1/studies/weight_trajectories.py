@@ -230,10 +230,10 @@ def _start(run: Run) -> pd.DataFrame:
     data, snapshots = run.datamodule(), run.snapshots()
     net, thetas = run.nets(snapshots.epochs[0])[0], snapshots.values[0].reshape(run.count, -1)
     columns: dict[str, list[float]] = {}
-    for split, (x, y) in zip(SPLITS, (data.train_tensors, data.test_tensors), strict=True):
+    for split in SPLITS:
         risk = EmpiricalRisk(
-            net, data.loss, [(x, y)], ParamSpace.of(net), kind=data.kind, chunk_size=data.eval_batch_size,
-            statistics_inputs=data.train_tensors[0],
+            net, data.loss, data.batches(split), ParamSpace.of(net), kind=data.kind, chunk_size=data.eval_batch_size,
+            statistics_inputs=data.inputs(SPLITS[0]),
         )  # fmt: skip
         values = torch.stack([risk.metrics(theta) for theta in thetas])  # [R, 2]; [R, 1] without classes
         columns |= {f"{split}/{name}": column for name, column in zip(risk.columns, values.T.tolist(), strict=True)}
