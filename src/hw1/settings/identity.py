@@ -43,6 +43,7 @@ ADDED: dict[str, Any] = {
     "optimizer.groups": None,
     "adopted": None,
     "task": None,
+    "transform": None,
 }
 
 # What a run with `init: independent` derives its weights and data order from, besides the seed. Training longer or

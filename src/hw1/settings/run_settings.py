@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,6 +39,7 @@ TOP = (
         "task",
     ),
     *("trainer", "dataset", "model", "optimizer", "callbacks", "measures", "measured_sweep", "logger"),
+    "transform",
 )
 
 
@@ -87,6 +88,7 @@ class RunSettings:
         dataset, model, optimizer, loss, scheduler: nodes; no scheduler is None, and so is the data's own loss.
         callbacks, measures, metrics, logger: nodes by name.
         budget: name, limits and settings of the budget.
+        transform: of training inputs: a node, several ones by name, or a list of them; None for none.
     """
 
     plain: Node
@@ -110,6 +112,7 @@ class RunSettings:
     measures: Mapping[str, Node]
     logger: Mapping[str, Node]
     budget: Node
+    transform: Node | Sequence[Node] | None
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> RunSettings:
@@ -122,6 +125,8 @@ class RunSettings:
             ConfigError: a value is not one that it can have; the message names its key.
         """
         settings = copy.deepcopy(dict(settings))  # what changes there later does not change a run
+        if settings.get("transform") == {}:  # what transform=none leaves
+            settings["transform"] = None
         run_seed(settings)  # seed and init
         trainer = _mapping(settings, "trainer")
         epochs = trainer.get("max_epochs")
@@ -155,6 +160,7 @@ class RunSettings:
             measures=_nodes(settings, "measures"),
             logger=_nodes(settings, "logger"),
             budget=added(settings, "budget"),
+            transform=added(settings, "transform"),
         )
 
     @cached_property

@@ -30,6 +30,7 @@ from hw1.training.optimization import optimizer_of
 from hw1.training.schedule import scheduler_of
 from hw1.training.shapes import check_shapes
 from hw1.training.task import Task
+from hw1.training.transform import transform_of
 
 # No hardware banners and tips; importing lightning has just set the level to INFO.
 for _name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
@@ -43,10 +44,12 @@ def validate(settings: RunSettings, folder: Path) -> None:
         ConfigError: one line that names the key, what was got and what is expected.
     """
     refuse_unknown(settings.plain)
-    data = datamodule(settings.dataset)
+    data = training_data(settings)
     with naming("dataset"):
         data.prepare_data()
         data.setup()
+    with naming("transform"):
+        data.try_transform()
     seen = check_shapes(lambda: single_network(settings, data), settings.model["_target_"], data)
     parameters = seen.parameters
     made = validate_learning(settings, data, seen.net)
@@ -85,6 +88,13 @@ def _refuse_coupling(settings: RunSettings, optimizer: torch.optim.Optimizer) ->
             f"trainer.gradient_clip_val: got {node['gradient_clip_val']} with replicas={settings.members}, which "
             f"clips the norm over all members; expected +trainer.gradient_clip_algorithm=value, {instead}"
         )
+
+
+def training_data(settings: RunSettings) -> DataModule:
+    """The data of a run that trains, with its transform."""
+    data = datamodule(settings.dataset)
+    data.transform = transform_of(settings.transform)
+    return data
 
 
 def datamodule(node: Mapping[str, Any]) -> DataModule:

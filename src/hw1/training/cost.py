@@ -141,7 +141,7 @@ def _phase(settings: RunSettings, minimise: str, epochs: int) -> Cost:
     with tempfile.TemporaryDirectory() as name, threads(settings.threads), expected_warnings():
         folder = Path(name)
         seeds = settings.member_seeds
-        data = build.with_loss(build.datamodule(settings.dataset), settings)
+        data = build.with_loss(build.training_data(settings), settings)
         data.order_seeds = seeds
         task = build.task(build.network(settings, data, seeds), settings, data)
         csv, clock = MetricsCsv(folder, members=len(seeds)), _Clock()

@@ -117,7 +117,7 @@ def fit(
 
 def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> dict[str, Any]:
     seeds = settings.member_seeds
-    data = build.with_loss(build.datamodule(settings.dataset), settings)
+    data = build.with_loss(build.training_data(settings), settings)
     data.order_seeds = [mixed(seed, "order") for seed in seeds]
     net = build.network(settings, data, seeds)
     task = build.task(net, settings, data)
