@@ -55,13 +55,8 @@ def test_an_example_becomes_the_same_in_any_batch_and_any_process():
     expected = by_example(first)
     assert len(expected) == 40 and all(key < value < key + 3 for key, value in expected.items())
     torch.manual_seed(99)  # what was drawn before does not matter
-    for changes in (
-        {"batch_size": 8, "workers": 1},
-        {"batch_size": 8, "workers": 2},
-        {"batch_size": 5},
-        {"batch_size": None},
-    ):
-        other = numbered(**changes)
+    for batch_size, workers in ((8, 1), (8, 2), (5, 0), (None, 0)):
+        other = numbered(batch_size=batch_size, workers=workers)
         other.transform = jitter
         drawn = epoch_of(other)
         assert by_example(drawn) == expected

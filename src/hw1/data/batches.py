@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -10,6 +11,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hw1.data.protocol import ExampleSet
 from hw1.seeds import generator
+
+WORTH = 32  # batches a process, from which on a pass pays for starting it
 
 Batch = tuple[Tensor, Tensor]
 Indices = Tensor | slice
@@ -94,12 +97,16 @@ class EvaluationBatches:
     Args:
         examples: the set.
         batch_size: most examples of one.
-        workers: processes that read them.
+        workers: processes that read them, where there are so many that starting these is worth it, at every pass.
     """
 
     def __init__(self, examples: ExampleSet, batch_size: int, workers: int) -> None:
-        self._examples, self._workers = examples, workers
+        self._examples = examples
         self._number = -(-len(examples) // batch_size)
+        worth = (
+            self._number >= WORTH * workers and not multiprocessing.current_process().daemon
+        )  # which has no children
+        self._workers = workers if worth else 0
 
     def __len__(self) -> int:
         return self._number

@@ -126,7 +126,7 @@ class RunSettings:
         """
         settings = copy.deepcopy(dict(settings))  # what changes there later does not change a run
         if settings.get("transform") == {}:  # what transform=none leaves
-            settings["transform"] = None
+            settings = {**settings, "transform": None}
         run_seed(settings)  # seed and init
         trainer = _mapping(settings, "trainer")
         epochs = trainer.get("max_epochs")
