@@ -39,6 +39,7 @@ class DataModule(lightning.LightningDataModule):
         order_seeds: seeds of the order of training batches, and of what is random about their examples, one a member;
             set them before training begins. With several of them every batch has a leading dimension: [R, B, ...], or
             [1, B, ...] where all members share it.
+        same_batches: whether every epoch has the order of the first.
         transform: of the inputs of training batches, one by one; nothing else sees it. None for none.
         definition: under which the identity of `examples` is remembered, with their files; None for not at all.
         eval_names: names of the sets that `val_dataloader` and `test_dataloader` evaluate, in their order.
@@ -91,6 +92,7 @@ class DataModule(lightning.LightningDataModule):
         self.corruption, self.val_fraction = corruption, val_fraction
         self.seed, self.order_seeds = seed, [seed]
         self.transform: Transform | None = None
+        self.same_batches = False
         self.workers = workers
         self.name = examples.name
         self.in_shape, self.out_features = examples.in_shape, examples.out_features
@@ -231,7 +233,7 @@ class DataModule(lightning.LightningDataModule):
     def _epoch(self) -> int:
         # Not trainer.current_epoch: Lightning builds the resumed epoch's iterator (whose workers read ahead at once)
         # while that still counts the epoch before.
-        if self.trainer is None:
+        if self.trainer is None or self.same_batches:
             return 0
         # Lightning annotates the base of what it makes.
         processed: int = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]

@@ -184,7 +184,7 @@ def _taken(run: Run, measure: Measure, epochs: Sequence[int], data: DataModule, 
     from lightning.pytorch.utilities.seed import isolate_rng
 
     from hw1.training import build
-    from hw1.training.fit import threads
+    from hw1.training.process import threads
 
     settings, last = run.settings, int(run.result["epochs"])
     device = build.device(settings)

@@ -44,6 +44,7 @@ ADDED: dict[str, Any] = {
     "adopted": None,
     "task": None,
     "transform": None,
+    "weights": "last",
 }
 
 # What a run with `init: independent` derives its weights and data order from, besides the seed. Training longer or

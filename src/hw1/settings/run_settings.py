@@ -14,6 +14,7 @@ from hw1.settings.identity import ConfigError, Init, added, run_key, run_seed, s
 Node = Mapping[str, Any]  # a `_target_` and its settings
 
 LOSS, SQUARED_GRADIENT_NORM = OBJECTIVES = ("loss", "squared_gradient_norm")
+LAST, BEST, AVERAGED = WEIGHTS = ("last", "best", "averaged")
 
 # Settings of conf/trainer that are hw1's, not lightning.Trainer's.
 OWN_TRAINER_SETTINGS = {"threads": int, "checkpoint_seconds": float, "progress": bool}
@@ -37,6 +38,7 @@ TOP = (
         "budget",
         "adopted",
         "task",
+        "weights",
     ),
     *("trainer", "dataset", "model", "optimizer", "callbacks", "measures", "measured_sweep", "logger"),
     "transform",
@@ -80,7 +82,9 @@ class RunSettings:
         init: "shared" or "independent" starts.
         members: R, networks trained side by side (the setting `replicas`).
         objective: what is minimised.
-        max_epochs: of the training.
+        weights: which weights the run is, one of `WEIGHTS`.
+        max_epochs: of the training; -1 where `max_steps` alone ends it.
+        max_steps: optimizer steps of the training at most; None where epochs alone end it.
         threads: torch's threads.
         checkpoint_seconds: least time between two checkpoints.
         progress: whether a terminal shows a bar.
@@ -97,7 +101,9 @@ class RunSettings:
     init: Init
     members: int
     objective: Objective
+    weights: str
     max_epochs: int
+    max_steps: int | None
     threads: int
     checkpoint_seconds: float
     progress: bool
@@ -129,9 +135,7 @@ class RunSettings:
             settings = {**settings, "transform": None}
         run_seed(settings)  # seed and init
         trainer = _mapping(settings, "trainer")
-        epochs = trainer.get("max_epochs")
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise ConfigError(f"trainer.max_epochs: got {epochs!r}, expected a positive integer")
+        epochs, steps = _length(trainer)
         for name, kind in OWN_TRAINER_SETTINGS.items():
             check_setting(f"trainer.{name}", trainer.get(name), kind)
         if trainer["threads"] < 1:
@@ -145,7 +149,9 @@ class RunSettings:
             init=settings["init"],
             members=_members(settings),
             objective=_objective(settings),
+            weights=_weights(settings),
             max_epochs=epochs,
+            max_steps=steps,
             threads=trainer["threads"],
             checkpoint_seconds=trainer["checkpoint_seconds"],
             progress=trainer["progress"],
@@ -167,6 +173,17 @@ class RunSettings:
     def key(self) -> str:
         """The run's key, see `hw1.settings.identity.run_key`."""
         return run_key(self.plain)
+
+    def epochs_of(self, steps: int) -> int:
+        """Epochs that it trains at most, the last of which may break off.
+
+        Args:
+            steps: optimizer steps of one epoch.
+        """
+        if self.max_steps is None:
+            return self.max_epochs
+        wanted = -(-self.max_steps // steps)
+        return wanted if self.max_epochs < 0 else min(wanted, self.max_epochs)
 
     @property
     def member_seeds(self) -> list[int]:
@@ -202,6 +219,26 @@ def _nodes(settings: Mapping[str, Any], key: str) -> Mapping[str, Node]:
     return nodes
 
 
+def _length(trainer: Node) -> tuple[int, int | None]:
+    """trainer.max_epochs, -1 for no limit, and trainer.max_steps, None for none."""
+    epochs: Any = trainer.get("max_epochs")
+    steps: Any = trainer.get("max_steps", -1)
+    for name, value in (("max_epochs", epochs), ("max_steps", steps)):
+        if isinstance(value, bool) or not isinstance(value, int) or not (value == -1 or value > 0):
+            or_none = ", or -1 for no limit" if name == "max_steps" else ""
+            raise ConfigError(f"trainer.{name}: got {value!r}, expected a positive integer{or_none}")
+    if epochs == steps == -1:
+        raise ConfigError("trainer.max_epochs: got -1, expected a positive integer, or +trainer.max_steps beside it")
+    return epochs, None if steps == -1 else steps
+
+
+def _weights(settings: Mapping[str, Any]) -> str:
+    weights = added(settings, "weights")
+    if weights not in WEIGHTS:
+        raise ConfigError(f"weights: got {weights!r}, expected {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}")
+    return str(weights)
+
+
 def _members(settings: Mapping[str, Any]) -> int:
     number = added(settings, "replicas")
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
@@ -221,7 +258,7 @@ def _objective(settings: Mapping[str, Any]) -> Objective:
     if minimise == LOSS and after:
         raise ConfigError(f"objective.after: got {after}, expected 0 where objective.minimise is the loss throughout")
     epochs = select(settings, "trainer.max_epochs")
-    if minimise != LOSS and isinstance(epochs, int) and after >= epochs:
+    if minimise != LOSS and isinstance(epochs, int) and 0 < epochs <= after:
         raise ConfigError(
             f"objective.after: got {after}, expected less than trainer.max_epochs={epochs}, "
             f"or objective.minimise={LOSS}"

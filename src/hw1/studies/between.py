@@ -90,7 +90,7 @@ def values_of(part: Part) -> pd.DataFrame:
     import pandas as pd
 
     from hw1.landscape import evaluate, has_batch_norm, segment
-    from hw1.training.fit import threads
+    from hw1.training.process import threads
 
     with threads(1):
         one, two = (_nets(path)[part.member] for path in part.runs)

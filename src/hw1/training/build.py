@@ -24,9 +24,11 @@ from hw1.training import own_task
 from hw1.training.charts import charts
 from hw1.training.examples import examples_of, source_node
 from hw1.training.extra_metrics import metrics_of_run
+from hw1.training.flags import check_flags, lightning_arguments
 from hw1.training.learning import validate_learning
 from hw1.training.loss import loss_of_run
 from hw1.training.optimization import optimizer_of
+from hw1.training.process import torch_switches
 from hw1.training.schedule import scheduler_of
 from hw1.training.shapes import check_shapes
 from hw1.training.task import Task
@@ -61,7 +63,9 @@ def validate(settings: RunSettings, folder: Path) -> None:
                 check(settings, parameters)
     for name, node in settings.logger.items():
         target_of(node, f"logger.{name}")  # its package may be missing
-    trainer(settings, folder, callbacks=[], loggers=[])
+    check_flags(settings, data)
+    with torch_switches():
+        trainer(settings, folder, callbacks=[], loggers=[])
     if settings.value("task"):
         own_task.check(settings, model_network(settings, data), lambda net: _task(net, settings, data), data)
     if settings.value("adopted"):
@@ -204,7 +208,7 @@ def trainer(
         ConfigError: an argument is refused, or it would train in several processes.
     """
     made: lightning.Trainer = call(
-        settings.trainer,
+        lightning_arguments(settings.trainer, folder),
         "trainer",
         default_root_dir=str(folder),
         callbacks=list(callbacks),

@@ -21,8 +21,8 @@ from hw1.settings.identity import WITHOUT_EFFECT, without
 from hw1.settings.run_settings import LOSS
 from hw1.training import build
 from hw1.training.adopted import weights_path
-from hw1.training.fit import closing_all, expected_warnings, threads
 from hw1.training.metrics_csv import MetricsCsv
+from hw1.training.process import closing_all, expected_warnings, threads
 from hw1.training.step_loss import StepLoss
 from hw1.training.tensorboard import tensorboard_logger
 from hw1.training.weights_file import files_of

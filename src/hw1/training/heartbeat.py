@@ -11,6 +11,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from hw1.files import write_text
+from hw1.training.checkpoint import steps_an_epoch
 from hw1.training.contents import PROGRESS
 
 _EVERY = 2.0  # seconds between two writings, at least
@@ -26,12 +27,13 @@ class Heartbeat(Callback):
 
     def __init__(self) -> None:
         self._since = self._written = 0.0
-        self._first = self._steps = 0
+        self._first = self._steps = self._epochs = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Begin to count, at the step from which a resumed run goes on."""
         self._since, self._first = time.time(), trainer.global_step
-        self._steps = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
+        self._steps = int(trainer.estimated_stepping_batches)
+        self._epochs = -(-self._steps // steps_an_epoch(trainer))
         self._write(trainer)
 
     def on_train_batch_end(
@@ -50,7 +52,7 @@ class Heartbeat(Callback):
         self._written = time.monotonic()
         if trainer.is_global_zero:
             told = {"since": self._since, "first": self._first, "time": time.time(), "step": trainer.global_step}
-            write_text(_file(trainer), json.dumps(told | {"steps": self._steps, "epochs": trainer.max_epochs}))
+            write_text(_file(trainer), json.dumps(told | {"steps": self._steps, "epochs": self._epochs}))
 
 
 def _file(trainer: lightning.Trainer) -> Path:

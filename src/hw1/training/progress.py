@@ -28,7 +28,7 @@ class TrainingProgress(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Open the bar, at the step from which a resumed run goes on."""
         self._first, self._begun = trainer.global_step, time.monotonic()
-        self._total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
+        self._total = int(trainer.estimated_stepping_batches)
         self._line = stages.Line() if stages.watcher is None and stages.draws() else None
         self._tell(trainer.global_step)
 

@@ -1,16 +1,23 @@
 """The network's tensors after an epoch, in a file of their own."""
 
-from collections.abc import Collection
+import hashlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
-from safetensors.torch import save_file, save_model
-from torch import nn
+from safetensors.torch import load_file, save_file, save_model
+from torch import Tensor, nn
 
 from hw1.files import replacing
 from hw1.models import Members
 from hw1.training.task import Task
+
+
+def snapshot_file(folder: Path, epoch: int) -> Path:
+    """Where the snapshot after so many completed epochs stands in a run's folder."""
+    return folder / "snapshots" / f"epoch={epoch:06d}.safetensors"
 
 
 def save_snapshot(net: nn.Module, folder: Path, epoch: int) -> Path:
@@ -24,13 +31,29 @@ def save_snapshot(net: nn.Module, folder: Path, epoch: int) -> Path:
         folder: of the run.
         epoch: completed epochs; 0 for the initialisation.
     """
-    path = folder / "snapshots" / f"epoch={epoch:06d}.safetensors"
+    path = snapshot_file(folder, epoch)
     with replacing(path) as temporary:
         if isinstance(net, Members):
             save_file({name: value.contiguous() for name, value in net.stacked().items()}, str(temporary))
         else:
             save_model(net, str(temporary))
     return path
+
+
+def holds(file: Path, net: nn.Module) -> bool:
+    """Whether a snapshot is of a network's tensors, bit by bit; of tied ones it names one."""
+    kept = load_file(file)
+    now = net.stacked() if isinstance(net, Members) else net.state_dict()
+    return kept.keys() <= now.keys() and digest(kept) == digest({name: now[name] for name in kept})
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of named tensors: their types, shapes and bits, however they are laid out, on whatever device."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 class SnapshotsAt(Callback):
