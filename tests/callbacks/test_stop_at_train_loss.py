@@ -1,4 +1,5 @@
 import json
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def test_the_first_epoch_at_or_below_it_is_the_last(epoch, exactly, losses, tmp_
     trainer, found = fitted(tmp_path, WeightSnapshots(None), stop, keep)
     assert trainer.current_epoch == epoch and found == {i: losses[i] for i in range(1, epoch + 1)}
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert state["epoch"] == epoch - 1 and state["callbacks"]["StopAtTrainLoss"] == {"reached": True}
+    assert state["epoch"] == epoch and state["callbacks"]["StopAtTrainLoss"] == {"reached": True}
     snapshot = load_file(tmp_path / "snapshots" / f"epoch={epoch:06d}.safetensors")
     assert all(torch.equal(value, state["state_dict"][f"net.{name}"]) for name, value in snapshot.items())
 
@@ -95,7 +96,11 @@ def test_a_run_that_was_killed_near_its_stop_ends_as_if_it_was_not(lost, tmp_pat
     own = settings(*words, "trainer.checkpoint_seconds=0")
     whole = trained(own, tmp_path / "whole")
     assert whole.result["epochs"] < 30
-    if lost == "epoch":  # the process dies in the evaluation before its last epoch would have ended
+    if lost == "end":  # the process dies when its last epoch has ended, before the snapshot and the last checkpoint
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(WeightSnapshots, "on_train_end", Mock(side_effect=KeyboardInterrupt))
+            trained(own, tmp_path / "killed")
+    elif lost == "epoch":  # in the evaluation before its last epoch would have ended
         with monkeypatch.context() as patch:
             stopped = StopAtTrainLoss.on_train_epoch_end
 
@@ -110,8 +115,6 @@ def test_a_run_that_was_killed_near_its_stop_ends_as_if_it_was_not(lost, tmp_pat
     else:  # after its last checkpoint
         folder = trained(own, tmp_path / "killed").path
         (folder / "result.json").unlink()
-        if lost == "end":
-            whole.weights_file.name and (folder / "snapshots" / whole.weights_file.name).unlink()
     again = trained(own, tmp_path / "killed")
     assert again.result["metrics"] == whole.result["metrics"] and again.result["epochs"] == whole.result["epochs"]
     assert torch.equal(again.theta(), whole.theta()) and again.weights_file.name == whole.weights_file.name

@@ -34,18 +34,22 @@ class BestWeights(Callback):
             raise ValueError(f"mode: got {mode!r}, expected min or max")
         self._monitor, self._sign = monitor, 1 if mode == "min" else -1
         self._score, self._epoch = math.inf, 0
+        self._evaluated = False
         self._weights: dict[str, Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far."""
-        return {"score": self._score, "epoch": self._epoch, "weights": self._weights}
+        best = {"score": self._score, "epoch": self._epoch, "weights": self._weights}
+        return {"evaluated": self._evaluated, **best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on."""
         self._score, self._epoch, self._weights = (state_dict[name] for name in ("score", "epoch", "weights"))
+        self._evaluated = state_dict["evaluated"]
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Keep the weights if they are better than all before."""
+        self._evaluated = True
         score = self._sign * float(trainer.callback_metrics[self._monitor])
         if score < self._score and not trainer.sanity_checking:
             self._score, self._epoch = score, trainer.current_epoch + 1
@@ -57,9 +61,10 @@ class BestWeights(Callback):
         Raises:
             ArithmeticError: the metric was never a number.
         """
-        if not self._weights:
+        if self._evaluated and not self._weights:
             raise ArithmeticError(f"{self._monitor} was never a number: there are no best weights")
-        pl_module.load_state_dict(self._weights)
+        if self._weights:  # an estimate of a run's cost evaluates nothing
+            pl_module.load_state_dict(self._weights)
 
     def on_test_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Tell the run's result."""

@@ -88,8 +88,11 @@ def limited(settings: Settings, given: Collection[str]) -> dict[str, Any]:
             limit(key, limits.get(name), null_is_all=True)
     limit("replicas", limits.get("members"))
     full_batch = select(settings, "dataset.batch_size") is None
+    endless = select(settings, "trainer.max_epochs") == -1
+    if endless:  # steps alone end it
+        limit("trainer.max_steps", limits.get("steps"))
     limit("trainer.max_epochs", limits.get("steps" if full_batch else "epochs"))
-    if not full_batch and (least := _epochs_of(limits, settings, changed)) is not None:
+    if not (full_batch or endless) and (least := _epochs_of(limits, settings, changed)) is not None:
         changed["trainer.max_epochs"] = least
     if "trainer.max_epochs" in changed and "trainer.max_epochs" not in given:
         share = changed["trainer.max_epochs"] / select(settings, "trainer.max_epochs")

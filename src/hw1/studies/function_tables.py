@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hw1.metrics import STEP_LOSS, TRAIN_LOSS
 from hw1.runs.measured import beside
 from hw1.settings import ConfigError
+from hw1.settings.run_settings import LAST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,8 @@ def training_curve(run: Run) -> pd.DataFrame:
         curve["epoch"] += 1
     last = [run.metrics(member)[TRAIN_LOSS] for member in range(run.count)]
     end = pd.DataFrame({"member": range(run.count), "loss": last, "epoch": run.result["epochs"]})
+    if run.settings.weights != LAST:  # the end is of other weights than the evaluation at its epoch
+        curve = curve[curve["epoch"] < run.result["epochs"]]
     curve = pd.concat([curve.dropna(), end], ignore_index=True).drop_duplicates(["member", "epoch"])
     return curve.astype({"epoch": int})
 

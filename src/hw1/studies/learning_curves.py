@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import METRICS
 from hw1.settings import ConfigError
+from hw1.settings.run_settings import LAST
 from hw1.studies.headlines import told_apart, unseeded
 from hw1.studies.needed import require_kind
 from hw1.words import NETWORK
@@ -49,6 +50,8 @@ def learning_curves(sweep: Sweep) -> pd.DataFrame:
     for member in sweep.members():
         history = member.history().dropna(subset="epoch")
         history = history.assign(epoch=history["epoch"].astype(int) + 1)
+        if member.run.settings.weights != LAST:  # the end is of other weights than the evaluation at its epoch
+            history = history[history["epoch"] < member.run.result["epochs"]]
         end = pd.DataFrame([{name: member.metrics[name] for name in METRICS if name in member.metrics}])
         end = end.assign(epoch=member.run.result["epochs"])
         both = [part.melt(["epoch"], [name for name in METRICS if name in part]) for part in (history, end)]

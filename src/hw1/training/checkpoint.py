@@ -73,6 +73,7 @@ class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last:
         self._before = before
         self._beside = beside
         self._key, self._ended, self._beyond = key, ended, beyond
+        self._loaded: dict[str, Any] | None = None  # the weights of a training that had ended before
         self._weights: str | None = None  # digest of those that the last checkpoint holds
         self._earlier = 0.0  # seconds trained before this process took over
         self._started = self._written = time.monotonic()
@@ -102,7 +103,7 @@ class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last:
         # finished one once more; hw1's checkpoints from which training goes on are of an epoch's end.
         trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
         if self._ended:
-            self._weights = digest(pl_module.state_dict())
+            self._loaded = {name: value.cpu().clone() for name, value in pl_module.state_dict().items()}
             trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = 0, None
             trainer.should_stop = True
 
@@ -144,7 +145,13 @@ class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last:
         self.settle(trainer, pl_module)
 
     def settle(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write the end, unless what stands there is of these weights: something may have changed them since."""
+        """Write the end, unless what stands there is of these weights: something may have changed them since.
+
+        Where training had ended before, its end stands, whatever the hooks of this process made of it.
+        """
+        if self._loaded is not None:
+            pl_module.load_state_dict(self._loaded)
+            return
         weights = digest(pl_module.state_dict())
         if self._weights != weights:
             self._weights, self._ended = weights, True

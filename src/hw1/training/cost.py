@@ -88,11 +88,12 @@ def cost_of(settings: RunSettings) -> Cost:
     if settings.value("adopted"):  # nothing is trained
         return Cost(0.0, sum(file.stat().st_size for file in files_of(weights_path(settings))))
     before = settings.objective.after
-    phases = [(LOSS, before), (settings.objective.minimise, settings.max_epochs - before)]
+    whole = settings.max_epochs if settings.max_steps is None else settings.epochs_of(_steps(settings))
+    phases = [(LOSS, before), (settings.objective.minimise, whole - before)]
     seconds, size = 0.0, 0
     for minimise, epochs in phases:
         if epochs:
-            part = _phase(settings, minimise, epochs)
+            part = _phase(settings, minimise, epochs, whole)
             seconds += part.seconds
             size = max(size, part.size)
     return Cost(seconds, size)
@@ -129,11 +130,18 @@ class _Clock(Callback):
         return step, max(0.0, median(periods) - len(self.epochs[-1]) * step)
 
 
-def _phase(settings: RunSettings, minimise: str, epochs: int) -> Cost:
-    """Cost of `epochs` of the run's epochs under one objective."""
+def _steps(settings: RunSettings) -> int:
+    """Optimizer steps an epoch."""
+    data = build.datamodule(settings.dataset)
+    data.prepare_data()
+    return -(-len(data.train_dataloader()) // int(settings.trainer.get("accumulate_grad_batches", 1)))
+
+
+def _phase(settings: RunSettings, minimise: str, epochs: int, whole: int) -> Cost:
+    """Cost of `epochs` of the run's `whole` epochs under one objective."""
     short = {"max_epochs": 10**6, "check_val_every_n_epoch": 10**6, "limit_train_batches": _TIMED_BATCHES}
-    short |= {"limit_val_batches": _TIMED_BATCHES}
-    whole, every = settings.max_epochs, settings.trainer.get("check_val_every_n_epoch") or settings.max_epochs
+    short |= {"limit_val_batches": _TIMED_BATCHES, "max_steps": -1}
+    every = settings.trainer.get("check_val_every_n_epoch") or whole
     node = {**settings.value("trainer"), **short}
     # A schedule costs nothing, and some end where so many epochs do not.
     changed = {"trainer": node, "objective": {"minimise": minimise, "after": 0}, "scheduler": None}

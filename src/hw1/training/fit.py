@@ -139,6 +139,8 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
     with expected_warnings(), torch_switches(), closing_all(others):
         trainer = build.trainer(settings, folder, callbacks, [csv, *others])
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        # Before Lightning does: it reads a checkpoint of float64 weights into what is float32 until then.
+        trainer.precision_plugin.convert_module(task)
         data.prepare_data()
         note_data(folder, data.identity())
         for logger in others:

@@ -81,7 +81,15 @@ def _check_interval(value: Any, at: Situation) -> bool:
 
 
 def _precision(value: Any, at: Situation) -> bool:
-    return str(value) not in ("16", "16-mixed") or at.flag("accelerator") != "cpu"
+    return value not in ("16", 16, "16-mixed") or at.flag("accelerator") != "cpu"
+
+
+def _clip(value: Any, at: Situation) -> bool:
+    if not value:
+        return value is None or value == 0
+    mixed = at.flag("precision") in ("16", 16, "16-mixed", "bf16", "bf16-mixed")
+    fused = mixed and at.settings.optimizer.get("fused") is True
+    return isinstance(value, int | float) and value is not True and value > 0 and not fused
 
 
 _OWN = "nothing, which hw1 sets itself"
@@ -107,8 +115,9 @@ FLAGS = {
         "norm or value, with +trainer.gradient_clip_val beside it",
     ),
     "gradient_clip_val": Flag(
-        lambda value, at: value is None or (isinstance(value, int | float) and value is not True and value >= 0),
-        "a number of at least 0, or null for none",
+        _clip,
+        "a number of at least 0, or null for none; optimizer.fused=false with 16-mixed or "
+        "bf16-mixed, where a fused step scales by itself what was to be clipped",
     ),
     "limit_predict_batches": Flag(_unset, "nothing: no run predicts while it trains; measures=predictions does"),
     "limit_test_batches": Flag(

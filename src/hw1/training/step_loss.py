@@ -2,6 +2,8 @@
 
 import logging
 import math
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import lightning
@@ -19,6 +21,8 @@ class NonFiniteLossError(ArithmeticError):
 
 class StepLoss(Callback):
     """Logs `train_step/loss`, the mini-batch loss of each step (training mode; the unit of the loss).
+
+    Where a step accumulates the gradients of several batches, it is the mean of their losses.
 
     Of an optimizer that evaluates more than once a step (SAM, LBFGS), it is the loss at the first point. Values are
     fetched every 100 steps and at the end of an epoch, so a step never waits for the device. Of several members one may
@@ -43,11 +47,11 @@ class StepLoss(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the losses of this step."""
+        """Keep the losses of this step, and fetch where it is done."""
         if "losses" in outputs:  # a user's own module with manual optimization may tell none
             self._buffer.add(self._step, outputs["losses"][:, None])
         self._batches += 1
-        if self._batches % FETCH_EVERY == 0:
+        if self._batches >= FETCH_EVERY and trainer.global_step > self._step:
             self._flush(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -55,9 +59,11 @@ class StepLoss(Callback):
         self._flush(trainer)
 
     def _flush(self, trainer: lightning.Trainer) -> None:
-        rows = self._buffer.fetch()
-        log_members(trainer, [(step, {STEP_LOSS: losses}) for step, (losses,) in rows])
-        for step, (losses,) in rows:
+        self._batches = 0
+        batches = groupby(self._buffer.fetch(), key=lambda row: row[0])
+        rows = [(step, _means([losses for _, (losses,) in group])) for step, group in batches]
+        log_members(trainer, [(step, {STEP_LOSS: losses}) for step, losses in rows])
+        for step, losses in rows:
             bad = {member for member, loss in enumerate(losses) if not math.isfinite(loss)}
             if len(bad) == len(losses):
                 raise NonFiniteLossError(
@@ -67,3 +73,8 @@ class StepLoss(Callback):
             for member in sorted(bad - self._diverged):
                 log.warning("member %d: the training loss is %s at step %d", member, losses[member], step)
             self._diverged |= bad
+
+
+def _means(batches: Sequence[Sequence[float]]) -> list[float]:
+    """The mean over the batches of a step, for each member."""
+    return [sum(losses) / len(batches) for losses in zip(*batches, strict=True)]

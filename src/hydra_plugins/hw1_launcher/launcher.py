@@ -142,7 +142,7 @@ def length(run: RunSettings) -> float:
     steps = math.ceil(examples / int(run.value("dataset.batch_size") or examples))
     width = run.value("model.width")
     wide = float(width) if isinstance(width, int | float) else 1.0
-    return run.max_epochs * run.members * (examples * max(1.0, wide) + steps * _STEP)
+    return run.epochs_of(steps) * run.members * (examples * max(1.0, wide) + steps * _STEP)
 
 
 @functools.lru_cache(maxsize=1)

@@ -30,8 +30,9 @@ def listing(
             if group not in costs:
                 costs[group] = cost_of(job.settings)
             cost = costs[group]
-            epochs = count(job.settings.max_epochs, "epoch")
-            line = f"  to train  {name}: {epochs}, about {duration(cost.seconds)}, {size(cost.size)}"
+            run = job.settings
+            long = count(run.max_epochs, "epoch") if run.max_steps is None else count(run.max_steps, "step")
+            line = f"  to train  {name}: {long}, about {duration(cost.seconds)}, {size(cost.size)}"
             measuring |= set(job.settings.measures)
         elif job.key in lacking:
             line = f"  to measure  {name}: {', '.join(ask.name for ask in lacking[job.key])}"
