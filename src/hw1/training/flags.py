@@ -52,7 +52,8 @@ class Flag:
 
     Attributes:
         good: whether a value does; also called with what Lightning itself would refuse.
-        expected: the values that do, and what to do instead; {batches} stands for those of an epoch.
+        expected: the values that do, and what to do instead; {whole} stands for the batches of an epoch, {batches} for
+            those that are trained.
     """
 
     good: Callable[[Any, Situation], bool]
@@ -130,7 +131,7 @@ FLAGS = {
             or (not at.flag("overfit_batches") and _count(value))
             or (_fraction(value) and int(at.batches * value) > 0)
         ),
-        "a positive integer, a fraction that leaves a batch of {batches}, or null for all; without overfit_batches",
+        "a positive integer, a fraction that leaves a batch of {whole}, or null for all; without overfit_batches",
     ),
     "limit_val_batches": Flag(
         lambda value, at: value is None or value == 0 or (isinstance(value, float) and value == 1),
@@ -155,7 +156,7 @@ FLAGS = {
     "num_sanity_val_steps": Flag(_unset, f"{_OWN}: what cannot work is refused before anything trains"),
     "overfit_batches": Flag(
         lambda value, at: _count(value, 0) and value <= at.batches,
-        "a number of batches, 0 to {batches}; training takes those first ones of every epoch, in one order",
+        "a number of batches, 0 to {whole}; training takes those first ones of every epoch, in one order",
     ),
     "plugins": Flag(_unset, "nothing: hw1 trains in one process and writes checkpoints itself"),
     "precision": Flag(_precision, "bf16-mixed on a CPU, which has no 16-bit floating-point arithmetic, or trainer=gpu"),
@@ -189,7 +190,7 @@ def check_flags(settings: RunSettings, data: DataModule) -> None:
     for name, value in settings.trainer.items():
         flag = FLAGS.get(name)
         if flag is not None and not flag.good(value, at):
-            expected = flag.expected.format(batches=at.epoch_batches)
+            expected = flag.expected.format(batches=at.epoch_batches, whole=at.batches)
             raise ConfigError(f"trainer.{name}: got {value!r}, expected {expected}")
     if settings.objective.minimise != LOSS and settings.objective.after >= at.epochs:
         raise ConfigError(
