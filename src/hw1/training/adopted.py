@@ -63,7 +63,7 @@ def take_in(settings: RunSettings, folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the weights are not those that the settings name, or do not fit.
     """
-    from hw1.training.fit import closing_all, expected_warnings  # which calls this
+    from hw1.training.process import closing_all, expected_warnings
 
     begun, path = time.monotonic(), weights_path(settings)
     if identity(path) != settings.value("adopted.sha256"):
