@@ -12,8 +12,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from hw1.settings import RunSettings
+from hydra_plugins.hw1_sweeper.composing import Composer
 from hydra_plugins.hw1_sweeper.listing import crowded
-from hydra_plugins.hw1_sweeper.plan import Composer, Job, Pins
+from hydra_plugins.hw1_sweeper.plan import Job, Pins
 from hydra_plugins.hw1_sweeper.sweeper import Hw1Sweeper, _allot
 from made_runs import run_settings
 

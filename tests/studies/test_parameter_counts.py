@@ -12,7 +12,7 @@ from hydra.types import RunMode
 
 from hw1.settings import RunSettings
 from hw1.training import build
-from hydra_plugins.hw1_sweeper.plan import Composer
+from hydra_plugins.hw1_sweeper.composing import Composer
 from test_experiments import CONF, ROOT
 
 COUNTS = {

@@ -7,7 +7,7 @@ Example::
         print(member.cells, member.seed, member.metrics["test/accuracy"], member.theta().norm())
 """
 
-from hw1.runs.folders import ended, find_run, is_complete, slug_of
+from hw1.runs.folders import ended, find_run, is_complete, runs_by_key, slug_of
 from hw1.runs.measured import Ask, Measured, asks_in, read_measured
 from hw1.runs.member import Member
 from hw1.runs.run import Run
@@ -27,5 +27,6 @@ __all__ = [
     "find_run",
     "is_complete",
     "read_measured",
+    "runs_by_key",
     "slug_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,15 @@ from hw1.training.contents import RESULT, stored
 def find_run(runs: Path, key: str) -> Path | None:
     """The folder of the run with this key among `runs`, whatever its slug; None if there is none."""
     return next((path for path in sorted(runs.glob(f"*-{key}")) if path.is_dir()), None)
+
+
+def runs_by_key(runs: Path) -> dict[str, Path]:
+    """The folders of all runs among `runs` by their keys, as `find_run` finds each; {} where there is none yet."""
+    if not runs.is_dir():
+        return {}
+    with os.scandir(runs) as entries:
+        names = sorted(entry.name for entry in entries if "-" in entry.name and entry.is_dir())
+    return {name.rpartition("-")[2]: runs / name for name in reversed(names)}  # the first of one key stays
 
 
 def is_complete(folder: Path) -> bool:

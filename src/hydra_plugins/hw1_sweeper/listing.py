@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hw1.report.terminal import size
-from hw1.runs import Ask, find_run, is_complete
+from hw1.runs import Ask, is_complete, runs_by_key
 from hw1.settings import run_key
 from hw1.settings.identity import put
 from hw1.stages import duration, through
@@ -21,9 +21,10 @@ def listing(
 ) -> list[str]:
     """What a command would train and measure, with an estimate of time and disk; nothing is written."""
     lines, costs, measuring = [], {}, set()
+    training = {job.key for job in to_train}
     for job in through(jobs, len(jobs)):
         name, line = job.folder.name, f"  complete  {job.folder.name}"
-        if job in to_train:
+        if job.key in training:
             from hw1.training.cost import cost_group, cost_of
 
             group = cost_group(job.settings)
@@ -79,12 +80,12 @@ def of_other_threads(jobs: Iterable[Job], base: Path) -> str | None:
 
     Weights differ in the last bits between thread counts: they are other runs.
     """
-    found = 0
-    for job in jobs:
+    found, folders = 0, runs_by_key(base / "runs")
+    for job in jobs if folders else ():
         if job.settings.threads == 1 and not job.folder.exists():
             plain = copy.deepcopy(dict(job.settings.plain))
             put(plain, "trainer.threads", 2)
-            there = find_run(base / "runs", run_key(plain))
+            there = folders.get(run_key(plain))
             found += there is not None and is_complete(there)
     if not found:
         return None

@@ -26,18 +26,20 @@ from hw1.command import explain, quoted
 from hw1.files import new_folder
 from hw1.machine import at_most
 from hw1.records import FORMAT, make_key, read_record, write_record
-from hw1.runs import Ask, Run, Sweep, asks_in, ended, find_run, is_complete
+from hw1.runs import Run, Sweep, asks_in, ended, is_complete, runs_by_key
 from hw1.runs.changed import READING, TRAINING, changed, refuse_changed, set_aside
 from hw1.runs.measured import Measured, write_measured
 from hw1.runs.sound import passing_damage
-from hw1.settings import ConfigError, RunSettings
+from hw1.settings import ConfigError
 from hw1.settings.budget import budget_name, budget_words
-from hw1.stages import stage, through
+from hw1.stages import stage
 from hw1.typed import training
 from hw1.words import count
+from hydra_plugins.hw1_sweeper.checking import check_runs
+from hydra_plugins.hw1_sweeper.composing import Composer
 from hydra_plugins.hw1_sweeper.listing import crowded, listing, of_other_threads
 from hydra_plugins.hw1_sweeper.measuring import asks_of_command, forget, lacking_measures, take_in
-from hydra_plugins.hw1_sweeper.plan import Composer, Job, Pins, jobs_of
+from hydra_plugins.hw1_sweeper.plan import Job, Pins, jobs_of
 
 # Keys that say where results go or what is asked of them: sweeping one would tear a sweep apart.
 _UNSWEEPABLE = (
@@ -110,7 +112,7 @@ class Hw1Sweeper(BasicSweeper):
             question = make(study)
         again = self._trained_otherwise(jobs)
         to_train = [job for job in jobs if job.folder in again or not is_complete(job.folder)]
-        complete = [job for job in jobs if job not in to_train]
+        complete = _others(jobs, to_train)
         if damage := [line for job in complete for line in passing_damage(job.folder)]:
             raise ConfigError("\n".join(damage))
         lacking = lacking_measures(complete, asks)
@@ -120,7 +122,7 @@ class Hw1Sweeper(BasicSweeper):
             with stage(
                 "loading torch, checking the runs"
             ):  # before the study's check: what no run can take is the better to name
-                _validate(to_train, asks)
+                check_runs(to_train, asks)
         record = {
             "format": FORMAT,
             "name": str(self.config.name),
@@ -152,8 +154,10 @@ class Hw1Sweeper(BasicSweeper):
             print("\n".join(before))
             return
         to_train = _allot(base, to_train, self.rerun)
-        to_measure = [job for job in jobs if job not in to_train and (job.key in lacking or job not in complete)]
-        launched = [job for job in jobs if job in to_train or job in to_measure]
+        finished = {job.key for job in complete}
+        to_measure = [job for job in _others(jobs, to_train) if job.key in lacking or job.key not in finished]
+        idle = _others(_others(jobs, to_train), to_measure)
+        launched = _others(jobs, idle)
         if warning := crowded(self._n_jobs(to_train), to_train):
             print(warning, file=sys.stderr)
         with _folder_errors():
@@ -387,34 +391,6 @@ def _say_failures(failed: Mapping[str, str]) -> None:
         print(f"failed: {name}: {error}", file=sys.stderr)
 
 
-def _validate(jobs: Sequence[Job], asks: Sequence[Ask]) -> None:
-    """Refuse every bad value of every job before the first one trains."""
-    from hw1.measures.take import check
-    from hw1.training.build import validate
-
-    problems: dict[str, None] = {}
-    for job in through(jobs, len(jobs)):
-        try:
-            validate(job.settings, job.folder)
-            if asks:
-                check(asks, job.settings, _parameters(job.settings))
-        except ConfigError as error:
-            problems[str(error)] = None
-    if problems:
-        raise ConfigError("\n".join(problems))
-
-
-def _parameters(settings: RunSettings) -> int:
-    """P, of one member."""
-    import torch
-
-    from hw1.training import build
-
-    with torch.device("meta"):
-        net = build.single_network(settings, build.datamodule(settings.dataset))
-    return sum(parameter.numel() for parameter in net.parameters())
-
-
 def _prepare_to_sign() -> None:
     """Make the user's key before workers need it."""
     if problem := make_key():
@@ -440,6 +416,12 @@ class _folder_errors:
             ) from error
 
 
+def _others(jobs: Iterable[Job], some: Iterable[Job]) -> list[Job]:
+    """The jobs without some of them."""
+    keys = {job.key for job in some}
+    return [job for job in jobs if job.key not in keys]
+
+
 def _begun(jobs: Iterable[Job]) -> list[Run]:
     return [Run(job.folder, job.settings) for job in jobs if (job.folder / "config.yaml").is_file()]
 
@@ -454,8 +436,9 @@ def _allot(base: Path, jobs: Sequence[Job], rerun: bool = False) -> list[Job]:
     with _folder_errors():
         base.mkdir(parents=True, exist_ok=True)
         with FileLock(base / ".lock"):
+            there = runs_by_key(base / "runs")
             for job in jobs:
-                job.folder = find_run(base / "runs", job.key) or job.folder
+                job.folder = there.get(job.key, job.folder)
             if rerun and (others := changed(_begun(jobs))):
                 print(set_aside(others, base))
             for job in jobs:
