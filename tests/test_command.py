@@ -127,7 +127,7 @@ def test_a_setting_without_a_default_says_what_it_is(monkeypatch):
         (["--optimizer.lr=1"], "--optimizer.lr=1: got a setting with dashes, expected optimizer.lr=1"),
         (["--lr=1"], "--lr=1: no such option; a setting has no dashes: lr=1"),
         (["--dryrun"], "--dryrun: no such option; did you mean --dry-run?"),
-        (["--zzz"], "--zzz: no such option; see python train.py --help"),
+        (["--qqq"], "--qqq: no such option; see python train.py --help"),
         (["experiment", "x"], "experiment x: got no =, expected experiment=x"),
         (["experiment=", "x"], "experiment= x: got a space behind =, expected experiment=x"),
         (["experiment", "=", "x"], "experiment =: got a space before =, expected experiment=x"),

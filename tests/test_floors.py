@@ -19,7 +19,8 @@ FLOORS = [
     {"measures", "recording"},
     {"callbacks", "studies"},
     {"report", "reproduction"},
-    {"hydra_plugins", "__main__", "adopt", "arguments", "command", "help", "slips", "job", "project", "replaced", "train"},
+    {"hydra_plugins", "__main__", "adopt", "arguments", "command", "help", "slips", "sweep_words"}
+    | {"job", "project", "replaced", "train"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = ("torch", "lightning", "torchmetrics", "torchvision", "pandas", "matplotlib", "sklearn", "scipy")
@@ -52,6 +53,8 @@ BESIDE = {
     ("command", "slips"),
     ("command", "replaced"),
     ("hydra_plugins", "replaced"),
+    ("command", "sweep_words"),
+    ("sweep_words", "help"),
     ("slips", "help"),
     ("job", "help"),
     ("__main__", "job"),
@@ -64,7 +67,7 @@ BESIDE = {
 DICT_CONFIG = {
     "train.py",
     "src/hw1/runs/run.py",
-    *(f"src/hydra_plugins/hw1_sweeper/{n}.py" for n in ("measuring", "plan", "sweeper")),
+    *(f"src/hydra_plugins/hw1_sweeper/{n}.py" for n in ("composing", "measuring", "planning", "sweeper")),
 }
 FILES = {
     path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ from hw1.replaced import drop, leftovers, settable, shared_settings
 from hw1.settings.conf import folders_of, options_of, shipped, unknown_option
 from hw1.slips import elsewhere, missing_value, slips, unknown_function
 from hw1.stages import duration
+from hw1.sweep_words import ZIP, apart, joined, zipped
 from hw1.typed import training
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ def normalised(words: Sequence[str]) -> list[str]:
         >>> normalised(["--dry-run", "experiment=flatness_interp"])
         ['--multirun', 'hydra.sweeper.dry_run=true', 'experiment=flatness_interp']
     """
-    rest = settable([FLAGS.get(word, word) for word in words if word not in ("-m", "--multirun")])
+    typed = [FLAGS.get(word, word) for word in words if word not in ("-m", "--multirun")]
+    rest = settable(zipped(joined(typed)))
     other = any(word.split("=")[0] in _OTHER_MODES or re.fullmatch(r"hydra\.mode=RUN", word) for word in rest)
-    return rest if other else ["--multirun", *rest]
+    return rest if other else ["--multirun", *apart(rest)]
 
 
 def completes(words: Sequence[str], conf: Path) -> bool:
@@ -59,7 +61,11 @@ def completes(words: Sequence[str], conf: Path) -> bool:
     *before, last = line.split(" ")
     if last.startswith("-"):
         print(
-            *(option for option in (*FLAGS, "--cfg", "--config-dir", "--help", "--version") if option.startswith(last))
+            *(
+                option
+                for option in (*FLAGS, ZIP, "--cfg", "--config-dir", "--help", "--version")
+                if option.startswith(last)
+            )
         )
         return True
     group, _, option = last.partition("=")
@@ -81,7 +87,7 @@ def refuse_slips(words: Sequence[str], conf: Path) -> None:
 
     if _SHELL & set(words):  # the words are still being typed
         return
-    if found := list(slips(words, conf, [*FLAGS, "-m", "--multirun"])):
+    if found := list(slips(joined(words), conf, [*FLAGS, ZIP, "-m", "--multirun"])):
         raise ConfigError("\n".join(found))
 
 

@@ -19,6 +19,7 @@ from hw1.settings.run_settings import refuse_unknown
 from hw1.stages import through
 from hw1.training.weights_file import identity
 from hydra_plugins.hw1_sweeper.composing import Composer
+from hydra_plugins.hw1_sweeper.options import Lacking
 
 
 @dataclass
@@ -65,12 +66,14 @@ def jobs_of(
         ConfigError: one line a distinct problem: a run cannot be composed, a value is refused, a run is named twice.
     """
     problems: dict[str, None] = {}
-    jobs = []
+    jobs, lacking = [], Lacking()
     for overrides in through(combinations, len(combinations)):
         try:
             plain = compose(overrides)
         except Exception as error:  # explained in one line; each distinct one once, below
-            problems[explain(error, loader)] = None
+            said = explain(error, loader)
+            if not lacking.note(overrides, error, said):
+                problems[said] = None
             continue
         try:
             refuse_unknown(plain)
@@ -84,8 +87,8 @@ def jobs_of(
             continue
         folder = base / "runs" / f"{_slug(readable, overrides, plain)}-{settings.key}"
         jobs.append(Job(overrides, settings, folder, pinned))
-    if problems:
-        raise ConfigError("\n".join(problems))
+    if found := [*problems, *lacking.lines(combinations)]:
+        raise ConfigError("\n".join(found))
     seen: set[str] = set()
     there = runs_by_key(base / "runs")
     for job in jobs:

@@ -4,7 +4,6 @@ Hydra imports this file at every start: it stays free of torch. It has more than
 that knows the order of a command: plan, check, launch, survive a launcher, conclude.
 """
 
-import itertools
 import json
 import re
 import sys
@@ -12,14 +11,13 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from hw1.command import explain, quoted
@@ -31,21 +29,16 @@ from hw1.runs.changed import READING, TRAINING, changed, refuse_changed, set_asi
 from hw1.runs.measured import Measured, write_measured
 from hw1.runs.sound import passing_damage
 from hw1.settings import ConfigError
-from hw1.settings.budget import budget_name, budget_words
+from hw1.settings.budget import budget_name
 from hw1.stages import stage
 from hw1.typed import training
 from hw1.words import count
 from hydra_plugins.hw1_sweeper.checking import check_runs
-from hydra_plugins.hw1_sweeper.composing import Composer
 from hydra_plugins.hw1_sweeper.listing import crowded, listing, of_other_threads
 from hydra_plugins.hw1_sweeper.measuring import asks_of_command, forget, lacking_measures, take_in
-from hydra_plugins.hw1_sweeper.plan import Job, Pins, jobs_of
-
-# Keys that say where results go or what is asked of them: sweeping one would tear a sweep apart.
-_UNSWEEPABLE = (
-    *("experiment", "name", "output", "study", "measures", "sweep", "measured_sweep", "hydra", "logger"),
-    *("dataset.root", "budget", "quick", "about"),
-)
+from hydra_plugins.hw1_sweeper.options import whole
+from hydra_plugins.hw1_sweeper.plan import Job
+from hydra_plugins.hw1_sweeper.planning import Planner
 
 
 @dataclass
@@ -54,6 +47,7 @@ class Hw1SweeperConf:
 
     _target_: str = "hydra_plugins.hw1_sweeper.sweeper.Hw1Sweeper"
     params: dict[str, str | None] | None = None
+    zip: Any = None
     dry_run: bool = False
     rerun: bool = False
     keep: bool = False
@@ -68,12 +62,13 @@ class Hw1Sweeper(BasicSweeper):
     def __init__(
         self,
         params: dict[str, str | None] | None = None,
+        zip: Any = None,
         dry_run: bool = False,
         rerun: bool = False,
         keep: bool = False,
     ) -> None:
         super().__init__(max_batch_size=None)
-        self.words = params or {}
+        self.words, self.zip = params or {}, _plain(zip)
         self.dry_run, self.rerun, self.keep = dry_run, rerun, keep
 
     def sweep(self, arguments: list[str]) -> None:
@@ -94,6 +89,7 @@ class Hw1Sweeper(BasicSweeper):
         if self.config.measured_sweep is not None:
             self._measure(Path(str(self.config.measured_sweep)), arguments)
             return
+        arguments = whole(arguments, self._planner.parser)
         base = Path(str(self.config.hydra.sweep.dir)).absolute()
         _check_name(str(self.config.name))
         with stage("planning the runs"):
@@ -103,8 +99,7 @@ class Hw1Sweeper(BasicSweeper):
         asks = asks_of(jobs[0].settings.measures)
         for ask in asks:
             measure_of(ask)  # refuses its settings
-        node = self.config.study
-        study: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        study = _plain(self.config.study)
         question = None
         if study:
             from hw1.studies.protocol import make
@@ -127,10 +122,10 @@ class Hw1Sweeper(BasicSweeper):
             "format": FORMAT,
             "name": str(self.config.name),
             "status": "running",
-            "command": arguments,
+            "command": [*self._typed(), *arguments],
             "program": training(),
             "started": time.time(),
-            "budget": budget_name(self._master()),
+            "budget": budget_name(self._planner.master()),
             "swept": swept,
             "about": OmegaConf.to_container(self.config.about, resolve=True) if "about" in self.config else {},
             "study": study,
@@ -268,68 +263,24 @@ class Hw1Sweeper(BasicSweeper):
 
     # Planning
 
+    def _typed(self) -> list[str]:
+        """The words of the command that shape the sweep and are settings of the sweeper's."""
+        assert self.config is not None
+        shaping = tuple(f"hydra.sweeper.{name}=" for name in ("zip", "search"))
+        return [word for word in self.config.hydra.overrides.hydra if word.startswith(shaping)]
+
     def _parse_config(self) -> list[str]:
         """The words of `params`; what is null is no longer swept."""
         return [f"{key}={values}" for key, values in self.words.items() if values is not None]
 
     def _plan(self, arguments: list[str], base: Path) -> tuple[list[str], list[Job]]:
         """The swept keys, and every job of the sweep; no folder is made."""
+        return self._planner.plan(arguments, base)
+
+    @cached_property
+    def _planner(self) -> Planner:
         assert self.hydra_context is not None and self.config is not None
-        loader = self.hydra_context.config_loader
-        parser = OverridesParser.create(config_loader=loader)
-        typed = parser.parse_overrides(arguments)
-        budget = parser.parse_overrides(budget_words(self._master()))
-        named = {word.key_or_group for word in typed}
-        own = [word for word in budget if word.key_or_group not in named]
-        named |= {word.key_or_group for word in own}
-        # The command line replaces what the budget sets, and both replace what is swept by default.
-        by_default = [word for word in parser.parse_overrides(self._parse_config()) if word.key_or_group not in named]
-        words = [*self._fewer_seeds(by_default, parser), *own, *typed]
-        swept = list(dict.fromkeys(word.key_or_group for word in words if word.is_sweep_override()))
-        for key in swept:
-            if any(key == name or key.startswith(f"{name}.") for name in _UNSWEEPABLE):
-                hint = "experiment" if key == "experiment" else "value"
-                raise ConfigError(
-                    f"{key}: cannot be swept: give one {hint} a command (quote a comma that is part of it)"
-                )
-        for word in typed:
-            first, _, rest = word.key_or_group.partition(".")
-            if first == "measures" and rest and (name := rest.partition(".")[0]) not in self._picked():
-                raise ConfigError(
-                    f"{word.key_or_group}: got a setting of a measure that is not asked for; add measures=[{name}]"
-                )
-        readable = [*swept, *(word.key_or_group for word in words if word not in own)]
-        compose, pins = Composer(loader, self.config, parser), Pins({*named, *swept})
-        jobs = jobs_of(self.split_arguments(words, None)[0], compose, pins, readable, base, loader)
-        if any(job.settings.measures != jobs[0].settings.measures for job in jobs):
-            raise ConfigError("measures: got other settings for some of the runs, expected one for all of a command's")
-        return swept, jobs
-
-    def _picked(self) -> list[str]:
-        """The measures that the command asks for; an experiment may have settings of others."""
-        assert self.config is not None
-        return [str(name) for name, node in self.config.measures.items() if "_target_" in node]
-
-    def _master(self) -> dict[str, Any]:
-        """What the budget needs of the settings that all runs share."""
-        assert self.config is not None
-        settings = OmegaConf.to_container(OmegaConf.masked_copy(self.config, ["budget", "quick"]), resolve=True)
-        assert isinstance(settings, dict)
-        measures = OmegaConf.to_container(self.config.measures)
-        return {**{str(name): value for name, value in settings.items()}, "measures": measures}
-
-    def _fewer_seeds(self, words: list[Override], parser: OverridesParser) -> list[Override]:
-        """The words of an experiment with no more seeds than the budget allows."""
-        most = (self._master()["budget"].get("limits") or {}).get("seeds")
-        if most is None:
-            return words
-        kept = []
-        for word in words:
-            if word.key_or_group == "seed" and word.is_discrete_sweep():
-                seeds = itertools.islice(word.sweep_string_iterator(), most)
-                word = parser.parse_override(f"seed={','.join(seeds)}")
-            kept.append(word)
-        return kept
+        return Planner(self.config, self.hydra_context.config_loader, self._parse_config(), self.zip)
 
     def _trained_otherwise(self, jobs: Iterable[Job]) -> set[Path]:
         """The folders of runs to train again, as their code has changed."""
@@ -379,6 +330,10 @@ class Hw1Sweeper(BasicSweeper):
     def _words(self, job: Job, file: Path) -> list[str]:
         subdir = str(job.folder.relative_to(job.folder.parent.parent))
         return [*job.overrides, *job.pins, f"hydra.sweep.subdir={quoted(subdir)}", f"sweep={quoted(str(file))}"]
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _interrupted(record: Mapping[str, Any]) -> NoReturn:
