@@ -63,6 +63,7 @@ BESIDE = {
     ("train", "job"),
     ("train", "project"),
     ("hydra_plugins", "command"),
+    ("hydra_plugins", "help"),
 }
 DICT_CONFIG = {
     "train.py",

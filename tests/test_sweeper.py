@@ -12,10 +12,12 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from hw1.settings import RunSettings
+from hydra_plugins.hw1_sweeper import launching
 from hydra_plugins.hw1_sweeper.composing import Composer
+from hydra_plugins.hw1_sweeper.launching import allot
 from hydra_plugins.hw1_sweeper.listing import crowded
 from hydra_plugins.hw1_sweeper.plan import Job, Pins
-from hydra_plugins.hw1_sweeper.sweeper import Hw1Sweeper, _allot
+from hydra_plugins.hw1_sweeper.sweeper import Hw1Sweeper
 from made_runs import run_settings
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -99,7 +101,7 @@ def test_what_another_command_has_finished_is_not_trained_again(tmp_path):
     finish(jobs[1].folder, "failed")
     renamed = jobs[2].folder.with_name(f"another-slug-{jobs[2].key}")
     renamed.mkdir(parents=True)
-    left = _allot(tmp_path, jobs)
+    left = allot(tmp_path, jobs)
     assert left == jobs[1:] and jobs[2].folder == renamed
     assert (jobs[0].folder / "result.json").exists() and not (jobs[1].folder / "result.json").exists()
 
@@ -129,12 +131,11 @@ class Launcher:
 
 def launch(tmp_path, number, behave):
     jobs = [job(tmp_path, seed) for seed in range(number)]
-    _allot(tmp_path, jobs)
-    sweeper = object.__new__(Hw1Sweeper)  # Hydra reloads its plugins, and with them the class below this one
-    sweeper.launcher = Launcher([one.folder for one in jobs], behave)
-    sweeper._launch(jobs, tmp_path / "sweeps" / "now", {"measures": []})
+    allot(tmp_path, jobs)
+    launcher = Launcher([one.folder for one in jobs], behave)
+    launching.launch(launcher, jobs, tmp_path / "sweeps" / "now", {"measures": []})
     results = [json.loads((one.folder / "result.json").read_text()) for one in jobs]
-    return sweeper.launcher.calls, [result["status"] for result in results], results
+    return launcher.calls, [result["status"] for result in results], results
 
 
 def test_a_run_that_kills_its_worker_is_lost_alone(tmp_path, capsys):

@@ -45,6 +45,16 @@ def label(name: str) -> str:
     return _LABELS.get(name, name.rpartition(".")[2].replace("_", " ").replace("/", " "))
 
 
+def is_of_test_set(name: str) -> bool:
+    """Whether a metric was taken of the test set, which nothing may be picked by.
+
+    Example:
+        >>> is_of_test_set("test/loss"), is_of_test_set("val/loss"), is_of_test_set("sensitivity/test")
+        (True, False, True)
+    """
+    return "test" in name.split("/")
+
+
 def unit(quantity: str, classes: bool) -> str:
     """The unit of a loss or an accuracy.
 

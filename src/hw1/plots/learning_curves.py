@@ -11,24 +11,26 @@ from matplotlib.ticker import MaxNLocator
 from hw1.metrics import axis, unit
 from hw1.plots.style import COLORS, DASHES, MARKERS, Look, heading, scale, style
 
-# The first and the second set.
+# The first set, the second and a third.
 _SETS: tuple[Look, ...] = (
     {"linestyle": DASHES[0], "fillstyle": "full"},
     {"linestyle": DASHES[1], "fillstyle": "none"},
+    {"linestyle": DASHES[2], "fillstyle": "none"},
 )
 
 
-def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title: str) -> Figure:
+def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title: str, classes: bool = True) -> Figure:
     """One panel a quantity beside each other; colours and markers tell series apart, dashes the sets.
 
-    The markers of the second set are hollow. Where there is one series only, colours tell the sets apart as well. Lines
-    are means over seeds, bands their range.
+    The markers of all sets but the first are hollow. Where there is one series only, colours tell the sets apart as
+    well. Lines are means over seeds, bands their range.
 
     Args:
         curves: columns series (what a line is called), seed, epoch, split, quantity, value, data, source, n_train,
             network_in_words.
         quantities: which panels: loss, accuracy.
         title: what this figure holds fixed; may be empty.
+        classes: whether the loss is in nats.
     """
     series, splits = list(curves["series"].unique()), list(curves["split"].unique())
     one = len(series) == 1
@@ -48,7 +50,7 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
                 own = curves["series"].eq(name) & curves["split"].eq(split) & curves["quantity"].eq(quantity)
                 _band(ax, curves[own], look)
             note = scale(ax, "y", quantity)
-            ax.set(xlabel="epochs", ylabel=axis(quantity, unit(quantity, classes=True), note))
+            ax.set(xlabel="epochs", ylabel=axis(quantity, unit(quantity, classes), note))
             ax.set_xlim(left=0)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if one:

@@ -21,13 +21,14 @@ from hw1.settings.code import code_of_node
 from hw1.studies.answers import Answer
 from hw1.studies.headlines import Headline
 from hw1.studies.learned import TABLE, left_out, training, untrained
+from hw1.studies.overview import Overview
 from hw1.studies.protocol import Study, make
 from hw1.words import printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PAGE = 2  # of what is concluded from the same measurements: words, figures, page
+PAGE = 3  # of what is concluded from the same measurements: words, figures, page
 
 
 def digest(base: Path, record: Mapping[str, Any]) -> str:
@@ -76,9 +77,9 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
     budget = record.get("budget", "full")
     base = folder.parent.parent
     cache = cache or Cache(base / "measurements")
-    if record["study"]:
+    if record["study"] or len(record["runs"]) > 1:
         try:
-            study = make(record["study"])
+            study: Study = make(record["study"]) if record["study"] else Overview()
             tables = study.measure(sweep, cache)
             if tables:
                 from hw1.plots.style import entitle, save
@@ -94,7 +95,7 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
                     figures += [path.name for path in save(figure, folder / name.replace("/", "-"))]
                 found = [] if reason else numbers  # a number would be taken for an answer
                 answer = answered(study, tables, sweep.keys, numbers, reason)
-            else:
+            elif record["study"]:
                 problem = "too few complete runs to answer its question"
         except Exception as error:  # the runs and their table are worth a page all the same
             kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "

@@ -35,10 +35,14 @@ def check_classes(runs: Sequence[RunSettings]) -> None:
     require_kind(runs, "classes", _NO_CLASSES)
 
 
-def learning_curves(sweep: Sweep) -> pd.DataFrame:
+def learning_curves(sweep: Sweep, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """One row an epoch, split and quantity of every member of every complete run; no rows where none is complete.
 
     The epochs are those that were evaluated, and the end.
+
+    Args:
+        sweep: it.
+        metrics: which, as `train/loss`; those that a run has not got are left out.
 
     Columns: the swept keys but the seed, `DESCRIBED` (series, architecture, parameters, depth, corruption (share of
     shuffled training labels), data, source, n_train, network_in_words), seed, epoch (completed ones), split, quantity
@@ -52,9 +56,9 @@ def learning_curves(sweep: Sweep) -> pd.DataFrame:
         history = history.assign(epoch=history["epoch"].astype(int) + 1)
         if member.run.settings.weights != LAST:  # the end is of other weights than the evaluation at its epoch
             history = history[history["epoch"] < member.run.result["epochs"]]
-        end = pd.DataFrame([{name: member.metrics[name] for name in METRICS if name in member.metrics}])
+        end = pd.DataFrame([{name: member.metrics[name] for name in metrics if name in member.metrics}])
         end = end.assign(epoch=member.run.result["epochs"])
-        both = [part.melt(["epoch"], [name for name in METRICS if name in part]) for part in (history, end)]
+        both = [part.melt(["epoch"], [name for name in metrics if name in part]) for part in (history, end)]
         long = pd.concat(both, ignore_index=True).drop_duplicates(["epoch", "variable"])
         long[["split", "quantity"]] = long.pop("variable").str.split("/", expand=True)
         described = {**_described(member, unseeded(sweep.keys), series), "seed": member.seed}
@@ -129,11 +133,15 @@ def _series(sweep: Sweep) -> dict[Run, str]:
     shapes = [{key: cells[key] for key in cells if key in SHAPE} for cells in own]
     names = []
     for run, cells, shape in zip(runs, own, shapes, strict=True):
-        words = [f"{key.rpartition('.')[2]}={value}" for key, value in cells.items() if key not in SHAPE]
+        words = [f"{key.rpartition('.')[2]}={_short(value)}" for key, value in cells.items() if key not in SHAPE]
         if not words or shape:
             words.insert(0, f"{architecture(run.settings.model)} ({run.result['parameters']:,} parameters)")
         names.append(", ".join(words))
     return dict(zip(runs, told_apart(list(zip(names, shapes, strict=True))), strict=True))
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _described(member: Member, keys: Sequence[str], series: Mapping[Run, str]) -> dict[str, Any]:

@@ -10,23 +10,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from hw1.command import explain, quoted
+from hw1.command import quoted
 from hw1.files import new_folder
 from hw1.machine import at_most
 from hw1.records import FORMAT, make_key, read_record, write_record
-from hw1.runs import Run, Sweep, asks_in, ended, is_complete, runs_by_key
-from hw1.runs.changed import READING, TRAINING, changed, refuse_changed, set_aside
-from hw1.runs.measured import Measured, write_measured
+from hw1.runs import Ask, Run, Sweep, is_complete
+from hw1.runs.changed import READING, TRAINING, changed, refuse_changed
 from hw1.runs.sound import passing_damage
 from hw1.settings import ConfigError
 from hw1.settings.budget import budget_name
@@ -34,11 +34,13 @@ from hw1.stages import stage
 from hw1.typed import training
 from hw1.words import count
 from hydra_plugins.hw1_sweeper.checking import check_runs
+from hydra_plugins.hw1_sweeper.launching import allot, begun, folder_errors, interrupted, launch
 from hydra_plugins.hw1_sweeper.listing import crowded, listing, of_other_threads
 from hydra_plugins.hw1_sweeper.measuring import asks_of_command, forget, lacking_measures, take_in
 from hydra_plugins.hw1_sweeper.options import whole
 from hydra_plugins.hw1_sweeper.plan import Job
 from hydra_plugins.hw1_sweeper.planning import Planner
+from hydra_plugins.hw1_sweeper.searching import KEY, Search, Trials, value_of, without_intervals
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Hw1SweeperConf:
     _target_: str = "hydra_plugins.hw1_sweeper.sweeper.Hw1Sweeper"
     params: dict[str, str | None] | None = None
     zip: Any = None
+    search: Any = None
     dry_run: bool = False
     rerun: bool = False
     keep: bool = False
@@ -63,12 +66,13 @@ class Hw1Sweeper(BasicSweeper):
         self,
         params: dict[str, str | None] | None = None,
         zip: Any = None,
+        search: Any = None,
         dry_run: bool = False,
         rerun: bool = False,
         keep: bool = False,
     ) -> None:
         super().__init__(max_batch_size=None)
-        self.words, self.zip = params or {}, _plain(zip)
+        self.words, self.zip, self.search = params or {}, _plain(zip), _plain(search)
         self.dry_run, self.rerun, self.keep = dry_run, rerun, keep
 
     def sweep(self, arguments: list[str]) -> None:
@@ -92,6 +96,9 @@ class Hw1Sweeper(BasicSweeper):
         arguments = whole(arguments, self._planner.parser)
         base = Path(str(self.config.hydra.sweep.dir)).absolute()
         _check_name(str(self.config.name))
+        if self.search is not None:
+            self._search(arguments, base)
+            return
         with stage("planning the runs"):
             swept, jobs = self._plan(arguments, base)
         from hw1.measures.take import asks_of, measure_of
@@ -105,33 +112,8 @@ class Hw1Sweeper(BasicSweeper):
             from hw1.studies.protocol import make
 
             question = make(study)
-        again = self._trained_otherwise(jobs)
-        to_train = [job for job in jobs if job.folder in again or not is_complete(job.folder)]
-        complete = _others(jobs, to_train)
-        if damage := [line for job in complete for line in passing_damage(job.folder)]:
-            raise ConfigError("\n".join(damage))
-        lacking = lacking_measures(complete, asks)
-        if to_train:
-            if (prepare := getattr(self.launcher, "prepare", None)) is not None and not self.dry_run:
-                prepare([job.settings for job in to_train])
-            with stage(
-                "loading torch, checking the runs"
-            ):  # before the study's check: what no run can take is the better to name
-                check_runs(to_train, asks)
-        record = {
-            "format": FORMAT,
-            "name": str(self.config.name),
-            "status": "running",
-            "command": [*self._typed(), *arguments],
-            "program": training(),
-            "started": time.time(),
-            "budget": budget_name(self._planner.master()),
-            "swept": swept,
-            "about": OmegaConf.to_container(self.config.about, resolve=True) if "about" in self.config else {},
-            "study": study,
-            "measures": [ask.record() for ask in asks],
-            "runs": [{"key": job.key, "folder": job.folder.name, "overrides": job.overrides} for job in jobs],
-        }
+        to_train, complete, lacking = self._standing(jobs, asks)
+        record = self._record(arguments, swept, study, asks, jobs)
         from hw1.report.conclude import conclude, digest, earlier
 
         before = [] if to_train or lacking else earlier(base, digest(base, record))
@@ -148,14 +130,10 @@ class Hw1Sweeper(BasicSweeper):
             print(f"{self.config.name}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
             print("\n".join(before))
             return
-        to_train = _allot(base, to_train, self.rerun)
-        finished = {job.key for job in complete}
-        to_measure = [job for job in _others(jobs, to_train) if job.key in lacking or job.key not in finished]
-        idle = _others(_others(jobs, to_train), to_measure)
-        launched = _others(jobs, idle)
+        launched, to_train, to_measure = self._allotted(base, jobs, to_train, complete, lacking)
         if warning := crowded(self._n_jobs(to_train), to_train):
             print(warning, file=sys.stderr)
-        with _folder_errors():
+        with folder_errors():
             folder = new_folder(base / "sweeps")
         _prepare_to_sign()
         record |= self._launching(launched, to_train)
@@ -165,12 +143,152 @@ class Hw1Sweeper(BasicSweeper):
             write_record(folder / "sweep.json", record)
             print(f"{record['name']}: {count(len(jobs), 'run')}, {len(to_train)} to train{also}, in {base}", flush=True)
             try:
-                self._launch(launched, folder / "sweep.json", record)
+                launch(self.launcher, launched, folder / "sweep.json", record)
                 with at_most(self._most_cores()), stage(f"measuring and drawing {record['name']}"):
                     lines = conclude(folder)
             except KeyboardInterrupt:
                 write_record(folder / "sweep.json", {**record, "status": "interrupted"})
-                _interrupted(record)
+                interrupted(record)
+        self._end(folder, lines)
+
+    def _search(self, arguments: Sequence[str], base: Path) -> None:
+        """Train what Optuna asks for, batch by batch, and conclude; see `searching`.
+
+        Raises:
+            ConfigError: a setting is refused; of the first batch's runs, before anything trains.
+        """
+        from hw1.measures.take import asks_of, measure_of
+        from hw1.report.conclude import conclude, digest, earlier
+
+        assert self.config is not None
+        rest, intervals = without_intervals(arguments, self._planner.parser)
+        trials = Trials(Search.of(self.search, intervals))
+        if _plain(self.config.study):
+            raise ConfigError(f"{KEY}: got it beside a study, which asks something else of its runs; add study=null")
+        jobs: dict[str, Job] = {}
+        of_trials: list[list[str]] = []
+        record: dict[str, Any] = {}
+        folder: Path | None = None
+        with ExitStack() as held:
+            for batch in trials.batches():
+                with stage("planning the runs"):
+                    plans = [self._plan([*rest, *words], base) for words in batch]
+                if not record:
+                    swept, first = plans[0]
+                    trials.search.check([job.settings for job in first])
+                    asks = asks_of(first[0].settings.measures)
+                    for ask in asks:
+                        measure_of(ask)  # refuses its settings
+                    record = self._record(arguments, [*trials.search.space, *swept], None, asks, [])
+                    record["search"] = trials.record([])
+                planned = {job.key: job for _, found in plans for job in found}
+                new = [job for key, job in planned.items() if key not in jobs]  # trials may be alike
+                to_train, complete, lacking = self._standing(new, asks)
+                jobs |= {job.key: job for job in new}
+                of_trials += [[job.key for job in found] for _, found in plans]
+                record["runs"] = _entries(jobs.values())
+                if (to_train or lacking) and self.dry_run:
+                    lines = listing(list(jobs.values()), to_train, lacking, base)
+                    left = trials.search.trials - len(trials.words)
+                    print(
+                        "\n".join([*lines, f"and {count(left, 'trial')} that depend on these" if left else ""]).rstrip()
+                    )
+                    return
+                if to_train or lacking:
+                    launched, to_train, to_measure = self._allotted(base, new, to_train, complete, lacking)
+                    if folder is None:
+                        folder = self._opened(base, held)
+                        print(
+                            f"{record['name']}: searching {count(trials.search.trials, 'trial')}, in {base}", flush=True
+                        )
+                    record |= self._launching(launched, to_train)
+                    forget(to_measure, asks)
+                    write_record(folder / "sweep.json", record)
+                    try:
+                        launch(self.launcher, launched, folder / "sweep.json", record)
+                    except KeyboardInterrupt:
+                        write_record(folder / "sweep.json", {**record, "status": "interrupted"})
+                        interrupted(record)
+                trials.tell([_value(trials.search, [jobs[job.key] for job in found], asks) for _, found in plans])
+                names = [[jobs[key].folder.name for key in keys] for keys in of_trials]
+                record["search"] = trials.record(names)
+            if folder is None and (before := earlier(base, digest(base, record))):
+                print(f"{record['name']}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
+                print("\n".join(before))
+                return
+            if self.dry_run:
+                print("\n".join(listing(list(jobs.values()), [], {}, base)))
+                return
+            folder = folder or self._opened(base, held)
+            write_record(folder / "sweep.json", {**self._launching([], []), **record})
+            with at_most(self._most_cores()), stage(f"drawing {record['name']}"):
+                lines = conclude(folder)
+        self._end(folder, lines)
+
+    # Parts of a command
+
+    def _opened(self, base: Path, held: ExitStack) -> Path:
+        """The new folder of a sweep, whose lock is held while the command is at work."""
+        with folder_errors():
+            folder = new_folder(base / "sweeps")
+        _prepare_to_sign()
+        held.enter_context(FileLock(folder / ".lock"))
+        return folder
+
+    def _standing(self, jobs: Sequence[Job], asks: Sequence[Ask]) -> tuple[list[Job], list[Job], dict[str, list[Ask]]]:
+        """The checked jobs that are to train, those that are complete, and the measures that these lack."""
+        again = self._trained_otherwise(jobs)
+        to_train = [job for job in jobs if job.folder in again or not is_complete(job.folder)]
+        complete = _others(jobs, to_train)
+        if damage := [line for job in complete for line in passing_damage(job.folder)]:
+            raise ConfigError("\n".join(damage))
+        lacking = lacking_measures(complete, asks)
+        if to_train:
+            if (prepare := getattr(self.launcher, "prepare", None)) is not None and not self.dry_run:
+                prepare([job.settings for job in to_train])
+            with stage(
+                "loading torch, checking the runs"
+            ):  # before the study's check: what no run can take is the better to name
+                check_runs(to_train, asks)
+        return to_train, complete, lacking
+
+    def _record(
+        self, arguments: Sequence[str], swept: Sequence[str], study: Any, asks: Sequence[Ask], jobs: Sequence[Job]
+    ) -> dict[str, Any]:
+        """The content of a sweep's record before anything is launched."""
+        assert self.config is not None
+        return {
+            "format": FORMAT,
+            "name": str(self.config.name),
+            "status": "running",
+            "command": [*self._typed(), *arguments],
+            "program": training(),
+            "started": time.time(),
+            "budget": budget_name(self._planner.master()),
+            "swept": list(swept),
+            "about": OmegaConf.to_container(self.config.about, resolve=True) if "about" in self.config else {},
+            "study": study,
+            "measures": [ask.record() for ask in asks],
+            "runs": _entries(jobs),
+        }
+
+    def _allotted(
+        self,
+        base: Path,
+        jobs: Sequence[Job],
+        to_train: Sequence[Job],
+        complete: Sequence[Job],
+        lacking: Mapping[str, Sequence[Ask]],
+    ) -> tuple[list[Job], list[Job], list[Job]]:
+        """The jobs that are launched: all, those that train, those that measure; the first have folders now."""
+        todo = allot(base, to_train, self.rerun)
+        finished = {job.key for job in complete}
+        to_measure = [job for job in _others(jobs, todo) if job.key in lacking or job.key not in finished]
+        idle = _others(_others(jobs, todo), to_measure)
+        return _others(jobs, idle), todo, to_measure
+
+    def _end(self, folder: Path, lines: Sequence[str]) -> None:
+        """Say what a sweep came to, and leave by exit code 1 where something failed."""
         print("\n".join(lines))
         concluded = read_record(folder / "sweep.json")
         _say_failures(concluded["failed"])
@@ -226,9 +344,9 @@ class Hw1Sweeper(BasicSweeper):
             file.write(json.dumps(record))
             file.flush()
             try:
-                self._launch(to_measure, Path(file.name), record)
+                launch(self.launcher, to_measure, Path(file.name), record)
             except KeyboardInterrupt:
-                _interrupted(record)
+                interrupted(record)
         with at_most(self._most_cores()), stage(f"drawing {sweep.record['name']}"):
             lines, failed = take_in(sweep.path, asks, [run.path for run in finished])
         print("\n".join(lines))
@@ -286,59 +404,21 @@ class Hw1Sweeper(BasicSweeper):
         """The folders of runs to train again, as their code has changed."""
         if self.rerun and self.keep:
             raise ConfigError("--rerun, --keep: got both, expected one of them")
-        runs = _begun(jobs)
+        runs = begun(jobs)
         if not self.rerun and not self.keep:
             refuse_changed(runs, TRAINING)
         return {run.path for run in changed(runs)} if self.rerun else set()
 
-    # Launching
 
-    def _launch(self, jobs: list[Job], file: Path, record: Mapping[str, Any]) -> None:
-        """Launch; after a launcher's error, those that had not started, then each that was in flight alone.
-
-        Args:
-            jobs: what is launched.
-            file: where jobs read the record.
-            record: of the command.
-        """
-        assert self.launcher is not None
-        batches = [jobs] if jobs else []
-        while batches:
-            batch = batches.pop(0)
-            begun = time.time()
-            if (expect := getattr(self.launcher, "expect", None)) is not None:  # our own begins with the longest
-                expect([job.settings for job in batch])
-            try:
-                results = self.launcher.launch([self._words(job, file) for job in batch], initial_job_idx=0)
-            except Exception as error:  # a launcher's own: a killed worker, a lost node
-                lost = [job for job in batch if not ended(job.folder, record)]
-                started = [job for job in lost if _written_since(job.folder / "config.yaml", begun)]
-                waiting = [job for job in lost if job not in started]
-                if len(batch) == 1 or not lost:
-                    for job in lost:
-                        _record_failure(job, error, record)
-                    continue
-                print(f"launcher: {explain(error)}; going on with {count(len(lost), 'run')}", file=sys.stderr)
-                alone = lost if waiting == batch else started  # no run started: not even a smaller batch will
-                batches += ([waiting] if waiting and waiting != batch else []) + [[job] for job in alone]
-                continue
-            for job, result in zip(batch, results, strict=True):
-                raised = result._return_value
-                if isinstance(raised, Exception) and not ended(job.folder, record):
-                    _record_failure(job, raised, record)
-
-    def _words(self, job: Job, file: Path) -> list[str]:
-        subdir = str(job.folder.relative_to(job.folder.parent.parent))
-        return [*job.overrides, *job.pins, f"hydra.sweep.subdir={quoted(subdir)}", f"sweep={quoted(str(file))}"]
+def _value(search: Search, jobs: Sequence[Job], asks: Sequence[Ask]) -> float | None:
+    """What a trial came to."""
+    if not all(is_complete(job.folder) for job in jobs):
+        return None
+    return value_of(search, [Run(job.folder, job.settings) for job in jobs], asks)
 
 
 def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def _interrupted(record: Mapping[str, Any]) -> NoReturn:
-    print(f"{record['name']}: interrupted; the same command goes on from the last checkpoints", file=sys.stderr)
-    sys.exit(130)
 
 
 def _say_failures(failed: Mapping[str, str]) -> None:
@@ -357,64 +437,11 @@ def _check_name(name: str) -> None:
         raise ConfigError(f"name: got {name!r}, expected letters, digits, '_', '-' and '.': it names a folder")
 
 
-class _folder_errors:
-    """Errors of making the output folder, which name the key that chose it."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, OSError):
-            raise ConfigError(
-                f"output: got a folder that cannot be made: {error.strerror}: {error.filename}; expected a folder, or "
-                "a path where one can be made"
-            ) from error
-
-
 def _others(jobs: Iterable[Job], some: Iterable[Job]) -> list[Job]:
     """The jobs without some of them."""
     keys = {job.key for job in some}
     return [job for job in jobs if job.key not in keys]
 
 
-def _begun(jobs: Iterable[Job]) -> list[Run]:
-    return [Run(job.folder, job.settings) for job in jobs if (job.folder / "config.yaml").is_file()]
-
-
-def _allot(base: Path, jobs: Sequence[Job], rerun: bool = False) -> list[Job]:
-    """Make the folders of runs under one lock; returns those that are still to train.
-
-    A run is found by its key; the slug is the first command's. Another command may have finished some by now. With
-    `rerun`, runs whose code has changed make way.
-    """
-    todo = []
-    with _folder_errors():
-        base.mkdir(parents=True, exist_ok=True)
-        with FileLock(base / ".lock"):
-            there = runs_by_key(base / "runs")
-            for job in jobs:
-                job.folder = there.get(job.key, job.folder)
-            if rerun and (others := changed(_begun(jobs))):
-                print(set_aside(others, base))
-            for job in jobs:
-                if not is_complete(job.folder):
-                    job.folder.mkdir(parents=True, exist_ok=True)
-                    (job.folder / "result.json").unlink(missing_ok=True)  # of a failed attempt: it is tried again
-                    todo.append(job)
-    return todo
-
-
-def _written_since(file: Path, moment: float) -> bool:
-    return file.exists() and file.stat().st_mtime >= moment - 1  # some file systems count whole seconds
-
-
-def _record_failure(job: Job, error: Exception, record: Mapping[str, Any]) -> None:
-    """A job that never came to fit, or took its worker with it, says so in its own folder."""
-    text = explain(error)
-    if is_complete(job.folder):
-        for ask in asks_in(record):
-            if not ask.file(job.folder).exists():
-                write_measured(ask.file(job.folder), Measured(ask.name, "", error=text), {})
-        return
-    result = {"status": "failed", "key": job.key, "name": job.settings.name, "overrides": job.overrides}
-    write_record(job.folder / "result.json", {"format": FORMAT, **result, "seed": job.settings.seed, "error": text})
+def _entries(jobs: Iterable[Job]) -> list[dict[str, Any]]:
+    return [{"key": job.key, "folder": job.folder.name, "overrides": job.overrides} for job in jobs]

@@ -1,0 +1,125 @@
+"""Folders for the runs of a sweep, and launching them: what a launcher loses is launched again.
+
+Hydra imports this file at every start: it stays free of torch.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from filelock import FileLock
+
+from hw1.command import explain, quoted
+from hw1.records import FORMAT, write_record
+from hw1.runs import Run, asks_in, ended, is_complete, runs_by_key
+from hw1.runs.changed import changed, set_aside
+from hw1.runs.measured import Measured, write_measured
+from hw1.settings import ConfigError
+from hw1.words import count
+from hydra_plugins.hw1_sweeper.plan import Job
+
+
+def launch(launcher: Any, jobs: list[Job], file: Path, record: Mapping[str, Any]) -> None:
+    """Launch; after a launcher's error, those that had not started, then each that was in flight alone.
+
+    Args:
+        launcher: Hydra's, or our own.
+        jobs: what is launched.
+        file: where jobs read the record.
+        record: of the command.
+    """
+    batches = [jobs] if jobs else []
+    while batches:
+        batch = batches.pop(0)
+        begun = time.time()
+        if (expect := getattr(launcher, "expect", None)) is not None:  # our own begins with the longest
+            expect([job.settings for job in batch])
+        try:
+            results = launcher.launch([_words(job, file) for job in batch], initial_job_idx=0)
+        except Exception as error:  # a launcher's own: a killed worker, a lost node
+            lost = [job for job in batch if not ended(job.folder, record)]
+            started = [job for job in lost if _written_since(job.folder / "config.yaml", begun)]
+            waiting = [job for job in lost if job not in started]
+            if len(batch) == 1 or not lost:
+                for job in lost:
+                    _record_failure(job, error, record)
+                continue
+            print(f"launcher: {explain(error)}; going on with {count(len(lost), 'run')}", file=sys.stderr)
+            alone = lost if waiting == batch else started  # no run started: not even a smaller batch will
+            batches += ([waiting] if waiting and waiting != batch else []) + [[job] for job in alone]
+            continue
+        for job, result in zip(batch, results, strict=True):
+            raised = result._return_value
+            if isinstance(raised, Exception) and not ended(job.folder, record):
+                _record_failure(job, raised, record)
+
+
+def _words(job: Job, file: Path) -> list[str]:
+    subdir = str(job.folder.relative_to(job.folder.parent.parent))
+    return [*job.overrides, *job.pins, f"hydra.sweep.subdir={quoted(subdir)}", f"sweep={quoted(str(file))}"]
+
+
+def interrupted(record: Mapping[str, Any]) -> NoReturn:
+    """Leave a sweep that the user interrupted."""
+    print(f"{record['name']}: interrupted; the same command goes on from the last checkpoints", file=sys.stderr)
+    sys.exit(130)
+
+
+class folder_errors:
+    """Errors of making the output folder, which name the key that chose it."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, OSError):
+            raise ConfigError(
+                f"output: got a folder that cannot be made: {error.strerror}: {error.filename}; expected a folder, or "
+                "a path where one can be made"
+            ) from error
+
+
+def allot(base: Path, jobs: Sequence[Job], rerun: bool = False) -> list[Job]:
+    """Make the folders of runs under one lock; returns those that are still to train.
+
+    A run is found by its key; the slug is the first command's. Another command may have finished some by now. With
+    `rerun`, runs whose code has changed make way.
+    """
+    todo = []
+    with folder_errors():
+        base.mkdir(parents=True, exist_ok=True)
+        with FileLock(base / ".lock"):
+            there = runs_by_key(base / "runs")
+            for job in jobs:
+                job.folder = there.get(job.key, job.folder)
+            if rerun and (others := changed(begun(jobs))):
+                print(set_aside(others, base))
+            for job in jobs:
+                if not is_complete(job.folder):
+                    job.folder.mkdir(parents=True, exist_ok=True)
+                    (job.folder / "result.json").unlink(missing_ok=True)  # of a failed attempt: it is tried again
+                    todo.append(job)
+    return todo
+
+
+def _written_since(file: Path, moment: float) -> bool:
+    return file.exists() and file.stat().st_mtime >= moment - 1  # some file systems count whole seconds
+
+
+def _record_failure(job: Job, error: Exception, record: Mapping[str, Any]) -> None:
+    """A job that never came to fit, or took its worker with it, says so in its own folder."""
+    text = explain(error)
+    if is_complete(job.folder):
+        for ask in asks_in(record):
+            if not ask.file(job.folder).exists():
+                write_measured(ask.file(job.folder), Measured(ask.name, "", error=text), {})
+        return
+    result = {"status": "failed", "key": job.key, "name": job.settings.name, "overrides": job.overrides}
+    write_record(job.folder / "result.json", {"format": FORMAT, **result, "seed": job.settings.seed, "error": text})
+
+
+def begun(jobs: Iterable[Job]) -> list[Run]:
+    """The runs of jobs that have ever begun."""
+    return [Run(job.folder, job.settings) for job in jobs if (job.folder / "config.yaml").is_file()]
