@@ -32,6 +32,7 @@ _NOT_TYPED = ("hydra", "sweep", "measured_sweep", "about")
 
 # Words of the sweeper's.
 FLAGS = {f"--{name.replace('_', '-')}": f"hydra.sweeper.{name}=true" for name in ("dry_run", "rerun", "keep")}
+FLAGS["--continue"] = "hydra.sweeper.go_on=true"
 
 
 def normalised(words: Sequence[str]) -> list[str]:

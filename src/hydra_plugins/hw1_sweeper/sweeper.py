@@ -34,6 +34,7 @@ from hw1.stages import stage
 from hw1.typed import training
 from hw1.words import count
 from hydra_plugins.hw1_sweeper.checking import check_runs
+from hydra_plugins.hw1_sweeper.going_on import go_on
 from hydra_plugins.hw1_sweeper.launching import allot, begun, folder_errors, interrupted, launch
 from hydra_plugins.hw1_sweeper.listing import crowded, listing, of_other_threads
 from hydra_plugins.hw1_sweeper.measuring import asks_of_command, forget, lacking_measures, take_in
@@ -54,6 +55,7 @@ class Hw1SweeperConf:
     dry_run: bool = False
     rerun: bool = False
     keep: bool = False
+    go_on: bool = False
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="hw1", node=Hw1SweeperConf, provider="hw1")
@@ -70,10 +72,11 @@ class Hw1Sweeper(BasicSweeper):
         dry_run: bool = False,
         rerun: bool = False,
         keep: bool = False,
+        go_on: bool = False,
     ) -> None:
         super().__init__(max_batch_size=None)
         self.words, self.zip, self.search = params or {}, _plain(zip), _plain(search)
-        self.dry_run, self.rerun, self.keep = dry_run, rerun, keep
+        self.dry_run, self.rerun, self.keep, self.go_on = dry_run, rerun, keep, go_on
 
     def sweep(self, arguments: list[str]) -> None:
         """Plan, train and measure what is missing, conclude.
@@ -282,6 +285,8 @@ class Hw1Sweeper(BasicSweeper):
     ) -> tuple[list[Job], list[Job], list[Job]]:
         """The jobs that are launched: all, those that train, those that measure; the first have folders now."""
         todo = allot(base, to_train, self.rerun)
+        if self.go_on and (lines := go_on(todo, base)):
+            print("\n".join(lines), flush=True)
         finished = {job.key for job in complete}
         to_measure = [job for job in _others(jobs, todo) if job.key in lacking or job.key not in finished]
         idle = _others(_others(jobs, todo), to_measure)
