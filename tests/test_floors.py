@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"hw1", "vectors", "files", "seeds", "kinds", "losses", "metrics", "words", "models", "optim", "records", "sealed"}
-    | {"_before_torch", "machine", "paper", "stages", "typed", "workers"},
+    | {"_before_torch", "machine", "news", "paper", "stages", "typed", "workers"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training"},
     {"runs"},
@@ -20,7 +20,7 @@ FLOORS = [
     {"callbacks", "studies"},
     {"report", "reproduction"},
     {"hydra_plugins", "__main__", "adopt", "arguments", "command", "help", "slips", "sweep_words"}
-    | {"job", "project", "replaced", "train"},
+    | {"job", "project", "replaced", "train", "python", "child", "notebook"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = ("torch", "lightning", "torchmetrics", "torchvision", "pandas", "matplotlib", "sklearn", "scipy")
@@ -64,7 +64,13 @@ BESIDE = {
     ("train", "project"),
     ("hydra_plugins", "command"),
     ("hydra_plugins", "help"),
+    ("python", "command"),
+    ("python", "notebook"),
+    ("child", "__main__"),
+    ("child", "command"),
+    ("child", "job"),
 }
+DOOR = "src/hw1/__init__.py"  # what it names for type checkers is loaded when it is asked for
 DICT_CONFIG = {
     "train.py",
     "src/hw1/runs/run.py",
@@ -85,8 +91,8 @@ def room(dotted):
 
 
 def imports(tree):
-    """Dotted names of all imports: also those inside functions and under TYPE_CHECKING."""
-    for node in ast.walk(tree):
+    """Dotted names of all imports: also those inside functions and under TYPE_CHECKING, but for those of the door."""
+    for node in ast.walk(tree) if tree is not FILES[DOOR] else tree.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -142,8 +148,9 @@ def test_a_config_object_stays_at_the_door():
 # data only what decides where examples come from.
 LIGHT_ROOMS = ("settings", "runs", "measures", "studies", "report", "reproduction", "hydra_plugins")
 LIGHT_MODULES = (
-    *("files", "machine", "stages", "workers", "seeds", "kinds", "metrics", "typed", "words"),
-    *("arguments", "command", "help", "slips", "job", "__main__", "data.source", "project.folder", "project.start"),
+    *("files", "machine", "news", "stages", "workers", "seeds", "kinds", "metrics", "typed", "words"),
+    *("arguments", "child", "command", "help", "slips", "job", "__main__", "notebook", "python"),
+    *("data.source", "project.folder", "project.start"),
 )
 LIGHT = [
     file.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -164,6 +171,19 @@ def test_what_starts_fast_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "") and len(LIGHT) > 40
+
+
+def test_the_door_loads_what_it_is_asked_for_and_no_more():
+    code = (
+        "import sys, hw1\n"
+        "assert not {'hw1.runs', 'hw1.settings', 'hw1.python'} & set(sys.modules)\n"
+        "from hw1 import ConfigError, Run, Sweep, measure, plan, train\n"
+        "import hw1.report\n"
+        "assert {'train', 'Sweep', 'record'} <= set(dir(hw1)) and not hasattr(hw1, 'nothing')\n"
+        f"sys.exit(str(sorted(set({HEAVY!r}) & set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "[]\n"
 
 
 def test_the_classes_of_data_are_read_without_torch():

@@ -102,6 +102,8 @@ def main(words: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
+            raise
         for line in explain(error).splitlines():
             print(f"error: {printable(line)}", file=sys.stderr)
         return 1

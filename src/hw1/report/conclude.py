@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hw1
 from hw1.files import file_sums, replacing, write_text
 from hw1.measures.cache import FORMAT, Cache
+from hw1.news import at_work_on
 from hw1.records import rewrite_record
 from hw1.runs import Ask, Run, Sweep, read_measured
 from hw1.runs.sound import sweep_damage
@@ -53,6 +54,7 @@ def earlier(base: Path, wanted: str) -> list[str]:
         except ValueError:  # a damaged record is no earlier result
             continue
         if record.get("digest") == wanted and not sweep_damage(file.parent, record):
+            at_work_on(file.parent)
             return _lines(file.parent, record)
     return []
 
@@ -68,6 +70,7 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
         Lines for the terminal: the headline, one number a line, and the files.
     """
     sweep = Sweep.read(folder)
+    at_work_on(sweep.path)
     record = dict(sweep.record)
     tables: dict[str, pd.DataFrame] = {}
     found: list[Headline] = []

@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from hw1.command import quoted
 from hw1.files import new_folder
 from hw1.machine import at_most
+from hw1.news import at_work_on
 from hw1.records import FORMAT, make_key, read_record, write_record
 from hw1.runs import Ask, Run, Sweep, is_complete
 from hw1.runs.changed import READING, TRAINING, changed, refuse_changed
@@ -144,6 +145,7 @@ class Hw1Sweeper(BasicSweeper):
         also = f", {len(to_measure)} to measure" if to_measure else ""
         with FileLock(folder / ".lock"):  # held while the command is at work
             write_record(folder / "sweep.json", record)
+            at_work_on(folder)
             print(f"{record['name']}: {count(len(jobs), 'run')}, {len(to_train)} to train{also}, in {base}", flush=True)
             try:
                 launch(self.launcher, launched, folder / "sweep.json", record)
