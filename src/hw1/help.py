@@ -219,6 +219,7 @@ def _question(about: About) -> str:
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """What is typed: unlike `hw1.settings.paths.leaves`, a node with a `_target_` whole, and a group's empty one."""
     for key, value in node.items():
         if isinstance(value, Mapping) and value and "_target_" not in value:
             yield from _leaves(mapping(value), f"{prefix}{key}.")

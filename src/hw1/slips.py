@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hw1.help import split_values
 from hw1.settings.conf import folders_of, options_of
+from hw1.settings.paths import paths
 from hw1.typed import training
 
 # Hydra's options that have a value of their own in the next word.
@@ -157,16 +158,9 @@ def elsewhere(key: str, settings: Mapping[str, object]) -> list[str]:
         ['trainer.max_epochs']
     """
     last = key.rpartition(".")[2]
-    paths = [path for path in _paths(settings) if path.partition(".")[0] not in ("hydra", "quick", "about", "budget")]
-    same = [path for path in paths if path.rpartition(".")[2] == last]
-    return same or [path for path in paths if path.rpartition(".")[2].endswith(f"_{last}")]
-
-
-def _paths(node: Mapping[str, object], prefix: str = "") -> Iterator[str]:
-    for name, value in node.items():
-        yield f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            yield from _paths(value, f"{prefix}{name}.")
+    known = [path for path in paths(settings) if path.partition(".")[0] not in ("hydra", "quick", "about", "budget")]
+    same = [path for path in known if path.rpartition(".")[2] == last]
+    return same or [path for path in known if path.rpartition(".")[2].endswith(f"_{last}")]
 
 
 def missing_value(key: str, conf: Path) -> str:

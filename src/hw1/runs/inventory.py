@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 from hw1.runs.standing import RUNNING, STATES, Standing, SweepStanding, standing, sweep_standing
 from hw1.settings import ConfigError
 from hw1.settings.identity import select
+from hw1.settings.paths import leaves, meant, paths
 
 _MISSING = object()
 
@@ -150,36 +150,21 @@ def selected(runs: Sequence[Standing], filters: Sequence[Filter]) -> list[Standi
     """
     for wanted in filters:
         if any(run.run is not None for run in runs) and not any(wanted.known(run) for run in runs):
-            known = sorted({key for run in runs if run.run for key in _keys(run.run.settings.plain)})
-            # The last part says most: `lr` is meant to be `optimizer.lr`.
-            ends = [key for key in known if key.endswith(f".{wanted.key}")]
-            close = ends[:1] or difflib.get_close_matches(wanted.key, known, 1)
-            hint = f": did you mean {close[0]}?" if close else ", expected one of a run's config.yaml, or status"
+            known = sorted({key for run in runs if run.run for key in paths(run.run.settings.plain)})
+            close = meant(wanted.key, known)
+            hint = f": did you mean {close}?" if close else ", expected one of a run's config.yaml, or status"
             raise ConfigError(f"{wanted.key}: got a setting that none of these runs has{hint}")
     return [run for run in runs if all(wanted.holds(run) for wanted in filters)]
 
 
-def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(node: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by dotted key; the class that a group builds stands under the group's name.
 
     Example:
         >>> flat({"optimizer": {"_target_": "torch.optim.Adam", "lr": 0.1}, "callbacks": {}})
         {'optimizer': 'torch.optim.Adam', 'optimizer.lr': 0.1}
     """
-    found: dict[str, Any] = {}
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix.rstrip(".") if name == "_target_" else f"{prefix}{name}"] = value
-    return found
-
-
-def _keys(node: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
-    for name, value in node.items():
-        yield f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            yield from _keys(value, f"{prefix}{name}.")
+    return {key.removesuffix("._target_"): value for key, value in leaves(node)}
 
 
 @functools.cache

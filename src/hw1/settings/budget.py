@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from hw1.settings.construct import is_node, target_of
 from hw1.settings.identity import ConfigError, Settings, added, select, without
+from hw1.settings.paths import leaves
 
 # Settings that count epochs, by the end of their name: they shrink with max_epochs, so that a run takes as many
 # snapshots, evaluates as often and changes its objective as early as in the full experiment, relative to its length.
@@ -96,8 +97,8 @@ def limited(settings: Settings, given: Collection[str]) -> dict[str, Any]:
         changed["trainer.max_epochs"] = least
     if "trainer.max_epochs" in changed and "trainer.max_epochs" not in given:
         share = changed["trainer.max_epochs"] / select(settings, "trainer.max_epochs")
-        for key, value in _leaves(without(settings, ["budget", "quick"]), lambda path: path.endswith(_EPOCHS)):
-            if isinstance(value, int) and value > 0:
+        for key, value in leaves(without(settings, ["budget", "quick"])):
+            if key.endswith(_EPOCHS) and isinstance(value, int) and value > 0:
                 changed[key] = max(1, round(value * share))
     return {key: value for key, value in changed.items() if key not in given and value != select(settings, key)}
 
@@ -136,12 +137,3 @@ def _bounded(settings: Settings) -> Iterator[tuple[str, str]]:
             if is_node(node):
                 bounds: Mapping[str, str] = getattr(target_of(node, f"{group}.{name}"), "limits", {})
                 yield from ((f"{group}.{name}.{key}", limit) for key, limit in bounds.items() if key in node)
-
-
-def _leaves(node: Mapping[str, Any], wanted: Callable[[str], bool], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            yield from _leaves(value, wanted, f"{path}.")
-        elif wanted(path):
-            yield path, value

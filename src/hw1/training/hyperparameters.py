@@ -7,6 +7,7 @@ from typing import Any
 
 from hw1.metrics import BATCH_SIZE
 from hw1.settings.identity import deciding, select
+from hw1.settings.paths import leaves
 
 
 def hyperparameters(settings: Mapping[str, Any], examples: int) -> dict[str, int | float | str | bool]:
@@ -24,19 +25,12 @@ def hyperparameters(settings: Mapping[str, Any], examples: int) -> dict[str, int
         >>> hyperparameters(settings, examples=300)
         {'dataset.batch_size': 300, 'model': 'Mlp'}
     """
-    flat = _flat(deciding(settings))
+    flat: dict[str, int | float | str | bool] = {}
+    for key, value in leaves(deciding(settings)):
+        if key.endswith("._target_"):
+            flat[key.removesuffix("._target_")] = str(value).rpartition(".")[2]
+        elif value is not None:
+            flat[key] = value if isinstance(value, int | float | str | bool) else str(value)
     if select(settings, BATCH_SIZE, 0) is None:
         flat = {BATCH_SIZE: examples} | flat
-    return flat
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        elif name == "_target_":
-            flat[prefix.rstrip(".")] = str(value).rpartition(".")[2]
-        elif value is not None:
-            flat[f"{prefix}{name}"] = value if isinstance(value, int | float | str | bool) else str(value)
     return flat
