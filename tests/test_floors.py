@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"hw1", "vectors", "files", "seeds", "kinds", "losses", "metrics", "words", "models", "optim", "records", "sealed"}
-    | {"_before_torch", "machine", "news", "paper", "stages", "typed", "workers"},
+    | {"_before_torch", "machine", "news", "paper", "stages", "terminal", "typed", "workers"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training"},
     {"runs"},
@@ -43,6 +43,7 @@ BESIDE = {
     ("paper", "typed"),
     ("paper", "words"),
     ("stages", "words"),
+    ("terminal", "words"),
     ("reproduction", "report"),
     ("__main__", "command"),
     ("__main__", "arguments"),
@@ -148,7 +149,7 @@ def test_a_config_object_stays_at_the_door():
 # data only what decides where examples come from.
 LIGHT_ROOMS = ("settings", "runs", "measures", "studies", "report", "reproduction", "hydra_plugins")
 LIGHT_MODULES = (
-    *("files", "machine", "news", "stages", "workers", "seeds", "kinds", "metrics", "typed", "words"),
+    *("files", "machine", "news", "stages", "terminal", "workers", "seeds", "kinds", "metrics", "typed", "words"),
     *("arguments", "child", "command", "help", "slips", "job", "__main__", "notebook", "python"),
     *("data.source", "project.folder", "project.start"),
 )

@@ -133,7 +133,7 @@ def _completing(words: list[str]) -> list[str]:
 def _list(words: list[str], watched: bool) -> int:
     """Say how experiments, sweeps and runs stand; again and again where it is watched."""
     from hw1.report.listing import listing, no_results, watch
-    from hw1.report.terminal import columns
+    from hw1.terminal import columns
 
     path, filters = _path_and_filters(words)
     if path == _results() and not path.exists():
@@ -169,8 +169,8 @@ def _compare(chosen: argparse.Namespace) -> int:
     """Print two sweeps side by side, and write their page."""
     from hw1.report.compare import compare
     from hw1.report.side_by_side import lines, write_page
-    from hw1.report.terminal import columns
     from hw1.runs import Sweep
+    from hw1.terminal import columns
     from hw1.words import printable
 
     found = compare(Sweep.read(chosen.a), Sweep.read(chosen.b), chosen.metrics)
@@ -186,7 +186,7 @@ def _clean(chosen: argparse.Namespace) -> int:
     """Say what would be freed, ask, and free it; 1 if nothing was removed although there was something."""
     from hw1.report.clean import Level, lines, offers, plan
     from hw1.report.removal import carry_out
-    from hw1.report.terminal import size
+    from hw1.terminal import size
     from hw1.words import printable
 
     path, filters = _path_and_filters(chosen.words)

@@ -14,11 +14,11 @@ import pytest
 from filelock import FileLock
 
 from hw1.report.listing import listing
-from hw1.report.terminal import table
 from hw1.runs import Sweep
 from hw1.runs.inventory import Filter, inventory, selected
 from hw1.runs.standing import is_locked, read_progress
 from hw1.settings import ConfigError
+from hw1.terminal import table
 from hw1.words import cut, printable, width
 from made_runs import make_members, make_run, make_sweep
 

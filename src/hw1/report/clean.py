@@ -13,13 +13,13 @@ from pathlib import Path
 
 from hw1.measures.take import epochs_wanted
 from hw1.report.removal import Plan, Removal
-from hw1.report.terminal import size
 from hw1.runs import Ask, Run, asks_in
 from hw1.runs.inventory import Experiment, Filter, inventory, selected
 from hw1.runs.standing import AT_WORK, COMPLETE, DAMAGED, RUNNING, WAITING, Standing, SweepStanding
 from hw1.runs.weights import snapshot_files
 from hw1.settings import ConfigError, RunSettings
 from hw1.studies.protocol import make
+from hw1.terminal import size
 from hw1.training.contents import RESULT
 from hw1.words import count
 

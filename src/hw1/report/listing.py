@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import median
 
 from hw1.metrics import TEST_ACCURACY, TEST_LOSS, label
-from hw1.report.terminal import columns, table
 from hw1.runs.inventory import Experiment, Filter, inventory, selected
 from hw1.runs.standing import (
     AT_WORK,
@@ -28,6 +27,7 @@ from hw1.runs.standing import (
 from hw1.settings import ConfigError
 from hw1.settings.about import About
 from hw1.stages import duration
+from hw1.terminal import columns, table
 from hw1.typed import program, training
 from hw1.words import count, printable, width
 

@@ -12,8 +12,8 @@ from hw1.files import write_text
 from hw1.paper import command_of, style, template
 from hw1.report.compare import Comparison
 from hw1.report.differences import Difference
-from hw1.report.terminal import table
 from hw1.runs import Sweep
+from hw1.terminal import table
 from hw1.words import count, printable, width
 
 

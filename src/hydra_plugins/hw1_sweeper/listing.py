@@ -7,11 +7,11 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from hw1.report.terminal import size
 from hw1.runs import Ask, is_complete, runs_by_key
 from hw1.settings import run_key
 from hw1.settings.identity import put
 from hw1.stages import duration, through
+from hw1.terminal import size
 from hw1.words import count
 from hydra_plugins.hw1_sweeper.plan import Job
 
