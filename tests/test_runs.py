@@ -25,7 +25,7 @@ def test_a_run_tells_its_settings(tmp_path):
     assert run.key == run.settings.key and run.slug == "batch_size=32_seed=5_lr=0.001"
     assert run.value("dataset.batch_size") == 32 and run.value("seed") == 5 and run.value("no.such") is None
     assert run.status == "complete" and run.result["parameters"] == sum(p.numel() for p in run.net().parameters())
-    assert repr(run) == f"Run({str(folder)!r})"
+    assert repr(run).startswith(f"Run({str(folder)!r}): complete\n")
 
 
 def test_a_run_that_has_not_ended(tmp_path):
@@ -201,8 +201,37 @@ def test_selecting_runs(tmp_path):
     sweep = Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size", "seed"]))
     assert [run.path for run in sweep.select(seed=1).runs] == [folders[1], folders[3]]
     assert [run.path for run in sweep.select(**{"dataset.batch_size": 16}, seed=0).runs] == [folders[2]]
-    assert sweep.select(seed=7).runs == [] and sweep.select().runs == sweep.runs
+    assert [run.path for run in sweep.select({"dataset.batch_size": 16}, seed=0).runs] == [folders[2]]
+    assert sweep.select().runs == sweep.runs
     assert sweep.select(seed=1).record == sweep.record
+
+
+def test_what_no_run_has_is_not_selected(tmp_path):
+    folders = [make_run(tmp_path, size, seed)[0] for size, seed in ((64, 0), (64, 1), (16, 0))]
+    sweep = Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size", "seed"]))
+    for key, hint in (
+        ("batch_size", "; did you mean dataset.batch_size?"),
+        ("optimizer.lrr", "; did you mean optimizer.lr?"),
+        ("zzz", "; swept are dataset.batch_size, seed"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{key}: got a setting that none of these runs has{re.escape(hint)}$"):
+            sweep.select({key: 1})
+    with pytest.raises(ConfigError, match=r"^seed: got 7, expected what a run has: 0, 1$"):
+        sweep.select(seed=7)
+    of_those = "of those with dataset.batch_size=16 "
+    with pytest.raises(ConfigError, match=f"^seed: got 1, expected what a run {of_those}has: 0$"):
+        sweep.select({"dataset.batch_size": 16}, seed=1)
+    assert sweep.complete().select(scheduler=None).runs == sweep.runs  # what has no value is selected by that
+    assert Sweep(sweep.path, sweep.record, []).select(seed=7).runs == []
+
+
+def test_a_seed_selects_the_run_that_has_such_a_member(tmp_path):
+    several = make_members(tmp_path, [make_run(tmp_path, 16, seed) for seed in range(3)])
+    single, _ = make_run(tmp_path, 64, 7)
+    sweep = Sweep.read(make_sweep(tmp_path, [several, single], ["seed"]))
+    assert [run.path for run in sweep.select(seed=2).runs] == [several]
+    with pytest.raises(ConfigError, match=r"has: 0, 1, 2, 7$"):
+        sweep.select(seed=3)
 
 
 def test_runs_that_did_not_end_or_never_started(tmp_path):

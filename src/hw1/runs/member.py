@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hw1.runs.shown import as_html, as_text
 from hw1.words import NETWORK, model_in_words
 
 if TYPE_CHECKING:
@@ -31,6 +32,17 @@ class Member:
     number: int
     cells: Mapping[str, int | float | str]
     metrics: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())
+
+    def _shown(self) -> tuple[str, list[dict[str, Any]]]:
+        """What it says of itself, and its row."""
+        row = {**self.cells, "seed": self.seed, **self.metrics}
+        return f"Member({str(self.run.path)!r}, {self.number})", [row]
 
     @property
     def seed(self) -> int:

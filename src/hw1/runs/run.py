@@ -1,4 +1,4 @@
-"""One run's folder."""
+"""One run's folder: all that is read off it. In one file, as a run is one thing to its readers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from hw1.files import file_digest
 from hw1.records import DamagedError, read_record
+from hw1.runs import tables
 from hw1.runs.measured import Ask, Measured, read_measured
+from hw1.runs.shown import as_html, as_text, rows_of_run
 from hw1.runs.weights import Snapshots, load, readable, removed_end, snapshot_files
 from hw1.settings import ConfigError, RunSettings
 from hw1.training.contents import RESULT, SETTINGS, difference, require, stored
@@ -42,7 +44,15 @@ class Run:
             raise FileNotFoundError(f"{self.path} is not the folder of a run: it has no config.yaml")
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())
+
+    def _shown(self) -> tuple[str, list[dict[str, Any]]]:
+        """What it says of itself, and a row for each member."""
+        rows = rows_of_run(self)
+        return f"Run({str(self.path)!r}): {rows[0]['status']}", rows
 
     @cached_property
     def config(self) -> DictConfig:
@@ -122,6 +132,10 @@ class Run:
         """What a measure found on this run; None where it was not taken, failed, or its file is damaged."""
         found = read_measured(ask.file(self.path))
         return found if found is not None and not found.error else None
+
+    def measures(self) -> pd.DataFrame:
+        """What all measures found on this run, one row a member; of two of one name, the later file's says its hash."""
+        return tables.measured_on(self)
 
     def history(self) -> pd.DataFrame:
         """metrics.csv: columns epoch (counted from 0), step, and the metrics; NaN where one has no value at a step.

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw1.records import read_record
+from hw1.runs import tables
 from hw1.runs.measured import Ask, Measured, asks_in
 from hw1.runs.member import Member
 from hw1.runs.run import Run
+from hw1.runs.shown import as_html, as_text, rows_of_sweep
 from hw1.runs.standing import named_runs, sweep_status
+from hw1.settings import ConfigError
 from hw1.settings.about import About
+from hw1.settings.paths import meant, paths
+from hw1.words import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +66,18 @@ class Sweep:
         folders = [runs / name for name, _ in named_runs(record)]
         return cls(folder, record, [Run(run) for run in folders if (run / "config.yaml").is_file()])
 
+    def __repr__(self) -> str:
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())
+
+    def _shown(self) -> tuple[str, list[dict[str, Any]]]:
+        """What it says of itself, and a row for each network: swept keys, seed, status, metrics, measures."""
+        asked = len(self.record.get("runs", self.runs))
+        number = count(asked, "run") if len(self.runs) == asked else f"{len(self.runs)} of {count(asked, 'run')}"
+        return f"Sweep({str(self.path)!r}): {self.status}, {number}", rows_of_sweep(self)
+
     @property
     def keys(self) -> list[str]:
         """The dotted keys that were swept, the seed among them if it was."""
@@ -106,7 +123,7 @@ class Sweep:
     def members(self) -> Iterator[Member]:
         """Every network of every complete run, in the order of the command."""
         for run in self.complete().runs:
-            measured = self._measured(run)
+            measured = self.found_on(run)
             for number in range(run.count):
                 found = {name: values[number] for name, values in measured.items()}
                 yield Member(run, number, self.cells(run, number), {**run.metrics(number), **found})
@@ -116,7 +133,7 @@ class Sweep:
         ask = next((ask for ask in self.asks if ask.name == name), None)
         return run.measured(ask) if ask else None
 
-    def _measured(self, run: Run) -> dict[str, list[float]]:
+    def found_on(self, run: Run) -> dict[str, list[float]]:
         """What all measures found on a run, {column: [R]}."""
         found: dict[str, list[float]] = {}
         for ask in self.asks:
@@ -136,18 +153,86 @@ class Sweep:
                         found.setdefault(f"{name}{ask.label}", {**told, "label": label, "error": error})
         return found
 
-    def select(self, **values: Any) -> Sweep:
-        """The runs with these settings: `sweep.select(**{"optimizer.lr": 1e-3}, seed=1)`."""
-        runs = [
-            run
-            for run in self.runs
-            if all(value in (run.value(key), self.cell(run, key)) for key, value in values.items())
-        ]
+    def select(self, settings: Mapping[str, Any] | None = None, /, **values: Any) -> Sweep:
+        """The runs with these settings; a seed is that of any member.
+
+        Args:
+            settings: values by dotted key: `sweep.select({"optimizer.lr": 1e-3}, seed=1)`.
+            **values: of keys without a dot.
+
+        Raises:
+            ConfigError: no run has such a setting, or none that is left has the value.
+        """
+        runs, before = list(self.runs), list[str]()
+        for key, value in {**(settings or {}), **values}.items():
+            known = sorted({one for run in self.runs for one in paths(run.settings.plain)})
+            if runs and key not in known:
+                close = meant(key, known)
+                hint = f"; did you mean {close}?" if close else f"; swept are {', '.join(self.keys) or 'none'}"
+                raise ConfigError(f"{key}: got a setting that none of these runs has{hint}")
+            left = [run for run in runs if self._has(run, key, value)]
+            if runs and not left:
+                there = dict.fromkeys(str(cell) for run in runs for cell in self._values(run, key))
+                where = f" of those with {', '.join(before)}" if before else ""
+                raise ConfigError(f"{key}: got {value!r}, expected what a run{where} has: {', '.join(there)}")
+            runs = left
+            before.append(f"{key}={value}")
         return Sweep(self.path, self.record, runs)
+
+    def _has(self, run: Run, key: str, value: Any) -> bool:
+        return value in (run.value(key), *self._values(run, key))
+
+    def _values(self, run: Run, key: str) -> list[Cell]:
+        """What a run has of a key in a table, of all its members."""
+        return [run.settings.seed + i for i in range(run.count)] if key == "seed" else [self.cell(run, key)]
 
     def complete(self) -> Sweep:
         """The runs that have ended well."""
         return Sweep(self.path, self.record, [run for run in self.runs if run.status == "complete"])
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables of the study and of the runs, as the command wrote them, by name; {} before it has ended.
+
+        They are of the whole sweep, also where runs were selected.
+
+        Raises:
+            DamagedError: a file is not what was written.
+        """
+        return tables.of_study(self)
+
+    @property
+    def figures(self) -> list[Path]:
+        """The figures of the study, as PNG; the same stand beside them as SVG."""
+        return tables.files_of(self, ".png")
+
+    @property
+    def answer(self) -> list[str]:
+        """What came out, in the sentences of the page; [] of a study without words of its own, or without a study."""
+        return [str(sentence) for sentence in self.record.get("answer", [])]
+
+    def history(self, *metrics: str) -> pd.DataFrame:
+        """The histories of all runs in one table: run, member, swept keys, seed, epoch, step, then the metrics.
+
+        Args:
+            *metrics: those to keep; all if none is named. Rows without a value of any of them are left out.
+
+        Raises:
+            ConfigError: no run has a metric of that name.
+            DamagedError: a history is not what a finished run wrote.
+        """
+        return tables.histories(self, *metrics)
+
+    def measures(self, name: str | None = None) -> pd.DataFrame:
+        """What measures found: run, member, swept keys, seed, and their columns, one row a network.
+
+        Args:
+            name: of a measure that has a longer table, as `spectrum`: that table, several rows a network.
+
+        Raises:
+            ConfigError: no measure of that name was asked for.
+        """
+        return tables.found_by_measures(self, name)
 
     def table(self, *metrics: str) -> pd.DataFrame:
         """One row a run, or a member: the swept keys, seed, status, and the named metrics (all if none is named).
@@ -155,31 +240,6 @@ class Sweep:
         Metrics are the final ones of the training, and what measures found.
 
         Raises:
-            ValueError: no run has a metric of that name.
+            ConfigError: no run has a metric of that name.
         """
-        import pandas as pd
-
-        measured = {run.path.name: self._measured(run) for run in self.runs}
-        known = {name for run in self.runs for name in (*run.result.get("metrics", {}), *measured[run.path.name])}
-        if unknown := [name for name in metrics if known and name not in known]:
-            raise ValueError(f"metrics: got {', '.join(unknown)}, expected some of {', '.join(sorted(known))}")
-        rows = []
-        for run in self.runs:
-            result = run.result
-            for member in range(run.count):
-                values = run.metrics(member)
-                values |= {name: found[member] for name, found in measured[run.path.name].items()}
-                rows.append(
-                    {
-                        "run": run.path.name,
-                        **({"member": member} if run.count > 1 else {}),
-                        **self.cells(run, member),
-                        "seed": run.settings.seed + member,
-                        "status": run.status,
-                        **{name: values.get(name) for name in metrics or values},
-                        "parameters": result.get("parameters"),
-                        "seconds": result.get("seconds"),
-                        "source": result.get("dataset", {}).get("source"),
-                    }
-                )
-        return pd.DataFrame(rows)
+        return tables.final(self, *metrics)
