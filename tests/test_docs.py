@@ -109,8 +109,19 @@ def test_the_notebook_is_executed_and_its_estimates_are_right(site):
     assert page.count("<img") >= 2 and re.search(r"barrier: \d\.\d\d nats", text)
 
 
-def test_the_notebook_holds_no_outputs():
-    for cell in json.loads((DOCS / "notebook" / "curvature.ipynb").read_text(encoding="utf-8"))["cells"]:
+@NEEDS_SPHINX
+def test_a_notebook_that_trains_is_executed(site):
+    """Its sweep, tables and figures stand in the page; lines about runs are HTML, without bars at last."""
+    page = (site / "notebook" / "training.html").read_text(encoding="utf-8")
+    assert re.search(r"Sweep\(.*\): complete, 4 runs", page) and page.count("<th>sharpness/trace</th>") >= 2
+    assert "[4/4] batch_size=256_seed=2" in page and "<progress" not in page and page.count("<img") >= 2
+    assert "optimizer.lrr: got a setting that none of these runs has; did you mean optimizer.lr?" in page
+    assert "6 runs, 4 complete, 2 to train" in page
+
+
+@pytest.mark.parametrize("notebook", sorted((DOCS / "notebook").glob("*.ipynb")), ids=lambda file: file.stem)
+def test_the_notebooks_hold_no_outputs(notebook):
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         assert not cell.get("outputs") and cell.get("execution_count") is None, "clear the outputs: the site makes them"
 
 

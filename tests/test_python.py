@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import textwrap
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +96,19 @@ def test_the_same_call_again_finds_the_same_sweep(trained, monkeypatch, capsys):
     assert "default: nothing to do: 2 runs complete, measured and drawn" in capsys.readouterr().out
     hw1.plan(*WORDS[:-1], "seed=1", "model._target_=mine.Net")
     assert "default: 1 run, 1 complete, 0 to train" in capsys.readouterr().out
+
+
+def test_blocks_of_the_page_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train = hw1.train
+    monkeypatch.setattr(hw1, "train", lambda *words: train(*WORDS[:4], *words), raising=False)
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    given = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, given)
+    said = capsys.readouterr().out
+    assert re.search(r"^Sweep\('.*'\): complete, 2 runs\nseed  test/loss  test/accuracy", said, re.MULTILINE)
+    assert len(given["best"].runs) == 1 and re.search(r"^1 0\.\d+ tensor\(", said, re.MULTILINE)
 
 
 def test_a_report_of_a_sweep_by_itself_or_its_folder(trained, monkeypatch, capsys):
@@ -192,13 +207,12 @@ def test_a_command_ends_with_who_started_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupted_training_goes_on(tmp_path, capsys):
-    words = [*WORDS[:5], "trainer.max_epochs=20000", "seed=1", f"output={tmp_path}"]
+def test_an_interrupted_training_can_go_on(tmp_path, capsys):
+    words = [*WORDS[:5], "trainer.max_epochs=20000", "trainer.checkpoint_seconds=1", "seed=1", f"output={tmp_path}"]
 
     def interrupt():
-        while not list(tmp_path.glob("default/runs/*/progress.json")):
+        while not list(tmp_path.glob("default/runs/*/checkpoints/last.ckpt")):
             time.sleep(0.2)
-        time.sleep(3)
         signal.raise_signal(signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
