@@ -17,7 +17,7 @@ from hw1.reproduction.finished import finished
 from hw1.reproduction.results import COLUMNS
 from hw1.reproduction.statistic import statistic
 from hw1.reproduction.verdicts import Rule, both
-from hw1.reproduction.wording import in_words, method
+from hw1.reproduction.wording import method, statistic_in_words
 from hw1.settings.about import experiments
 from hw1.settings.identity import ConfigError
 from hw1.studies.headlines import Headline
@@ -298,7 +298,7 @@ def test_two_comparisons_must_agree(one, other, verdict):
     ],
 )  # fmt: skip
 def test_a_statistic_in_words(node, words, kind):
-    assert (in_words(node), method(node)) == (words, kind)
+    assert (statistic_in_words(node), method(node)) == (words, kind)
 
 
 CLAIM = {
@@ -402,14 +402,15 @@ def test_the_claims_of_the_reports_can_be_read_and_name_experiments():
     for claim in claims:
         Rule.parse(claim["holds"])
         for part in (claim, claim.get("beside", claim)):
-            assert in_words(part["statistic"])
+            assert statistic_in_words(part["statistic"])
             assert commands.get(part["experiment"], {}).get("experiment", part["experiment"]) in known
     named = {part["experiment"] for claim in claims for part in (claim, claim.get("beside", claim))}
     assert set(commands) <= named and len({claim["claim"] for claim in claims}) == len(claims)
     with (ROOT / "docs" / "claims.csv").open(newline="") as file:
         written = [(r["claim"], r["report"], r["statistic"], r["method"], r["rule"]) for r in csv.DictReader(file)]
     assert written == [
-        (c["claim"], c["report"], in_words(c["statistic"]), method(c["statistic"]), c["holds"]) for c in claims
+        (c["claim"], c["report"], statistic_in_words(c["statistic"]), method(c["statistic"]), c["holds"])
+        for c in claims
     ], "run python -m hw1 claims"
 
 

@@ -3,7 +3,7 @@ import math
 import pandas as pd
 import pytest
 
-from hw1.studies.called import called, in_words, rho, with_layers
+from hw1.studies.called import called, rho, series_in_words, with_layers
 from hw1.studies.headlines import Headline
 from hw1.words import NETWORK
 
@@ -39,7 +39,7 @@ def test_the_series_of_classifiers_keep_their_order_and_get_words():
             NETWORK: ["one dense layer, 385 weights", ONE, "one dense layer, 385 weights"],
         }
     )
-    found = in_words(table, ["model.hidden", "seed"])
+    found = series_in_words(table, ["model.hidden", "seed"])
     assert list(found["series"]) == ["one dense layer, 385 weights", ONE, "one dense layer, 385 weights"]
 
 

@@ -23,7 +23,7 @@ from hw1.reproduction.finished import Finished, changing, command_of, finished, 
 from hw1.reproduction.results import experiment_of, read
 from hw1.reproduction.statistic import statistic
 from hw1.reproduction.verdicts import TO_RUN, Rule, both
-from hw1.reproduction.wording import in_words, method
+from hw1.reproduction.wording import method, statistic_in_words
 from hw1.settings import ConfigError
 from hw1.settings.about import About, experiments
 from hw1.studies.headlines import Headline
@@ -158,7 +158,7 @@ def _parts(claim: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _unmeasured(part: Mapping[str, Any], book: _Book) -> dict[str, str]:
     command, node = book.command(part["experiment"]), part["statistic"]
     own = dict.fromkeys(MEASURED, "") | {"command": command.text, "time": book.time(command)}
-    return own | {"statistic": in_words(node), "method": method(node)}
+    return own | {"statistic": statistic_in_words(node), "method": method(node)}
 
 
 def _part(part: Mapping[str, Any], rule: Rule, book: _Book, known: Mapping[str, str]) -> tuple[dict[str, str], str]:

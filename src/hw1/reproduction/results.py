@@ -18,7 +18,7 @@ import yaml
 from hw1.files import write_text
 from hw1.reproduction.finished import Finished, command_of, finished, short
 from hw1.reproduction.statistic import share_at_or_below, statistic
-from hw1.reproduction.wording import in_words
+from hw1.reproduction.wording import statistic_in_words
 from hw1.settings import ConfigError
 from hw1.settings.about import About, experiments
 
@@ -68,7 +68,7 @@ def _rows(
     for entry in entries:
         row = dict.fromkeys(COLUMNS, "") | {"command": command_of(name), "budget": NOT_RUN}
         row |= {key: str(entry[key]) for key in ("report", "quantity", "reported") if key in entry}
-        row |= {"quantity": in_words(entry["statistic"])} if "statistic" in entry else {}
+        row |= {"quantity": statistic_in_words(entry["statistic"])} if "statistic" in entry else {}
         if one is not None:
             row |= {"command": one.command, "commit": one.commit, "budget": one.budget, "seeds": str(one.seeds)}
             row |= {"seconds": f"{one.seconds:.0f}"}

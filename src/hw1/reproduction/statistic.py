@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.report.differences import of_headlines
 from hw1.reproduction.finished import Finished, named
-from hw1.reproduction.wording import BY_SEED, bounds, in_words
+from hw1.reproduction.wording import BY_SEED, bounds, statistic_in_words
 from hw1.settings import ConfigError
 from hw1.studies.correlations import correlation_headline, correlation_of_means_headline
 from hw1.studies.headlines import (
@@ -35,7 +35,7 @@ def statistic(node: Mapping[str, Any], one: Finished) -> Headline:
     Raises:
         ConfigError: no such statistic, table, column or headline, or no rows to compute it from.
     """
-    name = in_words(node)
+    name = statistic_in_words(node)
     if "headline" in node:
         return _of_headlines(node, one)
     table = _where(_table(one, node.get("table", "runs")), node.get("where") or {})

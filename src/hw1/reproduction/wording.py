@@ -15,13 +15,13 @@ _MEASURES = {name: column.label for measure in (Sensitivity, Sharpness) for name
 _SETTINGS = {"model.hidden": "hidden layers", "parameters": "number of weights"}
 
 
-def in_words(node: Mapping[str, Any]) -> str:
+def statistic_in_words(node: Mapping[str, Any]) -> str:
     """A statistic in words.
 
     Example:
-        >>> in_words({"trend": "test/accuracy", "against": "dataset.batch_size", "where": {"seed": 1}})
+        >>> statistic_in_words({"trend": "test/accuracy", "against": "dataset.batch_size", "where": {"seed": 1}})
         'rank correlation of test accuracy with batch size along each run (seed 1)'
-        >>> in_words({"difference": "accuracy", "at": {"alpha": "above 1.5"}, "from": {"alpha": 1.0},
+        >>> statistic_in_words({"difference": "accuracy", "at": {"alpha": "above 1.5"}, "from": {"alpha": 1.0},
         ...           "where": {"split": "test"}})
         'test accuracy beyond alpha 1.5 minus at alpha 1'
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hw1.metrics import QUANTITIES, TEST_ACCURACY
 from hw1.studies.answers import Answer, level_of_all, number, percent, ranged, verdict
-from hw1.studies.called import in_words
+from hw1.studies.called import series_in_words
 from hw1.studies.headlines import Headline, bounded_headline, headline, unseeded
 from hw1.studies.learning_curves import DESCRIBED, SERIES, check_classes, ends, learning_curves
 
@@ -51,7 +51,7 @@ class ActualTask:
         """Loss of all models in one chart, accuracy in another."""
         from hw1.plots.learning_curves import draw_learning_curves
 
-        curves = in_words(tables["learning_curves"], keys)
+        curves = series_in_words(tables["learning_curves"], keys)
         return {name: draw_learning_curves(curves, [name], "") for name in QUANTITIES}
 
     def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -60,7 +60,7 @@ class ActualTask:
 
     def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
         """How well each model classifies, and whether the best is better than the others."""
-        final = _final(in_words(tables["learning_curves"], keys))
+        final = _final(series_in_words(tables["learning_curves"], keys))
         own = [key for key in unseeded(keys) if key in final]
         groups = {
             series: part.drop_duplicates("seed").set_index("seed")["value"]

@@ -141,11 +141,11 @@ def verdict(found: Headline, border: float, above: str, below: str, of: str = "s
     return f"nothing follows from one {of}" if found.n == 1 else f"undecided, n = {found.n}"
 
 
-def in_words(values: Mapping[str, object]) -> str:
+def where_in_words(values: Mapping[str, object]) -> str:
     """Settings as a sentence names them; "" where there are none.
 
     Example:
-        >>> in_words({"optimizer.lr": 0.1, "init": "shared", "model": "reports/cnn_242k"})
+        >>> where_in_words({"optimizer.lr": 0.1, "init": "shared", "model": "reports/cnn_242k"})
         'with learning rate 0.1, shared start and model cnn_242k'
     """
     named = [setting_in_words(key, value) for key, value in values.items()]

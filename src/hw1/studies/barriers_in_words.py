@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hw1.metrics import ACCURACY, ADOPTED, BATCH_SIZE, LOSS, STATISTICS, STATISTICS_NOTE, label, unit
-from hw1.studies.answers import Answer, in_words, listed, number, ranged, verdict
+from hw1.studies.answers import Answer, listed, number, ranged, verdict, where_in_words
 from hw1.studies.headlines import geometric_headline, headline, parts
 from hw1.studies.learned import TABLE, constant_loss
 
@@ -34,7 +34,7 @@ def barriers_in_words(tables: Mapping[str, pd.DataFrame], own: Sequence[str], pa
     named: set[tuple[str, ...]] = set()
     for values, part in parts(table, [*own, "theta_1", "theta_2"]):
         ends = _ends(pair_by, values.pop("theta_1"), values.pop("theta_2"))
-        where = in_words({key: values[key] for key in varied})
+        where = where_in_words({key: values[key] for key in varied})
         found = headline("barrier", list(part["barrier"]), least=0)
         follows = (
             ""

@@ -29,7 +29,7 @@ def called(groups: Sequence[tuple[Mapping[str, Any], pd.DataFrame]]) -> list[str
     return told_apart(named)
 
 
-def in_words(curves: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+def series_in_words(curves: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """A table of classifiers whose series are called in words, in the order in which they stand."""
     groups = list(parts(curves, [*unseeded(keys), SERIES]))
     names = called([({key: values[key] for key in unseeded(keys)}, part) for values, part in groups])

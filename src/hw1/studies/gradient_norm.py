@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import GRADIENT_NORM, METRICS, STEP_LOSS, TEST_LOSS, TRAIN_LOSS
 from hw1.settings import ConfigError
-from hw1.studies.answers import Answer, in_words, percent, ranged, verdict
+from hw1.studies.answers import Answer, percent, ranged, verdict, where_in_words
 from hw1.studies.headlines import (
     Headline,
     bounded_headline,
@@ -154,7 +154,7 @@ class GradientNormCurves:
         """Whether the norm follows the loss, where the loss ends, and how many nets collapsed."""
         ends, sentences = tables["ends"], []
         for values, part in parts(ends, unseeded(keys)):
-            where = in_words(values)
+            where = where_in_words(values)
             start = f"{where[:1].upper()}{where[1:]} the" if where else "The"
             alive = part[~part["constant"]]
             if len(alive):

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hw1.studies.answers import Answer, in_words, percent, rank, settled
+from hw1.studies.answers import Answer, percent, rank, settled, where_in_words
 from hw1.studies.called import rho
 from hw1.studies.correlations import correlation_headline
 from hw1.studies.headlines import (
@@ -119,7 +119,7 @@ class MinRatio:
         """What converged, what of it is constant, and whether index and loss go together there."""
         sentences = []
         for values, part in parts(tables["points"], unseeded(keys)):
-            where = in_words(values)
+            where = where_in_words(values)
             start = f"{where[:1].upper()}{where[1:]}, " if where else ""
             for phase, points in _last(part).groupby("phase", sort=False):
                 sentences += _told(f"{start}{_PHASES.get(str(phase), f'in phase {phase}')}", points)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import ACCURACY, LOSS, METRICS, TEST_ACCURACY, TEST_LOSS, TRAIN_LOSS, label
 from hw1.settings import ConfigError
-from hw1.studies.answers import Answer, in_words, listed, number, percent, rank, settled
+from hw1.studies.answers import Answer, listed, number, percent, rank, settled, where_in_words
 from hw1.studies.called import rho
 from hw1.studies.correlations import correlation_of_means_headline
 from hw1.studies.headlines import (
@@ -114,7 +114,7 @@ class ParamsVsGeneralization:
             TEST_ACCURACY: "test accuracy", GAP: "gap between test and train loss",
         }  # fmt: skip
         for values, part in _parts(tables["points"], keys):
-            where = in_words(values)
+            where = where_in_words(values)
             start = f"{where[:1].upper()}{where[1:]} the" if where else "The"
             sizes = part.groupby(self.against)
             for column, word in told.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hw1.studies.answers import Answer, in_words, percent, ranged, settled, verdict
+from hw1.studies.answers import Answer, percent, ranged, settled, verdict, where_in_words
 from hw1.studies.headlines import headline, parts
 from hw1.studies.path_distances import between
 
@@ -27,7 +27,7 @@ def paths_in_words(tables: Mapping[str, pd.DataFrame], own: Sequence[str]) -> An
     paths = sorted(parts(tables["paths"], ["weights", *own]), key=lambda one: one[0]["weights"] != WHOLE)
     for values, part in paths:
         values.pop("weights")
-        start = ", ".join(word for word in (in_words(values), f"by {part['called'].iloc[0]}") if word)
+        start = ", ".join(word for word in (where_in_words(values), f"by {part['called'].iloc[0]}") if word)
         start = f"{start[:1].upper()}{start[1:]}"
         if len(part) >= 3:
             found = between("ends", list(part["ends_over_independent"]))

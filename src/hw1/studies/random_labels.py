@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hw1.metrics import METRICS, QUANTITIES, SPLITS
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer, number, percent, ranged
-from hw1.studies.called import in_words
+from hw1.studies.called import series_in_words
 from hw1.studies.headlines import Headline, bounded_headline, share_headline, unseeded
 from hw1.studies.learning_curves import SERIES, ends, learning_curves
 
@@ -66,7 +66,7 @@ class RandomLabels:
         """Loss against epochs, accuracy beside it."""
         from hw1.plots.learning_curves import draw_learning_curves
 
-        curves = in_words(tables["learning_curves"], keys)
+        curves = series_in_words(tables["learning_curves"], keys)
         shares = ", ".join(f"{share:.0%}" for share in sorted(curves["corruption"].unique()))
         title = f"training labels shuffled: {shares}; test labels true"
         return {"random_labels": draw_learning_curves(curves, QUANTITIES, title)}
@@ -79,7 +79,7 @@ class RandomLabels:
     def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
         """Whether the random labels were fitted, and what the network is then worth on true ones."""
         sentences = []
-        for (*_, series), part in in_words(tables["fits"], keys).groupby([*unseeded(keys), SERIES], sort=False):
+        for (*_, series), part in series_in_words(tables["fits"], keys).groupby([*unseeded(keys), SERIES], sort=False):
             fitted, n = int(part["epochs_to_fit"].notna().sum()), len(part)
             train, test = (bounded_headline(split, list(part[f"{split}/accuracy"]), 0, 1) for split in SPLITS)
             corruption = float(part["corruption"].iloc[0])

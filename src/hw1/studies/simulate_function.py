@@ -115,7 +115,7 @@ class SimulateFunction:
         """The training loss of all networks, and their predictions; one column a function."""
         from hw1.plots.simulate_function import draw_functions, draw_losses, draw_scatter
 
-        names = _in_words(tables["members"], keys)
+        names = _networks_in_words(tables["members"], keys)
         curves, networks, predictions = (
             _with_panel(tables[name], keys).replace({"network": names})
             for name in ("curves", "networks", "predictions")
@@ -213,15 +213,15 @@ def _names(runs: Sequence[Run], keys: Sequence[str], sweep: Sweep) -> dict[Run, 
     return dict(zip(runs, told_apart(list(zip(names, shapes, strict=True))), strict=True))
 
 
-def _in_words(members: pd.DataFrame, keys: Sequence[str]) -> dict[str, str]:
+def _networks_in_words(members: pd.DataFrame, keys: Sequence[str]) -> dict[str, str]:
     """What a figure calls each network: in words, with its sizes where no presets are swept, and its other settings.
 
     Example:
         >>> import pandas as pd
         >>> one = {"network": "1-18-24-1, lr=0.1", NETWORK: "two dense layers, 517 weights"}
-        >>> _in_words(pd.DataFrame([one]), ["optimizer.lr"])
+        >>> _networks_in_words(pd.DataFrame([one]), ["optimizer.lr"])
         {'1-18-24-1, lr=0.1': 'two dense layers, 517 weights: 1-18-24-1, lr=0.1'}
-        >>> _in_words(pd.DataFrame([one | {"network": "dense"}]), ["model"])
+        >>> _networks_in_words(pd.DataFrame([one | {"network": "dense"}]), ["model"])
         {'dense': 'two dense layers, 517 weights'}
     """
     first = members.drop_duplicates("network")
