@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hw1.records import read_record, rewrite_record
+from hw1.records import read_record, rewrite_record, write_record
 from hw1.runs import Run, Sweep, is_complete
 from hw1.runs.sound import passing_damage, run_damage, sweep_damage, verify
 
@@ -109,6 +109,18 @@ def test_a_finished_run_lists_every_file_and_holds_its_settings(sweep):
     assert {".hydra/config.yaml", "metrics.csv", "checkpoints/last.ckpt", "settings.json"} <= set(run.result["files"])
     (run.path / "config.yaml").write_text("no: [yaml")  # nothing that lists runs parses it
     assert Run(run.path).settings.value("optimizer.lr") == 0.001 and run.code == {}
+
+
+def test_a_run_outside_of_the_results_is_refused_and_not_looked_at(sweep):
+    outside = sweep.path.parent.parent / "outside"
+    outside.mkdir()
+    (outside / "result.json").write_text("{")
+    record = read_record(sweep.path / "sweep.json")
+    stray = {"key": "0", "folder": "../outside", "overrides": []}
+    write_record(sweep.path / "sweep.json", {**record, "runs": [*record["runs"], stray]})
+    found = verify(sweep.path)
+    assert found.runs == 2 and len(found.damage) == 1
+    assert "got a run '../outside', expected the name of a folder in runs; run its command again" in found.damage[0]
 
 
 @pytest.mark.parametrize("finished", [True, False])

@@ -92,6 +92,21 @@ def test_failed_runs_are_named_and_the_rest_is_told(tmp_path, monkeypatch):
     assert pd.read_csv(folder / "runs.csv")["status"].tolist() == ["complete", "complete", "failed"]
 
 
+def test_a_run_outside_of_the_results_is_named_and_left_out(tmp_path):
+    folder, _ = make_run(tmp_path)
+    path = make_sweep(tmp_path, [folder], ["seed"])
+    stray = {"key": "0", "folder": "../../other", "overrides": []}
+    there = record(path)
+    (path / "sweep.json").write_text(json.dumps(there | {"runs": [*there["runs"], stray]}))
+    conclude(path)
+    assert record(path)["failed"] == {
+        "got a run '../../other', expected the name of a folder in runs": "it was left out"
+    }
+    assert digest(path.parent.parent, record(path) | {"study": {}}) == digest(
+        path.parent.parent, record(path) | {"study": {}, "runs": [*there["runs"], {**stray, "folder": "/other"}]}
+    )
+
+
 def test_too_few_runs_and_no_study(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     good, _ = make_run(tmp_path, 16)

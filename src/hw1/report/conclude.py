@@ -16,6 +16,7 @@ from hw1.news import at_work_on
 from hw1.records import rewrite_record
 from hw1.runs import Ask, Run, Sweep, read_measured
 from hw1.runs.sound import sweep_damage
+from hw1.runs.standing import named_runs, strays
 from hw1.seeds import digest as hashed
 from hw1.settings import ConfigError
 from hw1.settings.code import code_of_node
@@ -35,7 +36,7 @@ PAGE = 3  # of what is concluded from the same measurements: words, figures, pag
 def digest(base: Path, record: Mapping[str, Any]) -> str:
     """Hash of all that a sweep's results depend on: runs, weights, the command's measures, the study, the version."""
     keys = [entry["key"] for entry in record["runs"]]
-    folders = [base / "runs" / entry["folder"] for entry in record["runs"]]
+    folders = [base / "runs" / name for name, _ in named_runs(record)]
     # Without a study, nothing looks at weights.
     weights = [Run(folder).weights_digest() for folder in folders] if record["study"] else []
     asks = [Ask(**entry) for entry in record.get("measures", [])]
@@ -118,7 +119,8 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
     failed |= _not_measured(sweep)
     headlines = [str(number) for number in found]
     started = {run.path.name for run in sweep.runs}
-    failed |= {entry["folder"]: "it never started" for entry in record["runs"] if entry["folder"] not in started}
+    failed |= {name: "it never started" for name, _ in named_runs(record) if name not in started}
+    failed |= dict.fromkeys(map(printable, strays(record)), "it was left out")
 
     from hw1.report.page import page
 

@@ -25,6 +25,7 @@ from hw1.records import FORMAT, read_record, rewrite_record
 from hw1.report.conclude import conclude
 from hw1.runs import Ask, Measured, Run, find_run, is_complete, read_measured
 from hw1.runs.measured import write_measured
+from hw1.runs.standing import named_runs
 from hw1.runs.weights import snapshot_files
 from hw1.settings import ConfigError, RunSettings
 from hw1.studies.protocol import of_today
@@ -198,7 +199,8 @@ def _sweep(file: Path, formerly: Mapping[str, Path], lines: list[str]) -> bool:
         if (now := formerly.get(entry["key"])) is not None:
             entry = {**entry, "key": Run(now).key, "folder": now.name}
         entries.append(entry)
-    runs = [Run(path) for entry in entries if is_complete(path := file.parent.parent.parent / "runs" / entry["folder"])]
+    folders = [file.parent.parent.parent / "runs" / name for name, _ in named_runs({"runs": entries})]
+    runs = [Run(folder) for folder in folders if is_complete(folder)]
     measures = asks_of(runs[0].settings.measures) if runs else []
     if any(run.settings.measures != runs[0].settings.measures for run in runs):
         lines.append(f"{file.parent}: its runs differ in their measures; none is kept for the sweep")

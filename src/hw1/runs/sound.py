@@ -9,6 +9,7 @@ from typing import Any
 
 from hw1.records import DamagedError, is_own, read_record
 from hw1.runs.measured import beside
+from hw1.runs.standing import named_runs, strays
 from hw1.sealed import is_whole
 from hw1.training.contents import RESULT, SETTINGS, config_text, difference, stored
 from hw1.typed import program
@@ -50,7 +51,7 @@ def verify(path: Path) -> Verdict:
     if (path / "sweep.json").exists():
         sweeps = [path]
         record = stored(path / "sweep.json") or {}
-        runs = [base / "runs" / entry["folder"] for entry in record.get("runs", [])]
+        runs = [base / "runs" / name for name, _ in named_runs(record)]
     elif (path / "config.yaml").exists() or (path / RESULT).exists():
         runs = [path]
     else:
@@ -72,6 +73,7 @@ def verify(path: Path) -> Verdict:
             damage.append(str(error))
             continue
         damage += sweep_damage(folder, record)
+        damage += [f"{folder / 'sweep.json'}: {line}; run its command again" for line in strays(record)]
         if not isinstance(record.get("files", {}), Mapping):
             unlisted.append(folder)
     for file in (*(folder / RESULT for folder in runs), *(folder / "sweep.json" for folder in sweeps)):

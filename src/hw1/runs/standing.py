@@ -223,3 +223,11 @@ def named_runs(record: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
             words = entry.get("overrides")
             found.append((name, tuple(map(str, words)) if isinstance(words, list) else ()))
     return found
+
+
+def strays(record: Mapping[str, Any]) -> list[str]:
+    """What `named_runs` leaves out of a record, one line each."""
+    named = {name for name, _ in named_runs(record)}
+    folders = [entry.get("folder") if isinstance(entry, Mapping) else entry for entry in record.get("runs", [])]
+    strayed = [folder for folder in folders if not isinstance(folder, str) or folder not in named]
+    return [f"got a run {folder!r}, expected the name of a folder in runs" for folder in strayed]
