@@ -48,7 +48,7 @@ def test_a_gpt2_of_huggingface(head, tmp_path):
     pytest.importorskip("transformers", reason="no dependency of hw1: pip install transformers")
     inner = config("GPT2Config", **SMALL, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     run = _trained_and_interpolated(tmp_path, config(head, config=inner), *TOKENS)
-    assert list(run.net().state_dict())[0] == "transformer.wte.weight" and "test/perplexity" in run.metrics()
+    assert next(iter(run.net().state_dict())) == "transformer.wte.weight" and "test/perplexity" in run.metrics()
 
 
 def test_measures_of_a_huggingface_network(tmp_path):

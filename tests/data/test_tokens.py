@@ -37,15 +37,15 @@ def test_a_changed_text_is_another(tmp_path):
 
 
 def test_texts_that_cannot_be_read(tmp_path):
-    with pytest.raises(ValueError, match="file: .*none.txt cannot be read"):
+    with pytest.raises(ValueError, match=r"file: .*none.txt cannot be read"):
         Characters("none.txt", str(tmp_path), 4, 0.5).prepare()
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(ValueError, match="file: .*UTF-8"):
+    with pytest.raises(ValueError, match=r"file: .*UTF-8"):
         Characters("bytes.txt", str(tmp_path), 4, 0.5).prepare()
     with pytest.raises(ValueError, match="length: got 4, expected less than 2"):
         characters(tmp_path, "abcd").prepare()
     for wrong in ((None, None, 0, 0.1), (None, None, 4, 0.0), (None, None, 4, 1.0)):
-        with pytest.raises(ValueError, match="length: got 0|test_fraction: got"):
+        with pytest.raises(ValueError, match=r"length: got 0|test_fraction: got"):
             Characters(*wrong)
 
 
@@ -70,5 +70,5 @@ def test_the_split_is_that_of_its_seed():
 
 @pytest.mark.parametrize("wrong", [(1, "add", 0.5, 0), (5, "divide", 0.5, 0), (5, "add", 0.0, 0), (5, "add", 1.0, 0)])
 def test_refusals_of_modular(wrong):
-    with pytest.raises(ValueError, match="^(p|operation|train_fraction): got"):
+    with pytest.raises(ValueError, match=r"^(p|operation|train_fraction): got"):
         Modular(*wrong)

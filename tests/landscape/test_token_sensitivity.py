@@ -19,12 +19,11 @@ def test_it_is_the_norm_of_each_sequence_s_own_gradient_by_its_embedding():
     for tokens, targets in zip(x, y, strict=True):
 
         def value(e, targets=targets):
-            h = net.norm(net.blocks(e + net.positions.weight)[None][0])
-            return F.cross_entropy(net.head(h)[0][targets >= 0], targets[targets >= 0])
+            logits = net.head(net.norm(net.blocks(e + net.positions.weight)))[0]  # [T, V]
+            return F.cross_entropy(logits[targets >= 0], targets[targets >= 0])
 
-        (gradient,) = torch.autograd.grad(
-            value(leaf := net.tokens.weight[tokens][None].detach().requires_grad_()), leaf
-        )
+        leaf = net.tokens.weight[tokens][None].detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(value(leaf), leaf)
         expected.append(gradient.norm().item())
     for size in (1, 3, 100):
         found = token_sensitivity(net, loss_of("tokens"), x, y, batch_size=size)

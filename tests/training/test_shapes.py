@@ -113,9 +113,12 @@ def test_networks_of_torchvision_are_taken_as_they_are(base, tmp_path, function,
     assert net.train()(torch.rand(2, 3, size, size)).shape == (2, 3)  # GoogLeNet gives more while it trains
 
 
-def test_tokens_want_a_network_of_tokens(tmp_path):
-    with pytest.raises(
-        ConfigError, match=r"hw1\.models\.Mlp, which does not take inputs \[B, 3\] of torch\.int64.*gpt"
-    ):
+def test_tokens_are_looked_up_in_earnest(tmp_path):
+    small = {**plain("dataset=modular", "dataset.p=7"), "model": {"_target_": "torch.nn.Embedding"}}
+    small["model"] |= {"num_embeddings": 8, "embedding_dim": 8}
+    build.validate(RunSettings.check(small), tmp_path)
+    small["model"]["num_embeddings"] = 5
+    with pytest.raises(ConfigError, match=r"Embedding, which does not take inputs \[B, 3\] of torch.int64: index out"):
+        build.validate(RunSettings.check(small), tmp_path)
+    with pytest.raises(ConfigError, match=r"Mlp, which does not take inputs \[B, 3\] of torch\.int64.*model=gpt"):
         build.validate(RunSettings.check(plain("dataset=modular", "model=mlp")), tmp_path)
-    build.validate(RunSettings.check(plain("dataset=modular", "model=gpt")), tmp_path)
