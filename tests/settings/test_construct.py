@@ -213,3 +213,26 @@ def test_no_target(broken):
     with pytest.raises(ConfigError) as caught:
         call(broken or {}, "model") if isinstance(broken, dict) else construct.target_of(broken, "model")
     assert str(caught.value) == expected
+
+
+def generous(function):
+    """A decorator that takes one setting more."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments, extra=None, **others):
+        made = function(*arguments, **others)
+        made.extra = extra
+        return made
+
+    return wrapper
+
+
+@generous
+def decorated(size: int) -> Thing:
+    return Thing(size)
+
+
+def test_what_a_decorator_takes_besides_is_a_setting_too():
+    assert call({"_target_": f"{HERE}.decorated", "size": 2, "extra": 3}, "thing").extra == 3
+    message = refused({"_target_": f"{HERE}.decorated", "size": 2, "sise": 3}, "thing")
+    assert message == f"thing.sise: no such setting of {HERE}.decorated; expected one of: size"

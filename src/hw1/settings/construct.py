@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from hw1.settings.identity import ConfigError
@@ -35,14 +35,17 @@ def call(node: Mapping[str, Any], key: str, /, **given: Any) -> Any:
     values = {name: built(value, f"{key}.{name}") for name, value in node.items() if name not in _OWN}
     unnamed = _unnamed(node, key)
     parameters = parameters_of(target)
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in [*parameters.values(), *_around(target)])
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = _type_hints(target)
+    unknown = ""
     for name, value in values.items():
         if name in given:
             raise ConfigError(f"{key}.{name}: got {value!r}, but hw1 sets it itself; remove it")
         if name not in parameters and not open_ended:
             known = ", ".join(p for p in parameters if p not in given and p != "self")
-            raise ConfigError(f"{key}.{name}: no such setting of {node['_target_']}; expected one of: {known}")
+            unknown = f"{key}.{name}: no such setting of {node['_target_']}; expected one of: {known}"
+            if not _is_decorated(target):
+                raise ConfigError(unknown)
         # A partial stands for what it will make, and libraries take an enumeration's members by name.
         if name in hints and not isinstance(value, functools.partial) and not _is_member(value, hints[name]):
             check_setting(f"{key}.{name}", value, hints[name])
@@ -52,8 +55,13 @@ def call(node: Mapping[str, Any], key: str, /, **given: Any) -> Any:
     for parameter in named[len(unnamed) :]:
         if parameter.default is parameter.empty and parameter.name not in values and parameter.name not in given:
             raise ConfigError(f"{key}.{parameter.name}: missing; {node['_target_']} needs it")
-    with naming(key, values):
-        return target(*unnamed, **values, **given)
+    try:
+        with naming(key, values):
+            return target(*unnamed, **values, **given)
+    except ConfigError as error:
+        if unknown:
+            raise ConfigError(unknown) from error
+        raise
 
 
 def built(value: Any, key: str) -> Any:
@@ -75,12 +83,9 @@ def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
         return {"settings": inspect.Parameter("settings", inspect.Parameter.VAR_KEYWORD)}
 
 
-def _around(target: Callable[..., Any]) -> Collection[inspect.Parameter]:
-    """The parameters of what a decorator put around a callable: it may take more, as HuggingFace's of its configs."""
-    function = target.__init__ if inspect.isclass(target) else target
-    if not hasattr(function, "__wrapped__"):
-        return ()
-    return inspect.signature(function, follow_wrapped=False).parameters.values()
+def _is_decorated(target: Callable[..., Any]) -> bool:
+    """Whether a decorator may take more than the callable itself, as HuggingFace's of its configs: calling it tells."""
+    return hasattr(target.__init__ if inspect.isclass(target) else target, "__wrapped__")
 
 
 def takes(target: Callable[..., Any], name: str) -> bool:
