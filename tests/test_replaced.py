@@ -40,6 +40,7 @@ def test_a_data_set_keeps_the_settings_of_its_batches():
 def test_of_another_class_the_values_stay_that_it_takes():
     optimizer = composed("optimizer._target_=torch.optim.RMSprop", "optimizer.alpha=0.9", "optimizer.lr=0.1")
     taken = {"_target_": "torch.optim.RMSprop", "lr": 0.1, "weight_decay": 0.0, "alpha": 0.9}
+    taken |= {"no_decay": None, "groups": None}  # of conf/optimizer/base, whatever the class
     assert optimizer["optimizer"] == taken
     model = composed(f"model._target_={NET}", "model.depth=2")["model"]
     assert model == {"_target_": NET, "width": 1, "depth": 2}  # it takes width, and neither layers nor activation
