@@ -167,7 +167,10 @@ class Hw1Sweeper(BasicSweeper):
 
         assert self.config is not None
         rest, intervals = without_intervals(arguments, self._planner.parser)
-        trials = Trials(Search.of(self.search, intervals))
+        search = Search.of(self.search, intervals)
+        if twice := [word for word in rest if word.lstrip("+").partition("=")[0] in search.space]:
+            raise ConfigError(f"{KEY}.space: got a key that is typed as well, {twice[0]}; remove one of them")
+        trials = Trials(search)
         if _plain(self.config.study):
             raise ConfigError(f"{KEY}: got it beside a study, which asks something else of its runs; add study=null")
         jobs: dict[str, Job] = {}
@@ -177,7 +180,7 @@ class Hw1Sweeper(BasicSweeper):
         with ExitStack() as held:
             for batch in trials.batches():
                 with stage("planning the runs"):
-                    plans = [self._plan([*rest, *words], base) for words in batch]
+                    plans = [self._plan([*words, *rest], base) for words in batch]  # a folder's name begins with them
                 if not record:
                     swept, first = plans[0]
                     trials.search.check([job.settings for job in first])
