@@ -1,5 +1,7 @@
 """Extra torchmetrics against scikit-learn, on the weights that a run saved."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -20,7 +22,7 @@ def calibration_error(p, y, bins=15):
     """Of the largest probability, in bins of equal width (Guo et al. 2017, eq. 3)."""
     confidence, right = p.max(1), p.argmax(1) == y
     found, edges = 0.0, np.linspace(0, 1, bins + 1)
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         inside = (confidence > low) & (confidence <= high)
         if inside.any():
             found += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())

@@ -86,11 +86,7 @@ def _precision(value: Any, at: Situation) -> bool:
 
 
 def _clip(value: Any, at: Situation) -> bool:
-    if not value:
-        return value is None or value == 0
-    mixed = at.flag("precision") in ("16", 16, "16-mixed", "bf16", "bf16-mixed")
-    fused = mixed and at.settings.optimizer.get("fused") is True
-    return isinstance(value, int | float) and value is not True and value > 0 and not fused
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0)
 
 
 _OWN = "nothing, which hw1 sets itself"
@@ -115,11 +111,7 @@ FLAGS = {
         lambda value, at: value is None or (value in ("norm", "value") and bool(at.flag("gradient_clip_val"))),
         "norm or value, with +trainer.gradient_clip_val beside it",
     ),
-    "gradient_clip_val": Flag(
-        _clip,
-        "a number of at least 0, or null for none; optimizer.fused=false with 16-mixed or "
-        "bf16-mixed, where a fused step scales by itself what was to be clipped",
-    ),
+    "gradient_clip_val": Flag(_clip, "a number of at least 0, or null for none"),
     "limit_predict_batches": Flag(_unset, "nothing: no run predicts while it trains; measures=predictions does"),
     "limit_test_batches": Flag(
         lambda value, at: value is None or (isinstance(value, float) and value == 1),

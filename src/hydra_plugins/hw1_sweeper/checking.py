@@ -3,6 +3,7 @@
 Hydra imports this file at every start: it stays free of torch until runs are checked.
 """
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -35,15 +36,13 @@ def check_runs(jobs: Sequence[Job], asks: Sequence[Ask]) -> None:
         if asks:
             check(asks, job.settings, _parameters(job.settings))
 
-    def optimizer(job: Job) -> None:
-        _check_optimizer(job.settings)
-
     problems: dict[str, None] = {}
     done = 0
     for alike in _alike(jobs, lambda plain: _without_numbers(without(deciding(plain), ["seed"]))):
         by_seed = sorted(alike, key=lambda job: job.settings.seed)
         ends = {job.key: job for job in (by_seed[0], by_seed[-1])}
         checks: list[tuple[Callable[[Job], None], Job]] = [(whole, job) for job in ends.values()]
+        optimizer = _optimizer_check(alike[0].settings)
         own = _alike(alike, lambda plain: plain["optimizer"])
         checks += [(optimizer, group[0]) for group in own if not any(job.key in ends for job in group)]
         for function, job in checks:
@@ -55,6 +54,18 @@ def check_runs(jobs: Sequence[Job], asks: Sequence[Ask]) -> None:
         at(done, len(jobs))
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _optimizer_check(like: RunSettings) -> Callable[[Job], None]:
+    """A check of the optimizer alone, of runs whose networks are like those of one."""
+    net = functools.cache(lambda: _network(like))
+
+    def check(job: Job) -> None:
+        from hw1.training.optimization import trial_optimizer
+
+        trial_optimizer(job.settings, net())
+
+    return check
 
 
 def _alike(jobs: Sequence[Job], part: Callable[[Mapping[str, Any]], Any]) -> list[list[Job]]:
@@ -75,24 +86,16 @@ def _without_numbers(settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "optimizer": numbers}
 
 
-def _check_optimizer(settings: RunSettings) -> None:
-    import torch
-    from torch import nn
-
-    from hw1.training import build
-
-    optimizer, scheduler = build.optimization(settings)
-    made = optimizer([nn.Parameter(torch.zeros(1))])
-    if scheduler is not None:
-        scheduler(made)
-
-
-def _parameters(settings: RunSettings) -> int:
-    """P, of one member."""
+def _network(settings: RunSettings) -> Any:
+    """One of the run's networks, without its numbers."""
     import torch
 
     from hw1.training import build
 
     with torch.device("meta"):
-        net = build.single_network(settings, build.datamodule(settings.dataset))
-    return sum(parameter.numel() for parameter in net.parameters())
+        return build.single_network(settings, build.datamodule(settings.dataset))
+
+
+def _parameters(settings: RunSettings) -> int:
+    """P, of one member."""
+    return sum(parameter.numel() for parameter in _network(settings).parameters())
