@@ -17,7 +17,7 @@ _NOT_ENDED = {  # what to say of such a sweep that is drawn
 
 
 # Commands that run the user's own code; and those that ask studies and measures, which may be the user's own.
-_RUN_CODE, _ASK = ("train", "measure"), ("report", "clean", "rekey")
+_RUN_CODE, _ASK = ("train", "measure", "adopt"), ("report", "clean", "rekey")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -282,11 +282,12 @@ def _adopt(chosen: argparse.Namespace) -> int:
     """Hand the weights over to Hydra, whose launchers then read and evaluate them."""
     from hw1.adopt import words_of
     from hw1.job import command
+    from hw1.settings.conf import PROJECT, shipped
 
     own = Path(chosen.config_dir) if chosen.config_dir else None
     flags = [*(["--config-dir", chosen.config_dir] if own else []), *(["--dry-run"] if chosen.dry_run else [])]
-    sys.argv = ["train.py", *flags, *words_of(chosen.words, _checkout() / "conf", own)]
-    command(_checkout())
+    os.environ[PROJECT] = str(Path.cwd())  # whose conf/ may hold the experiment that is named
+    command(Path.cwd(), [*flags, *words_of(chosen.words, shipped(), own)])
     return 0
 
 

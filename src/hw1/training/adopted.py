@@ -68,7 +68,7 @@ def take_in(settings: RunSettings, folder: Path) -> dict[str, Any]:
     begun, path = time.monotonic(), weights_path(settings)
     if identity(path) != settings.value("adopted.sha256"):
         raise ConfigError(f"weights: got {path}, which has changed since the command began; give it again")
-    data = build.datamodule(settings.dataset)
+    data = build.with_loss(build.datamodule(settings.dataset), settings)
     net = build.network(settings, data)
     csv = MetricsCsv(folder)  # of what happened while it trained nothing is known
     others = build.loggers(settings, folder, 0)

@@ -52,9 +52,9 @@ def validate(settings: RunSettings, folder: Path) -> None:
         data.setup()
     with naming("transform"):
         data.try_transform()
-    seen = check_shapes(lambda: single_network(settings, data), settings.model["_target_"], data)
-    parameters = seen.parameters
-    made = validate_learning(settings, data, seen.net)
+    net = _seen(settings, data)
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    made = validate_learning(settings, data, net)
     if settings.members > 1:
         _refuse_coupling(settings, made)
     for (name, node), callback in zip(settings.callbacks.items(), callbacks(settings), strict=True):
@@ -72,6 +72,14 @@ def validate(settings: RunSettings, folder: Path) -> None:
         from hw1.training.adopted import check as check_weights  # which builds
 
         check_weights(settings, data)
+
+
+def _seen(settings: RunSettings, data: DataModule) -> nn.Module:
+    """One network, without its numbers where it can be; seen to go with the data where hw1 is to train it."""
+    if not settings.value("task"):  # whose network may predict anything, and is tried with it
+        return check_shapes(lambda: single_network(settings, data), settings.model["_target_"], data).net
+    with torch.device("meta"):
+        return single_network(settings, data)
 
 
 # Optimizers that treat every weight by itself, so that stacked members do not meet.

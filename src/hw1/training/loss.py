@@ -74,7 +74,7 @@ def class_counts(data: DataModule, name: str) -> Tensor:
         raise ConfigError(f"loss: got {name}, which counts classes, with {data.name}, whose targets are {data.kind}")
     data.prepare_data()
     data.setup()
-    targets = data.train_tensors[1].flatten()
+    targets = data.targets("train").flatten()
     if data.kind == "binary":
         return (targets > 0.5).long().bincount(minlength=2)
     return targets[targets != IGNORED].bincount(minlength=data.out_features)
@@ -144,7 +144,7 @@ def made_up(data: DataModule) -> tuple[Tensor, Tensor]:
     Returns:
         Outputs [B, C, ...] of classes, [B, T, V] of tokens, [B, out_features] or as the targets of others; targets.
     """
-    targets = data.train_tensors[1][:_FEW]
+    targets = data.targets("train")[:_FEW]
     if data.kind == "classes":
         shape = (len(targets), data.out_features, *targets.shape[1:])
     elif data.kind == "tokens":

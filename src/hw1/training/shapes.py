@@ -50,9 +50,7 @@ def check_shapes(make: Callable[[], nn.Module], name: str, data: DataModule) -> 
     Raises:
         ConfigError: names the model, what it gives, what is expected and the remedy.
     """
-    x, y = data.train_tensors
-    rows = torch.arange(_EXAMPLES) % len(x)
-    x, y = x[rows], y[rows]
+    x, y = data.examples_of("train", rows=torch.arange(_EXAMPLES) % data.sizes["train"])
     with random_state_kept(_CPU), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whatever a network warns of, it does when it trains
         net, outputs = _evaluated(make, name, x, data)
