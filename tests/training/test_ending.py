@@ -159,6 +159,6 @@ def test_from_the_middle_of_an_epoch_training_goes_on_as_if_it_had_not_ended(sho
 
 
 def test_switches_of_the_process_are_put_back(tmp_path):
-    trained(of(["+trainer.deterministic=true", "+trainer.benchmark=true"]), tmp_path)
+    trained(of(["+trainer.benchmark=true"]), tmp_path)
     build.validate(of(["+trainer.deterministic=true"]), tmp_path)
     assert not torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.benchmark

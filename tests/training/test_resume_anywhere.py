@@ -83,7 +83,12 @@ def same(one, two):
     assert digest(weights[0]) == digest(weights[1])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SAMPLE = ("members", "accumulation", "objective switch", "middle of an epoch", "swa", "ema", "best", "overfitting")
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in SAMPLE else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_stopped_and_resumed(kind, tmp_path, monkeypatch):
     chance, own = random.Random(kind), of(kind)
     whole = trained(own, tmp_path / "whole")
