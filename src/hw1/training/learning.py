@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from hw1.data import DataModule
-from hw1.kinds import has_accuracy
 from hw1.settings import ConfigError, RunSettings
 from hw1.training.extra_metrics import check_metrics, metrics_of_run
 from hw1.training.loss import check_loss, loss_of_run
 from hw1.training.optimization import trial_optimizer
 from hw1.training.schedule import Length, check_schedule, scheduler_of
+from hw1.training.which_weights import metric_names
 
 
 def validate_learning(settings: RunSettings, data: DataModule, net: nn.Module) -> torch.optim.Optimizer:
@@ -40,8 +40,7 @@ def validate_learning(settings: RunSettings, data: DataModule, net: nn.Module) -
         _refuse_closure(settings)
     if (make := scheduler_of(settings)) is not None:
         schedule = make(optimizer, _length(settings, data))
-        names = ("loss", *(["accuracy"] if has_accuracy(data.kind) else []), *settings.metrics)
-        check_schedule(settings, schedule, [f"{split}/{name}" for split in data.eval_names for name in names])
+        check_schedule(settings, schedule, metric_names(settings, data))
     return optimizer
 
 

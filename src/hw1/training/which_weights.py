@@ -7,7 +7,8 @@ from typing import Any
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 
 from hw1.data import DataModule
-from hw1.kinds import has_accuracy
+from hw1.kinds import has_accuracy, loss_of
+from hw1.metrics import PERPLEXITY
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.construct import target_of
 from hw1.settings.run_settings import AVERAGED, BEST, LAST
@@ -58,7 +59,8 @@ def _makes(target: Any) -> str:
 
 def metric_names(settings: RunSettings, data: DataModule) -> list[str]:
     """The metrics that every evaluation of a run has, by which a callback may choose or stop."""
-    values = ["loss", *(["accuracy"] if has_accuracy(data.kind) else []), *(settings.plain.get("metrics") or {})]
+    values = ["loss", *(["accuracy"] if has_accuracy(data.kind) else []), *settings.metrics]
+    values += [PERPLEXITY] if data.kind == "tokens" and data.loss is loss_of("tokens") else []
     return [f"{name}/{value}" for name in data.eval_names for value in values]
 
 
