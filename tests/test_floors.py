@@ -65,11 +65,9 @@ BESIDE = {
     ("train", "project"),
     ("hydra_plugins", "command"),
     ("hydra_plugins", "help"),
-    ("python", "command"),
     ("python", "notebook"),
     ("child", "__main__"),
     ("child", "command"),
-    ("child", "job"),
 }
 DOOR = "src/hw1/__init__.py"  # what it names for type checkers is loaded when it is asked for
 DICT_CONFIG = {

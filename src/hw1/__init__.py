@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hw1.python import measure as measure
     from hw1.python import plan as plan
     from hw1.python import train as train
+    from hw1.recording import record as record
     from hw1.runs import Run as Run
     from hw1.runs import Sweep as Sweep
     from hw1.settings import ConfigError as ConfigError

@@ -30,7 +30,9 @@ def main(file: Path, verb: str, words: list[str]) -> int:
 
     news.hears = lambda folder: tell("sweep", str(folder))
     try:
-        return _perform(verb, words)
+        from hw1.__main__ import main as command
+
+        return command([verb, *words])
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -40,18 +42,6 @@ def main(file: Path, verb: str, words: list[str]) -> int:
             traceback.print_exc()
         tell("error", explain(error))
         return 1
-
-
-def _perform(verb: str, words: list[str]) -> int:
-    from hw1.__main__ import _checkout
-    from hw1.__main__ import main as commands
-    from hw1.job import command
-
-    if verb != "train":
-        return commands([verb, *words])
-    sys.argv = ["train.py", *words]
-    command(_checkout())
-    return 0
 
 
 def _own_input() -> int:

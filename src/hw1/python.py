@@ -25,7 +25,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from hw1.command import quoted
 from hw1.notebook import Live, Watch, in_notebook
 from hw1.runs import Sweep
 from hw1.settings import ConfigError
@@ -40,14 +39,14 @@ _LAST = 3.0  # seconds for what is still in a pipe when the command has ended
 
 
 def train(*words: str) -> Sweep:
-    """Train, measure and draw what a command asks for, as `python train.py words...`.
+    """Train, measure and draw what a command asks for, as `hw1 train words...`.
 
     What is finished is reused, what was interrupted goes on from its checkpoints; so the same call again returns at
     once. Runs that fail are named, the others finish: `status` and the table of the sweep say so.
 
     Args:
         *words: as on the command line, without a shell's quotes: "experiment=flatness_interp", "seed=1,2". Without
-            `output=`, results go to multirun/ of the checkout; outside of it, of the current folder.
+            `output=`, results go to multirun/ of the current folder.
 
     Raises:
         ConfigError: a word or setting is refused, in one line a problem; nothing was trained.
@@ -106,14 +105,11 @@ def _path(sweep: Sweep | str | os.PathLike[str]) -> str:
 
 
 def _words(words: Sequence[str]) -> list[str]:
-    """The words of a training, checked, with the folder of results."""
+    """The words of a training, checked."""
     for word in _checked(words):
         if remedy := _NOT_HERE.get(word.partition("=")[0]):
             raise ConfigError(f"{word}: got a word with which nothing is trained, expected settings; use {remedy}")
-    output = any(word.startswith(("output=", "hydra.sweep.dir=")) for word in words)
-    if output or Path.cwd().is_relative_to(Path(__file__).resolve().parents[2]):
-        return list(words)
-    return [*words, f"output={quoted(str(Path.cwd() / 'multirun'))}"]
+    return list(words)
 
 
 def _checked(words: Sequence[str]) -> Sequence[str]:
