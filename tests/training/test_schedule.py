@@ -51,7 +51,7 @@ def cosine(s, total):
 
 
 def warm(s):
-    return 0.1 * (s + 1) / 4 if s < 4 else cosine(s - 3, 16)
+    return 0.1 * (s + 1) / 4 if s < 4 else cosine(s - 4, 16)
 
 
 EXPECTED = {

@@ -16,7 +16,7 @@ class Factor:
     Attributes:
         rise: steps after which it is 1; step s of them has (s + 1) / rise.
         total: steps of the training.
-        end: factor at the last step, of the cosine; None to stay at 1.
+        end: factor behind the last step, of the cosine: no step is one of learning rate 0; None to stay at 1.
     """
 
     rise: int
@@ -29,13 +29,13 @@ class Factor:
         Example:
             >>> factor = Factor(rise=2, total=5, end=0.0)
             >>> [round(factor(step), 3) for step in range(5)]
-            [0.5, 1.0, 0.75, 0.25, 0.0]
+            [0.5, 1.0, 1.0, 0.75, 0.25]
         """
         if step < self.rise:
             return (step + 1) / self.rise
         if self.end is None:
             return 1.0
-        done = min(1.0, (step - self.rise + 1) / max(1, self.total - self.rise))
+        done = min(1.0, (step - self.rise) / max(1, self.total - self.rise))
         return self.end + (1 - self.end) * (1 + math.cos(math.pi * done)) / 2
 
 
