@@ -28,6 +28,17 @@ def settable(words: Sequence[str]) -> list[str]:
     return [f"++{word}" if word[:1].isalpha() and _is_new(word, nodes) else word for word in words]
 
 
+def as_typed(words: Sequence[str]) -> list[str]:
+    """Words as they were before `settable`.
+
+    Example:
+        >>> as_typed(["++model={_target_: mine.Net}", "++trainer.max_steps=3"])
+        ['model={_target_: mine.Net}', '++trainer.max_steps=3']
+    """
+    bare = [word.removeprefix("++") for word in words]
+    return [short if again == word else word for short, again, word in zip(bare, settable(bare), words, strict=True)]
+
+
 def leftovers(settings: Mapping[str, Any], words: Sequence[str], shared: Callable[[str], Collection[str]]) -> list[str]:
     """Dotted paths of what is to be dropped, none where no `_target_` is typed.
 

@@ -26,6 +26,7 @@ from hw1.files import new_folder
 from hw1.machine import at_most
 from hw1.news import at_work_on
 from hw1.records import FORMAT, make_key, read_record, write_record
+from hw1.replaced import as_typed
 from hw1.runs import Ask, Run, Sweep, is_complete
 from hw1.runs.changed import READING, TRAINING, changed, refuse_changed
 from hw1.runs.sound import passing_damage
@@ -269,7 +270,7 @@ class Hw1Sweeper(BasicSweeper):
             "format": FORMAT,
             "name": str(self.config.name),
             "status": "running",
-            "command": [*self._typed(), *arguments],
+            "command": [*self._typed(), *as_typed(arguments)],
             "program": training(),
             "started": time.time(),
             "budget": budget_name(self._planner.master()),
