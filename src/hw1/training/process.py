@@ -86,6 +86,6 @@ def expected_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         # Lightning 2.6 asks torch 2.15's pytrees in a deprecated way.
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-        # From the epoch of the first average on, its own schedule stands in the place of the run's, also of one by step.
+        # From the first average on its own schedule stands in the place of the run's, also where that goes by steps.
         warnings.filterwarnings("ignore", message="SWA is currently only supported every epoch")
         yield
