@@ -4,6 +4,7 @@ import contextlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -57,6 +58,17 @@ def test_every_option_composes_and_builds(group, option, monkeypatch, tmp_path):
         words += ["dataset=mnist_mean"]
     if option in ("characters", "modular", "gpt"):
         words = ["model=gpt", f"dataset={option if group == 'dataset' else 'characters'}"]
+    if option in ("huggingface", "torch_dataset", "torchvision"):  # built in tests/data, of files and classes
+        with composer(monkeypatch) as settings:
+            assert settings(*words)["dataset"]["_target_"].startswith("hw1.data.")
+        return
+    if option == "table":
+        (tmp_path / "rows.csv").write_text("a,b,kind\n" + "1,2,red\n3,4,blue\n" * 10)
+        words += [f"dataset.file={tmp_path}/rows.csv", "dataset.target=kind", "model=mlp"]
+    if option == "arrays":
+        for name, array in {"x": np.zeros((20, 1, 28, 28), np.float32), "y": np.arange(20) % 10}.items():
+            np.save(tmp_path / f"{name}.npy", array)
+        words += [f"dataset.{split}_{name}={tmp_path}/{name}.npy" for split in ("train", "test") for name in "xy"]
     if option == "image_folder":
         for split in ("train", "test"):
             for name in ("cat", "dog"):
@@ -119,7 +131,7 @@ REFUSED = {
     "init=same": r"^init: got 'same', expected shared or independent$",
     "seed=-1": r"^seed: got -1, expected an integer of at least 0$",
     "trainer.devices=2": r"^trainer\.devices: got 2, expected 1",
-    "+nonsense=1": r"^nonsense: no such setting; expected one of: about, budget, ",
+    "+nonsense=1": r"^nonsense: no such setting; expected one of: about, adopted, budget, ",
     "callbacks.weight_snapshots.every_n_epochs=0": r"^callbacks\.weight_snapshots\.every_n_epochs: got 0, expected",
     "+scheduler._target_=torch.optim.lr_scheduler.Step": r"^scheduler\._target_: got .* cannot be imported",
 }

@@ -61,6 +61,7 @@ BESIDE = {
     ("__main__", "job"),
     ("__main__", "project"),
     ("job", "command"),
+    ("adopt", "job"),
     ("train", "job"),
     ("train", "project"),
     ("hydra_plugins", "command"),

@@ -121,7 +121,7 @@ def test_a_report_of_a_sweep_by_itself_or_its_folder(trained, monkeypatch, capsy
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["model=mpl"], "model: got mpl, expected one of: cnn, mlp, .* (did you mean mlp?)"),
+        (["model=mpl"], "model: got mpl, expected one of: cnn, gpt, mlp, .* (did you mean mlp?)"),
         (["seed=1-3"], "seed: got 1-3, expected values with commas, or 'seed=range(1,4)'"),
         (["seed=-1", "model=mlp"], "seed: got -1, expected an integer of at least 0"),
         ([3], 'words: got 3, expected text, one word of the command each: "seed=1,2"'),

@@ -68,7 +68,8 @@ def test_a_long_sweep_shows_its_first_networks(tmp_path):
     assert "... and 5 more networks" in long._repr_html_() and long._repr_html_().count("<tr>") == 21
 
 
-def test_runs_and_members_show_themselves_alike(sweep):
+def test_runs_and_members_show_themselves_alike(sweep, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     run, several = sweep.runs[0], sweep.runs[2]
     head, header, row = repr(run).splitlines()
     assert head == f"Run('{run.path}'): complete" and header.split()[:3] == ["seed", "status", "test/loss"]
@@ -81,7 +82,8 @@ def test_runs_and_members_show_themselves_alike(sweep):
         assert "<th>test/loss</th>" in shown._repr_html_()
 
 
-def test_what_is_shown_is_escaped_and_damage_is_shown(tmp_path):
+def test_what_is_shown_is_escaped_and_damage_is_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     bad, _ = make_run(tmp_path, status="failed")
     result = json.loads((bad / "result.json").read_text())
     result["error"] = "<script>alert(1)</script>\x1b[2J\nover"

@@ -98,14 +98,17 @@ def jobs(loader):
 
 
 def test_runs_that_differ_in_seeds_and_learning_rates_are_checked_whole_but_twice(jobs, monkeypatch):
-    from hw1.training import build
+    from hw1.training import build, learning, optimization
 
     seen, optimizers = [], []
-    whole, optimization = build.validate, build.optimization
+    whole, trial = build.validate, optimization.trial_optimizer
     monkeypatch.setattr(build, "validate", lambda settings, folder: seen.append(settings) or whole(settings, folder))
-    monkeypatch.setattr(
-        build, "optimization", lambda settings: optimizers.append(settings.optimizer["lr"]) or optimization(settings)
-    )
+    for module in (learning, optimization):
+        monkeypatch.setattr(
+            module,
+            "trial_optimizer",
+            lambda settings, net: optimizers.append(settings.optimizer["lr"]) or trial(settings, net),
+        )
     check_runs(jobs(*([f"seed={seed}", f"optimizer.lr={lr}"] for seed in (5, 1, 9, 4) for lr in (0.1, 0.2, 0.3))), [])
     assert [settings.seed for settings in seen] == [1, 9] and set(optimizers) == {0.1, 0.2, 0.3}
 

@@ -52,7 +52,10 @@ def main(words: list[str] | None = None) -> int:
         if chosen.command == "measure":
             return _measure(chosen)
         if chosen.command == "adopt":
-            return _adopt(chosen)
+            from hw1.adopt import adopt
+
+            adopt(chosen.words, chosen.config_dir, chosen.dry_run)
+            return 0
         if chosen.command == "list":
             return _list(chosen.words, chosen.watch)
         if chosen.command == "compare":
@@ -275,19 +278,6 @@ def _measure(chosen: argparse.Namespace) -> int:
     flags = ["--config-dir", chosen.config_dir] if chosen.config_dir else []
     asked = {"--dry-run": chosen.dry_run, "--keep": chosen.keep}
     command(Path.cwd(), [*flags, *words, *(flag for flag, given in asked.items() if given)])
-    return 0
-
-
-def _adopt(chosen: argparse.Namespace) -> int:
-    """Hand the weights over to Hydra, whose launchers then read and evaluate them."""
-    from hw1.adopt import words_of
-    from hw1.job import command
-    from hw1.settings.conf import PROJECT, shipped
-
-    own = Path(chosen.config_dir) if chosen.config_dir else None
-    flags = [*(["--config-dir", chosen.config_dir] if own else []), *(["--dry-run"] if chosen.dry_run else [])]
-    os.environ[PROJECT] = str(Path.cwd())  # whose conf/ may hold the experiment that is named
-    command(Path.cwd(), [*flags, *words_of(chosen.words, shipped(), own)])
     return 0
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from hw1.command import quoted
+from hw1.job import command
 from hw1.metrics import ADOPTED
 from hw1.settings import ConfigError
-from hw1.settings.conf import folders_of, merged
+from hw1.settings.conf import PROJECT, folders_of, merged, shipped
 from hw1.training.weights_file import SUFFIXES, files_of
 
 _OWN = ("weights", "prefix", "study")  # words that are not handed on as they are
@@ -24,6 +25,20 @@ _OF_TRAININGS = {
     **{"hydra.sweeper.params": "null", "replicas": "1", "seed": "0"},
     **{f"about.{key}": "''" for key in ("title", "question", "expect")},
 }
+
+
+def adopt(words: Sequence[str], config_dir: str | None, dry_run: bool) -> None:
+    """Hand the weights over to Hydra, whose launchers then read and evaluate them.
+
+    Args:
+        words: as for `words_of`.
+        config_dir: a folder of settings of the user's own, beside conf/.
+        dry_run: whether to say what would be made, and stop.
+    """
+    os.environ[PROJECT] = str(Path.cwd())  # whose conf/ may hold the experiment that is named
+    flags = [*(["--config-dir", config_dir] if config_dir else []), *(["--dry-run"] if dry_run else [])]
+    own = Path(config_dir) if config_dir else None
+    command(Path.cwd(), [*flags, *words_of(words, shipped(), own)])
 
 
 def words_of(words: Sequence[str], conf: Path, own: Path | None = None) -> list[str]:

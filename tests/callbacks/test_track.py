@@ -124,17 +124,22 @@ def test_a_search_while_training_is_refused_by_its_key():
 def test_a_run_that_a_measure_refuses_is_refused_before_it_trains(tmp_path):
     node = {"_target_": "hw1.callbacks.Track", "every_n_steps": None, "every_n_epochs": 1, "seed": 0}
     node["measure"] = {"seen": {"_target_": f"{__name__}.Seen"}}
-    target = {"_target_": f"{__name__}.small", "hidden": 1}
+    target = {"_target_": f"{__name__}.Small", "hidden": 1}
     with pytest.raises(ConfigError, match=r"^callbacks\.mine\.measure\.seen\.fails_at: got 11 parameters, expected"):
         build.validate(RunSettings.check(run_settings(callbacks={"mine": node}, model=target)), tmp_path)
     build.validate(RunSettings.check(run_settings(callbacks={"mine": node})), tmp_path)
 
 
-def small(in_shape, out_features, hidden):
+class Small(torch.nn.Module):
     """A network of 11 parameters."""
-    net = torch.nn.Module()
-    net.weight = torch.nn.Parameter(torch.zeros(11))
-    return net
+
+    def __init__(self, in_shape, out_features, hidden):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(11))
+        self.out_features = out_features
+
+    def forward(self, x):
+        return x.flatten(1)[:, : self.out_features] + self.weight.sum()
 
 
 @pytest.mark.parametrize(("stop_at", "members"), [(11, 1), (12, 2), (17, 1)])

@@ -264,7 +264,7 @@ def test_what_planning_reads_of_a_source_is_on_its_class():
     assert settings == {"Arrays", "HuggingFace", "Table", "TorchDataset"}
     kinds = {name: kind for name, kind in kinds.items() if kind is not None}
     assert {name for name, kind in kinds.items() if kind == "values"} == {"Function", "MnistMean"}
-    assert set(kinds.values()) == {"values", "classes"}
+    assert set(kinds.values()) == {"values", "classes", "tokens"}
 
 
 def test_sources_are_read_without_torch():

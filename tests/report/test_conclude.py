@@ -94,6 +94,7 @@ def test_failed_runs_are_named_and_the_rest_is_told(tmp_path, monkeypatch):
 
 def test_a_run_outside_of_the_results_is_named_and_left_out(tmp_path):
     folder, _ = make_run(tmp_path)
+    (folder / "metrics.csv").write_text("epoch,step,train/loss\n0,0,1.0\n")
     path = make_sweep(tmp_path, [folder], ["seed"])
     stray = {"key": "0", "folder": "../../other", "overrides": []}
     there = record(path)

@@ -30,7 +30,9 @@ def test_one_process_may_have_any_strategy(tmp_path):
 
 
 def test_an_unknown_key_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"^nonsense: no such setting; expected one of: about, budget, callbacks, "):
+    with pytest.raises(
+        ConfigError, match=r"^nonsense: no such setting; expected one of: about, adopted, budget, callbacks, "
+    ):
         build.validate(settings(*SMALL, "+nonsense=1"), tmp_path)
 
 

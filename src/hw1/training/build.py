@@ -52,6 +52,9 @@ def validate(settings: RunSettings, folder: Path) -> None:
         data.setup()
     with naming("transform"):
         data.try_transform()
+    if settings.value("task"):
+        own = model_network(settings, with_loss(data, settings))
+        own_task.check(settings, own, lambda net: _task(net, settings, data), data)
     net = _seen(settings, data)
     parameters = sum(parameter.numel() for parameter in net.parameters())
     made = validate_learning(settings, data, net)
@@ -66,8 +69,6 @@ def validate(settings: RunSettings, folder: Path) -> None:
     check_flags(settings, data)
     with torch_switches():
         trainer(settings, folder, callbacks=[], loggers=[])
-    if settings.value("task"):
-        own_task.check(settings, model_network(settings, data), lambda net: _task(net, settings, data), data)
     if settings.value("adopted"):
         from hw1.training.adopted import check as check_weights  # which builds
 
