@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hw1.metrics import METRICS, label
-from hw1.report.differences import Difference, of_headlines, of_seeds
+from hw1.report.differences import Difference, of_seeds
+from hw1.report.numbers import is_number, numbers
 from hw1.runs import Member, Sweep
 from hw1.runs.inventory import flat
 from hw1.settings import ConfigError
 from hw1.settings.identity import deciding, without
-from hw1.studies.headlines import Headline, unseeded
+from hw1.studies.headlines import unseeded
 from hw1.words import count
 
 
@@ -99,7 +100,7 @@ def compare(a: Sweep, b: Sweep, metrics: Sequence[str] = ()) -> Comparison:
     told = [replace(one, name=labels.get(one.name) or label(one.name)) for one in found]
     notes += _not_finite(told)
     moved = [key for key, pairs in partners.items() if any(one != other for one, other in pairs.items())]
-    return Comparison(a, b, _settings(a, b), _numbers(a, b, moved), told, notes)
+    return Comparison(a, b, _settings(a, b), numbers(a, b, moved), told, notes)
 
 
 def _not_finite(found: Iterable[Difference]) -> list[str]:
@@ -194,82 +195,11 @@ def _at(
     ]
     found = []
     for name in names:
-        a, b = ({m.seed: m.metrics[name] for m in own if _number(m.metrics.get(name))} for own in (ours, theirs))
+        a, b = ({m.seed: m.metrics[name] for m in own if is_number(m.metrics.get(name))} for own in (ours, theirs))
         if a or b:
             most = 1.0 if name.endswith("accuracy") else math.inf
             found.append(of_seeds(name, ", ".join(words), a, b, most))
     return found
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _numbers(a: Sweep, b: Sweep, moved: Collection[str]) -> list[Difference]:
-    """The headlines that both have: of one name, or of one that differs in the values of settings alone.
-
-    Args:
-        a: one sweep.
-        b: the other.
-        moved: keys with other values in both, which are compared in their order: a name may differ in these before it
-            may differ in any.
-    """
-    ours, theirs = _headlines(a), _headlines(b)
-    found = [of_headlines(_said(name, name), one, theirs[name]) for name, one in ours.items() if name in theirs]
-    left = [[name for name in own if name not in other] for own, other in ((ours, theirs), (theirs, ours))]
-    for keys in (moved, None):
-        stems = [_stems(names, keys) for names in left]
-        for stem, names in stems[0].items():
-            others = stems[1].get(stem, [])
-            if len(names) == len(others) == 1:
-                found.append(of_headlines(_said(names[0], others[0]), ours[names[0]], theirs[others[0]]))
-                left[0].remove(names[0])
-                left[1].remove(others[0])
-    return found
-
-
-def _headlines(sweep: Sweep) -> dict[str, Headline]:
-    found = {}
-    for number in sweep.record.get("numbers", []):
-        try:
-            one = Headline(**number)
-            if all(_number(value) for value in (one.value, one.low, one.high, one.n)):
-                found[str(one.name)] = one
-        except TypeError:  # of a version with other fields
-            continue
-    return found
-
-
-def _stems(names: Iterable[str], keys: Collection[str] | None) -> dict[str, list[str]]:
-    """Names by what is left of them without the values of some settings; of all where `keys` is None.
-
-    Example:
-        >>> _stems(["barrier init=shared dataset.batch_size=64-1024"], ["dataset.batch_size"])
-        {'barrier init=shared dataset.batch_size=': ['barrier init=shared dataset.batch_size=64-1024']}
-    """
-    found: dict[str, list[str]] = {}
-    for name in names:
-        parts = [word.partition("=") for word in name.split()]
-        words = [
-            f"{key}{equals}" + (value if keys is not None and key not in keys else "") for key, equals, value in parts
-        ]
-        found.setdefault(" ".join(words), []).append(name)
-    return found
-
-
-def _said(name: str, other: str) -> str:
-    """A headline's name, and that of the other sweep where values differ, with settings as people call them.
-
-    Example:
-        >>> _said("barrier optimizer.lr=0.1 init=shared", "barrier optimizer.lr=0.01 init=shared")
-        'barrier, learning rate 0.1 | 0.01, init shared'
-    """
-    said: list[str] = []
-    for one, two in zip(name.split(), other.split(), strict=True):
-        (key, equals, value), (_, _, its) = one.partition("="), two.partition("=")
-        said.append(f"{label(key)} {value}" + (f" | {its}" if its != value else "") if equals else key)
-    bare = next((i for i, word in enumerate(name.split()) if "=" in word), len(said))
-    return ", ".join([" ".join(said[:bare]), *said[bare:]])
 
 
 def _settings(a: Sweep, b: Sweep) -> list[Setting]:
