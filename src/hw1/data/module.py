@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from hw1.data.batches import Batch, EpochBatches, EvaluationBatches, Inputs, evaluation_loader
+from hw1.data.constant import constant_loss
 from hw1.data.drawn import Transform, training_loader
 from hw1.data.identities import identity_of
 from hw1.data.protocol import ExampleSet, ExampleSource, TrainTest
@@ -199,9 +200,13 @@ class DataModule(lightning.LightningDataModule):
         return self.examples_of("test")
 
     def constant_metrics(self) -> dict[str, float]:
-        """Train loss, and accuracy, of the best constant prediction; no loss where `examples` has one of its own."""
-        found = constant_metrics(self.kind, self.targets("train"))
-        return found if self.loss is loss_of(self.kind) else {k: v for k, v in found.items() if k != "loss"}
+        """Train loss, and accuracy, of the best constant prediction; no loss where none is found."""
+        targets = self.targets("train")
+        found = constant_metrics(self.kind, targets)
+        if self.loss is loss_of(self.kind):
+            return found
+        loss = constant_loss(self.loss, self.kind, targets, self.out_features)
+        return {**found, "loss": loss} if loss is not None else {k: v for k, v in found.items() if k != "loss"}
 
     def _set(self, name: str) -> ExampleSet:
         self.setup()
