@@ -40,7 +40,7 @@ def constant_loss(loss: Loss, kind: Kind, targets: Tensor, out_features: int) ->
     def evaluated() -> Tensor:
         optimizer.zero_grad()
         found = loss(constant.expand(whole), own)
-        found.backward()  # type: ignore[no-untyped-call]
+        found.backward()
         return found
 
     try:
