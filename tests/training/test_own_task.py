@@ -41,6 +41,15 @@ def test_whole_set_metrics_are_those_of_its_network(distilled):
     assert sorted(distilled.snapshots().epochs)[-1] == 2
 
 
+def test_a_run_that_was_killed_between_its_end_and_its_result_is_taken_as_it_is(tmp_path):
+    node = own("Distilled", temperature=2.0)
+    run = trained(node, tmp_path)
+    theta, metrics = run.theta(), run.metrics()
+    (run.path / "result.json").unlink()
+    again = trained(node, tmp_path)
+    assert torch.equal(again.theta(), theta) and again.metrics() == metrics
+
+
 def test_the_same_training_gives_the_same_bits(tmp_path):
     theta = trained(settings(*SMALL), tmp_path).theta()
     run = trained(own("Plain"), tmp_path)

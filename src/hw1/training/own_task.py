@@ -56,6 +56,10 @@ class Seen(Task):
         """What a checkpoint holds: all of the user's module."""
         return self.own.state_dict(*args, **kwargs)
 
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """What a checkpoint held: all of the user's module."""
+        return self.own.load_state_dict(*args, **kwargs)
+
     def _apply(self, *args: Any, **kwargs: Any) -> Seen:
         self.own._apply(*args, **kwargs)  # type: ignore[no-untyped-call]  # torch's
         return self
