@@ -111,6 +111,13 @@ def test_a_plateau_follows_the_evaluations(rates, tmp_path):
     assert rates == pytest.approx([0.1] * 12 + [0.05] * 8)
 
 
+def test_averaging_takes_the_place_of_a_plateau(rates, tmp_path):
+    words = ("callbacks=swa", "callbacks.swa.swa_lrs=0.5", "callbacks.swa.swa_epoch_start=2")
+    words += ("+callbacks.swa.annealing_epochs=1", "scheduler=plateau", "scheduler.mode=max", "scheduler.patience=0")
+    trained(composed(*SMALL, *words), tmp_path)
+    assert rates == pytest.approx([0.1] * 8 + [0.5] * 12)
+
+
 STOPPED = {
     "cosine": ["scheduler=cosine"],
     "onecycle": ["scheduler=onecycle"],

@@ -143,7 +143,8 @@ class Task(lightning.LightningModule):
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Lightning's call at the end of a step or an epoch."""
-        if self._schedule is None or self._schedule.monitor is None:
+        # Averaging (SWA) puts a schedule of its own in the place of the run's.
+        if self._schedule is None or self._schedule.monitor is None or scheduler is not self._schedule.scheduler:
             with warnings.catch_warnings():
                 # torch's SequentialLR starts its parts in a way that torch deprecates.
                 warnings.filterwarnings("ignore", message="The epoch parameter in")
@@ -154,6 +155,8 @@ class Task(lightning.LightningModule):
         schedule = self._schedule
         if schedule is None or schedule.monitor is None or self.evaluated_at != self.global_step:
             return
+        if all(config.scheduler is not schedule.scheduler for config in self.trainer.lr_scheduler_configs):
+            return  # another has taken its place
         if (self.current_epoch + 1) % schedule.frequency == 0:
             schedule.scheduler.step(self.member_metrics[schedule.monitor][0])  # type: ignore[arg-type]  # a plateau's metric
 
