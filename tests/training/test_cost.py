@@ -39,3 +39,10 @@ def test_the_disk_of_a_small_run(name, tmp_path, monkeypatch):
     log = found.size - (4 * weights + weights + state)
     assert 10 * steps < log < 200 * steps  # bytes a row of metrics.csv
     assert found.seconds > 0 and not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_evaluated_within_an_epoch_is_estimated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plain = run_settings(hidden=(5,))
+    plain["trainer"]["val_check_interval"] = 15  # more batches than are timed
+    assert cost_of(RunSettings.check(plain)).seconds > 0

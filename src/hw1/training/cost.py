@@ -139,8 +139,8 @@ def _steps(settings: RunSettings) -> int:
 
 def _phase(settings: RunSettings, minimise: str, epochs: int, whole: int) -> Cost:
     """Cost of `epochs` of the run's `whole` epochs under one objective."""
-    short = {"max_epochs": 10**6, "check_val_every_n_epoch": 10**6, "limit_train_batches": _TIMED_BATCHES}
-    short |= {"limit_val_batches": _TIMED_BATCHES, "max_steps": -1}
+    short: dict[str, Any] = {"max_epochs": 10**6, "max_steps": -1, "check_val_every_n_epoch": 10**6}
+    short |= {"val_check_interval": None, "limit_train_batches": _TIMED_BATCHES, "limit_val_batches": _TIMED_BATCHES}
     every = settings.trainer.get("check_val_every_n_epoch") or whole
     node = {**settings.value("trainer"), **short}
     # A schedule costs nothing, and some end where so many epochs do not.
