@@ -114,6 +114,7 @@ TORCH = "torch.optim.lr_scheduler"
         ([f"scheduler={{_target_:{TORCH}.SequentialLR,milestones:[2],schedulers:[{{_target_:my.Own}}]}}"],
          r"scheduler.schedulers\[0\] may look"),
         (["scheduler={_target_:my.Schedule}"], "scheduler may look at how long"),
+        (["task={_target_:my.Task}"], "task may look at how long"),
         (["+callbacks.swa={_target_:lightning.pytorch.callbacks.StochasticWeightAveraging}"], "callbacks.swa may look"),
         (["+trainer.max_steps=20"], "trainer.max_steps says"),
     ],

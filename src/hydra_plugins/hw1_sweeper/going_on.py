@@ -90,6 +90,8 @@ def _unfit(run: Run) -> str:
         return "trainer.max_steps says how long they train"
     if line := next(_looking_at_the_end(settings.scheduler, "scheduler"), ""):
         return line
+    if settings.value("task"):  # its configure_optimizers, say, asks the trainer for the number of steps
+        return "task may look at how long they train"
     for name, node in settings.callbacks.items():
         if node.get("_target_") not in _WITHOUT_AN_END:
             return f"callbacks.{name} may look at how long they train"
