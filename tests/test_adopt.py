@@ -140,6 +140,15 @@ def test_of_tied_weights_one_name_is_enough():
     assert torch.equal(net[0].weight, torch.eye(3))
 
 
+def test_tied_weights_that_differ_in_the_file_are_refused():
+    net = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    net[1].weight = net[0].weight
+    both = {"0.weight": torch.eye(3), "1.weight": torch.eye(3)}
+    assert set(fitted(net, both, "a.pt")) == set(both)
+    with pytest.raises(ConfigError, match=r"tied there, and different in the file, are 0\.weight and 1\.weight"):
+        fitted(net, both | {"1.weight": torch.zeros(3, 3)}, "a.pt")
+
+
 def test_words_of_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("seed10/net.pt", "seed2/net.pt"):

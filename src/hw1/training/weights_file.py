@@ -129,7 +129,7 @@ def fitted(net: nn.Module, found: Mapping[str, Tensor], of: str, prefix: str | N
         prefix: of the names that belong to the network, which is taken off; the others are left out. None to look.
 
     Raises:
-        ConfigError: names, shapes or kinds of number differ, or a tensor is not finite: one line for each of these.
+        ConfigError: names, shapes, kinds of number or tied weights differ, or a tensor is not finite: a line for each.
     """
     if prefix:
         own = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
@@ -168,13 +168,18 @@ def _renamings(names: Sequence[str], wanted: Sequence[str]) -> Iterator[tuple[st
                 waiting.append((tuple(common + name for name in now), depth + 1))
 
 
+def _tied(net: nn.Module) -> list[list[str]]:
+    """The names of every parameter."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in net.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return list(names.values())
+
+
 def _difference(net: nn.Module, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """(missing, unexpected) names; of tied weights one is enough."""
     there, wanted = set(names), list(net.state_dict())
-    tied: dict[int, list[str]] = {}
-    for name, parameter in net.named_parameters(remove_duplicate=False):
-        tied.setdefault(id(parameter), []).append(name)
-    twins = {name: group for group in tied.values() for name in group}
+    twins = {name: group for group in _tied(net) for name in group}
     missing = [
         name
         for name in wanted
@@ -198,11 +203,20 @@ def _checked(net: nn.Module, own: dict[str, Tensor], of: str) -> dict[str, Tenso
         lines.append(f"another shape have {_listed(shapes)}")
     if kinds := [name for name in both if own[name].is_floating_point() != wanted[name].is_floating_point()]:
         lines.append(f"other numbers hold {_listed([f'{name} ({own[name].dtype})' for name in kinds])}")
+    groups = [[name for name in group if name in own] for group in _tied(net)]
+    if not lines and (two := [group for group in groups if any(_differ(own[group[0]], own[one]) for one in group)]):
+        lines.append(f"tied there, and different in the file, are {_listed([' and '.join(group) for group in two])}")
     if not lines and (bad := [name for name in both if not own[name].isfinite().all()]):
         lines.append(f"not finite are {_some(bad, own)}")
     if lines:
         raise ConfigError("\n".join(f"weights: got {of}, which does not fit the model: {line}" for line in lines))
     return own
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    import torch
+
+    return one is not other and not torch.allclose(one.double(), other.double(), rtol=0, atol=0, equal_nan=True)
 
 
 def _some(names: Sequence[str] | Mapping[str, Tensor], of: Mapping[str, Tensor]) -> str:
