@@ -172,6 +172,8 @@ def test_a_torch_dataset_in_memory_and_its_shapes():
     assert (source.in_shape, source.out_features, source.name) == ((1,), 1, "squares")
     assert source.load().train_y.tolist() == [[0.0], [1.0], [4.0], [9.0], [16.0], [25.0]]
     assert source.identity() != TorchDataset(Squares(7), Squares(3), **usual).identity()
+    flat, square = ([(torch.ones(shape), 1.0)] for shape in ((4,), (2, 2)))
+    assert TorchDataset(flat, flat, **usual).identity() != TorchDataset(square, square, **usual).identity()
     with pytest.raises(ValueError, match="out_features: got null, expected the number of classes"):
         TorchDataset(Squares(6), Squares(3), **{**usual, "kind": "classes"}).out_features  # noqa: B018 - it is read
 

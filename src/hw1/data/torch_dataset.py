@@ -99,8 +99,8 @@ class TorchDataset:
             total.update(len(pairs).to_bytes(8, "big"))
             stride = max(1, len(pairs) // SPREAD) if self.streamed else 1
             for number in range(0, len(pairs), stride):
-                x, y = pairs.seeded(number)
-                total.update(x.numpy().tobytes() + y.numpy().tobytes())
+                for part in pairs.seeded(number):
+                    total.update(f"{part.dtype} {list(part.shape)}".encode() + part.numpy().tobytes())
         return total.hexdigest()
 
     def load(self) -> TrainTest:
