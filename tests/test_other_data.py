@@ -1,5 +1,6 @@
 """Runs remember which data they were trained on; a file that has changed is noticed, without reading what has not."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hw1.data import TorchDataset
 from hw1.data.identities import definition_of, identity_of, remembered
 from hw1.runs import Run
 from hw1.runs.changed import changed, refuse_changed
@@ -147,6 +149,31 @@ def test_an_image_that_is_added_changed_or_removed_is_noticed(tmp_path, monkeypa
     seen.append(today(node).identity)
     extra.unlink()
     assert len(set(seen)) == 3 and today(node).identity == seen[0]
+
+
+class Labelled:
+    """A torch data set that reads its labels when it is made, and its inputs when they are needed."""
+
+    def __init__(self, folder):
+        self.folder, self.labels = folder, (folder / "labels.csv").read_text().split()
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, number):
+        return np.load(self.folder / f"{number}.npy"), int(self.labels[number])
+
+
+def test_files_that_a_torch_data_set_opens_when_it_is_made_are_among_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HW1_CACHE", str(tmp_path / "cache"))
+    write(tmp_path / "labels.csv", "0 1")
+    for number in range(2):
+        np.save(tmp_path / f"{number}.npy", np.full(3, number, dtype=np.float32))
+    made = functools.partial(Labelled, tmp_path)
+    source = TorchDataset(made, made, kind="classes", in_shape=None, out_features=2, stream=True)
+    assert source.in_shape == (3,)  # the sets are made
+    identity_of(source, "labelled")
+    assert {str(tmp_path / name) for name in ("labels.csv", "0.npy", "1.npy")} <= set(remembered("labelled").stamps)
 
 
 def test_files_are_those_that_a_class_opens_or_lists_unless_it_says_them(tmp_path, monkeypatch):

@@ -79,13 +79,15 @@ def remembered(definition: str) -> Remembered | None:
 def identity_of(examples: ExampleSource, definition: str | None = None) -> str:
     """What a source says that it reads, which is remembered under a definition.
 
-    Its files are those that it says (`files()`), else those that it opens while it says its identity, and the folders
-    that it lists meanwhile. Where there are none, nothing is remembered: it is asked again each time.
+    Its files are those that it says (`files()`), else those that it opens while it says its identity, the folders
+    that it lists meanwhile, and what it has `opened` before (see `watching`). Where there are none, nothing is
+    remembered: it is asked again each time.
     """
     at = time.time_ns()
     own = getattr(examples, "files", None)
-    with _watching() as seen:
+    with watching() as seen:
         identity = examples.identity()
+    seen |= getattr(examples, "opened", set())
     if definition is not None:
         files: Iterable[str | Path] | None = own() if own is not None else seen or None
         if files is not None:
@@ -109,7 +111,7 @@ def _file(definition: str) -> Path:
     return cache_folder() / "identities" / f"{definition[:32]}.json"
 
 
-# Python has no way to take a hook away, so there is one for the process, and it sleeps outside of `_watching`.
+# Python has no way to take a hook away, so there is one for the process, and it sleeps outside of `watching`.
 _seen: list[set[str]] = []
 _hooked = False
 
@@ -123,7 +125,7 @@ def _hook(event: str, arguments: Sequence[Any]) -> None:
 
 
 @contextlib.contextmanager
-def _watching() -> Iterator[set[str]]:
+def watching() -> Iterator[set[str]]:
     """The files that are opened for reading inside, and the folders that are listed; code and packages are no data."""
     global _hooked
     if not _hooked:
@@ -134,7 +136,7 @@ def _watching() -> Iterator[set[str]]:
     try:
         yield seen
     finally:
-        _seen.remove(seen)
+        del _seen[next(i for i, one in enumerate(_seen) if one is seen)]  # equal ones may stand there, empty
         seen -= {path for path in seen if _is_code(path)}
 
 

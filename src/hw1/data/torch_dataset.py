@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from hw1.data.identities import watching
 from hw1.data.protocol import TrainTest
 
 if TYPE_CHECKING:
@@ -58,12 +59,15 @@ class TorchDataset:
         self.name = str(getattr(maker, "__name__", "torch_dataset")).lower()
         self.kind, self.streamed = kind, stream
         self._in_shape, self._out_features = in_shape, out_features
+        self.opened: set[str] = set()  # files, when the sets were made: a table of labels, say
 
     @cached_property
     def _sets(self) -> tuple[Pairs, Pairs]:
         made = []
         for name, make in self._makers.items():
-            found = make()
+            with watching() as seen:
+                found = make()
+            self.opened |= seen
             if not hasattr(found, "__getitem__") or not hasattr(found, "__len__") or not len(found):
                 raise ValueError(
                     f"{name}: got a {type(found).__name__}, expected a Dataset with __len__ and __getitem__"
