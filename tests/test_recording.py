@@ -92,6 +92,7 @@ def test_what_broke_is_failed_and_what_was_interrupted_unfinished(tmp_path):
     assert Run(run.path).status == "unfinished" and Sweep.read(tmp_path / "mine").status == "interrupted"
     with record("mine", settings, output=tmp_path, first_step=2) as run:
         run.log(2, {"train_step/loss": 9.0})
+    assert Run(run.path).metrics() == {"train/loss": 0.5, "test/loss": 1.0}  # of before
     again = Run(run.path)
     assert list(again.history()["train_step/loss"]) == [1.0, 0.5, 9.0] and again.status == "complete"
     assert again.result["epochs"] == 2 and Sweep.read(tmp_path / "mine").status == "complete"

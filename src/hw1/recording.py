@@ -98,8 +98,7 @@ class Recording:
         self._base, self._first, self._rerun = output / name, first_step, rerun
         known = find_run(self._base / "runs", self._settings.key)
         self.path = known or self._base / "runs" / f"{slug_of(self._words)}-{self._settings.key}"
-        self._last: dict[str, float] = {}
-        self._epoch, self._parameters = 0, 0
+        self._parameters = 0
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Recording:
@@ -108,7 +107,7 @@ class Recording:
         Raises:
             ConfigError: the run is complete, or another process records it.
         """
-        from hw1.training.metrics_csv import MetricsCsv  # imports Lightning
+        from hw1.training.metrics_csv import MetricsCsv, last_values  # imports Lightning
 
         if problem := make_key():
             print(f"results are not signed: {problem}", file=sys.stderr)
@@ -128,6 +127,7 @@ class Recording:
                 torn.unlink()
             self._begun = begin(self.path, self._settings, self._words, {}, resumed=self._first > 0)
             self._csv = MetricsCsv(self.path, self._first)
+            self._last, self._epoch = last_values(self.path)
             self._started = self._written = time.monotonic()
             self._sweep = self._enlist()
             with contextlib.suppress(ConfigError):  # another process is at work on the same sweep

@@ -126,6 +126,21 @@ class MetricsCsv(Logger):
         self._count(text)
 
 
+def last_values(folder: Path) -> tuple[dict[str, float], int]:
+    """(the last value of each metric but those of single steps, completed epochs) in a run's metrics.csv."""
+    last: dict[str, float] = {}
+    epochs = 0
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            epochs = max(epochs, int(row["epoch"] or -1) + 1)
+            last |= {name: float(value) for name, value in row.items() if value and not _is_of_step(name)}
+    return last, epochs
+
+
+def _is_of_step(name: str) -> bool:
+    return name in ("epoch", "step", "member") or name.startswith("train_step/")
+
+
 def recorded_part(file: Path, recorded: Mapping[str, Any]) -> str:
     """The part of a metrics.csv that stood there when `MetricsCsv.record` was made.
 
