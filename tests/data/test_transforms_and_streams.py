@@ -239,6 +239,23 @@ class Noisy(torch.utils.data.Dataset):
         return index + torch.rand(1) + np.random.rand(), index % 3
 
 
+class Renamed(torch.utils.data.Dataset):
+    """One that says the classes of its files, and gives one of them as another."""
+
+    targets = tuple(number % 5 for number in range(40))
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, number):
+        return torch.zeros(3), 2 if self.targets[number] == 3 else self.targets[number]
+
+
+def test_targets_of_a_stream_are_those_that_it_gives():
+    source = TorchDataset(Renamed(), Renamed(), kind="classes", in_shape=None, out_features=5, stream=True)
+    assert DataModule(source, **SETTINGS).targets("train").bincount().tolist() == [8, 8, 16, 0, 8]
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_random_data_set_is_the_same_whatever_the_workers(workers):
     def data(workers):

@@ -117,8 +117,8 @@ class Streamed:
         said = getattr(self._examples, "targets", None)
         if said is not None and len(said) == len(self._examples):
             every = _as_target(said)
-            some = torch.tensor([0, len(self) // 2, len(self) - 1])
             mine = every if self._rows is None else every[self._rows]
+            some = _some_of_each(mine)
             if torch.equal(mine[some], self.take(some)[1]):  # else the set makes others of them
                 return mine
         return torch.cat([y for _, y in EvaluationBatches(self, 64, self._workers)])
@@ -127,6 +127,16 @@ class Streamed:
 def _as_target(value: Any) -> Tensor:
     y = torch.as_tensor(value)
     return y.float() if y.is_floating_point() else y
+
+
+def _some_of_each(targets: Tensor) -> Tensor:
+    """Numbers of a few examples: some over the whole set, and the first of each of at most a thousand classes."""
+    some = torch.tensor([0, len(targets) // 2, len(targets) - 1])
+    if targets.is_floating_point() or targets.ndim > 1:
+        return some
+    classes, which = targets.unique(return_inverse=True)
+    first = torch.full((len(classes),), len(targets)).scatter_reduce(0, which, torch.arange(len(targets)), "amin")
+    return torch.cat([some, first[:1000]])
 
 
 def carved(
