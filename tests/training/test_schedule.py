@@ -179,6 +179,11 @@ REFUSED = {
 }
 
 
+def test_a_length_is_that_of_the_batches_that_are_overfitted(tmp_path):
+    words = ("scheduler=onecycle", f"scheduler.total_steps={EPOCHS}", "+trainer.overfit_batches=1")
+    build.validate(composed(*SMALL, *words), tmp_path)
+
+
 @pytest.mark.parametrize("key", REFUSED)
 def test_refused_before_anything_trains(key, tmp_path):
     words, said = REFUSED[key]

@@ -71,7 +71,7 @@ def _length(settings: RunSettings, data: DataModule) -> Length:
     trainer = settings.trainer
     size = data.batch_size or data.sizes["train"]
     batches = -(-data.sizes["train"] // size)
-    limit = trainer.get("limit_train_batches")
+    limit = trainer.get("overfit_batches") or trainer.get("limit_train_batches")
     if isinstance(limit, float):
         batches = int(batches * limit)
     elif isinstance(limit, int):
