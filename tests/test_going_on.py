@@ -126,5 +126,16 @@ def test_what_looks_at_the_end_is_not_gone_on_from(base, words, said):
     assert re.search(said, found) if said else found == ""
 
 
+def test_weights_that_a_measure_needs_and_nobody_kept_are_trained_for(tmp_path):
+    make_key()
+    words = ("objective.minimise=squared_gradient_norm", "objective.after=1", "trainer.max_epochs=2")
+    trained(tmp_path, *words)
+    longer = job(tmp_path, *words[:2], "trainer.max_epochs=3", "measures=minimal_ratio")
+    longer.folder.mkdir()
+    assert go_on([longer], tmp_path) == [
+        "--continue: 1 run trained from the start: the finished run has no weights of epoch 1, which a measure needs"
+    ]
+
+
 def test_a_run_that_stopped_early_is_not_gone_on_from(base):
     assert finished(base, epochs=1) == "the one of 2 epochs ended after 1"

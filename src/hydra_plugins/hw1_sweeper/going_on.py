@@ -20,6 +20,7 @@ from hw1.records import is_own
 from hw1.runs import Run, is_complete, runs_by_key
 from hw1.runs.changed import changed
 from hw1.runs.sound import passing_damage
+from hw1.runs.weights import snapshot_files
 from hw1.settings import ConfigError, run_key
 from hw1.settings.construct import is_node
 from hw1.settings.identity import put, select
@@ -51,7 +52,8 @@ def go_on(jobs: Sequence[Job], base: Path) -> list[str]:
         epochs = job.settings.max_epochs
         fewer = [run for run in shorter.get(_stem(job.settings.plain), []) if run.settings.max_epochs < epochs]
         run = max(fewer, key=lambda one: one.settings.max_epochs, default=None)
-        reason = "no finished run is the same but for fewer epochs" if run is None else _unfit(run)
+        none = "no finished run is the same but for fewer epochs"
+        reason = none if run is None else _unfit(run) or _lacking(run, job)
         if run is not None and not reason:
             try:
                 _place(run, job)
@@ -104,6 +106,18 @@ def _unfit(run: Run) -> str:
     if not is_own(run.path / RESULT):
         return "the finished run is not signed by you"
     return ""
+
+
+def _lacking(run: Run, job: Job) -> str:
+    """What a finished run has not kept of the weights that a longer one's measures need; "" for nothing."""
+    if not job.settings.measures:
+        return ""
+    from hw1.measures.take import asks_of, epochs_wanted
+
+    kept = {epoch for epoch, file in snapshot_files(run.path).items() if file.name != _last_snapshot(run)}
+    wanted = epochs_wanted(asks_of(job.settings.measures), job.settings)
+    gone = sorted(epoch for epoch in wanted - kept if epoch <= run.settings.max_epochs)
+    return f"the finished run has no weights of epoch {gone[0]}, which a measure needs" if gone else ""
 
 
 def _looking_at_the_end(node: Any, key: str) -> Iterator[str]:
