@@ -100,6 +100,7 @@ def test_a_gan_with_two_optimizers(tmp_path, caplog):
             {},
             r"objective\.minimise: got squared_gradient_norm with",
         ),
+        ("Itself", ["loss=mse"], {}, r"loss: got hw1\.losses\.mse with .*names no `loss`; expected none"),
         ("Elsewhere", [], {}, r"given `net` and does not keep it as self\.net"),
         ("NoStep", [], {}, r"has no training_step; expected a LightningModule with one"),
         ("Plain", [], {"lr": 1}, r"task\.lr: no such setting of my_tasks\.Plain"),

@@ -63,7 +63,7 @@ def take_in(settings: RunSettings, folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the weights are not those that the settings name, or do not fit.
     """
-    from hw1.training.process import closing_all, expected_warnings
+    from hw1.training.process import closing_all, expected_warnings, torch_switches
 
     begun, path = time.monotonic(), weights_path(settings)
     if identity(path) != settings.value("adopted.sha256"):
@@ -72,7 +72,7 @@ def take_in(settings: RunSettings, folder: Path) -> dict[str, Any]:
     net = build.network(settings, data)
     csv = MetricsCsv(folder)  # of what happened while it trained nothing is known
     others = build.loggers(settings, folder, 0)
-    with expected_warnings(), closing_all(others):
+    with expected_warnings(), torch_switches(), closing_all(others):
         trainer = build.trainer(settings, folder, [], [])
         if trainer.limit_test_batches != 1.0 or getattr(trainer, "fast_dev_run", False):
             raise ConfigError("trainer.limit_test_batches: got part of the test, expected all of it: remove it")

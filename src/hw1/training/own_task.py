@@ -83,6 +83,11 @@ def check(settings: RunSettings, net: nn.Module, over: Over, data: DataModule) -
             f"objective.minimise: got {settings.objective.minimise} with a task of its own, expected {LOSS}: what is "
             "minimised is its training_step's"
         )
+    if settings.loss is not None and "loss" not in _signature(settings):
+        raise ConfigError(
+            f"loss: got {settings.loss['_target_']} with {_name(settings)}, whose constructor names no `loss`; "
+            "expected none: what is minimised is its training_step's"
+        )
     if settings.value("adopted"):
         raise ConfigError("task: got one with adopted weights, expected none: nothing is trained")
     module, name = around(settings, net, over, data).module, _name(settings)
