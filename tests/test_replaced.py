@@ -61,8 +61,15 @@ def test_only_settings_of_such_groups_may_be_new():
     assert settable(["model=mlp", "model.width=2", "trainer={_target_: x}"]) == [
         "model=mlp", "model.width=2", "trainer={_target_: x}",
     ]  # fmt: skip
+    task = "task={_target_: mine.Task}"
+    assert settable([task, "task.alpha=1,2"]) == [f"++{task}", "++task.alpha=1,2"]
     swept = "model={_target_: a.A},{_target_: b.B}"
     assert settable([swept, "-m"]) == [f"++{swept}", "-m"]
+
+
+def test_settings_of_an_own_task_are_typed_as_those_of_a_model():
+    words = ["task={_target_: made_tasks.Distilled, teacher: null}", "task.temperature=4"]
+    assert composed(*words)["task"] == {"_target_": "made_tasks.Distilled", "teacher": None, "temperature": 4}
 
 
 def test_a_class_that_is_not_there_is_named():

@@ -12,7 +12,7 @@ from typing import Any
 from hw1.settings.construct import takes, target_of
 from hw1.settings.identity import select
 
-GROUPS = ("model", "dataset", "optimizer", "scheduler", "loss")
+GROUPS = ("model", "dataset", "optimizer", "scheduler", "loss", "task")
 
 
 def settable(words: Sequence[str]) -> list[str]:
