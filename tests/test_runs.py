@@ -192,8 +192,17 @@ def test_reading_a_sweep(tmp_path):
         assert sweep.path == latest and [run.path for run in sweep.runs] == folders  # in the command's order
     assert len(Sweep.read(older).runs) == 1
     assert sweep.keys == ["dataset.batch_size", "seed"]
-    with pytest.raises(FileNotFoundError, match=r"^no sweep\.json in "):
+    with pytest.raises(FileNotFoundError, match=r"^no sweep\.json in .*; hw1 list PATH says which sweeps there are$"):
         Sweep.read(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"; did you mean .*/hand\?$"):
+        Sweep.read(tmp_path / "hamd")
+
+
+def test_a_sweep_by_its_name_alone_is_looked_for_in_multirun(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_sweep(tmp_path / "multirun", [make_run(tmp_path / "multirun", 16, 0)[0]], [])
+    with pytest.raises(FileNotFoundError, match=r"did you mean multirun/hand\?$"):
+        Sweep.read("hand")
 
 
 def test_selecting_runs(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Cell = int | float | str
+
+_SWEEPS = "multirun/*/sweeps/*/sweep.json"
+
+
+def _meant(folder: Path) -> str:
+    """What to look at in place of a folder without sweeps."""
+    beside = sorted(path.parents[2] for path in (*folder.parent.glob("*/sweeps/*/sweep.json"), *Path().glob(_SWEEPS)))
+    close = difflib.get_close_matches(folder.name, [path.name for path in beside], 1)
+    found = [path for path in beside if path.name in close]
+    return f"did you mean {found[0]}?" if found else "hw1 list PATH says which sweeps there are"
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,8 @@ class Sweep:
         if not (folder / "sweep.json").is_file():
             sweeps = sorted(folder.glob("sweeps/*/sweep.json"))
             if not sweeps:
-                raise FileNotFoundError(f"no sweep.json in {folder}, nor in {folder}/sweeps/*")
+                hint = _meant(folder)
+                raise FileNotFoundError(f"no sweep.json in {folder}, nor in {folder}/sweeps/*; {hint}")
             folder = sweeps[-1].parent
         record = read_record(folder / "sweep.json")
         if not {"name", "runs", "swept", "study", "command"} <= set(record):
