@@ -63,7 +63,10 @@ def words_of(words: Sequence[str], conf: Path, own: Path | None = None) -> list[
     folders = folders_of(conf, own)
     node: Any = merged(typed["experiment"], folders).get("study") if typed.get("experiment") else None
     if name := typed.get("study"):
-        node = merged(name, folders).get("study")
+        try:
+            node = merged(name, folders).get("study")
+        except ConfigError as error:  # which is that of the word that was typed
+            raise ConfigError(str(error).replace("experiment:", "study:", 1)) from error
         first += [f"study={_flow(node)}"] if node else []  # settings of it may follow
     if isinstance(node, Mapping) and "pair_by" in node and "study.pair_by" not in typed:
         made.append(f"study.pair_by={ADOPTED}")
