@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hw1.settings import construct
-from hw1.settings.construct import call, check_setting, takes
+from hw1.settings.construct import call, check_setting, takes, target_of
 from hw1.settings.identity import ConfigError
 
 HERE = __name__
@@ -200,6 +200,11 @@ def test_refusals_of_the_constructor_name_the_key():
 def test_a_target_that_cannot_be_called(target, part):
     message = refused({"_target_": target}, "thing")
     assert message.startswith(f"thing._target_: got {target}") and part in message
+
+
+def test_a_name_in_place_of_a_node_is_shown_as_one():
+    with pytest.raises(ConfigError, match=r"^task: got 'mine\.Task', expected 'task=\{_target_: mine\.Task\}'$"):
+        target_of("mine.Task", "task")
 
 
 def test_an_import_that_fails_is_not_printed_besides(capfd):

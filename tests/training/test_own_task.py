@@ -104,7 +104,7 @@ def test_a_gan_with_two_optimizers(tmp_path, caplog):
         ("Elsewhere", [], {}, r"given `net` and does not keep it as self\.net"),
         ("NoStep", [], {}, r"has no training_step; expected a LightningModule with one"),
         ("Plain", [], {"lr": 1}, r"task\.lr: no such setting of my_tasks\.Plain"),
-        ("torch", [], {}, r"task: got my_tasks\.torch|which is a module; expected a class"),
+        ("torch", [], {}, r"task: got my_tasks\.torch|which is of type module; expected a class"),
         ("Gan", ["+trainer.gradient_clip_val=1"], {}, r"trainer\.gradient_clip_val: got 1, expected none with manual"),
     ],
 )

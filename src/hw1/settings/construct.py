@@ -143,7 +143,12 @@ def target_of(node: Mapping[str, Any], key: str) -> Callable[..., Any]:
     """
     path = node.get("_target_") if isinstance(node, Mapping) else None
     if not isinstance(path, str):
-        raise ConfigError(f"{key}: got {node!r}, expected a group option with a _target_")
+        wanted = (
+            f"'{key}={{_target_: {node}}}'"
+            if isinstance(node, str) and "." in node
+            else "a group option with a _target_"
+        )
+        raise ConfigError(f"{key}: got {node!r}, expected {wanted}")
     try:
         target: object = pkgutil.resolve_name(path)
         if inspect.ismodule(target) and "." in path:  # a function of its module's name: torchvision's googlenet
@@ -154,7 +159,7 @@ def target_of(node: Mapping[str, Any], key: str) -> Callable[..., Any]:
         raise ConfigError(f"{key}._target_: got {path}, which cannot be imported: {reason}") from error
     if not callable(target):
         raise ConfigError(
-            f"{key}._target_: got {path}, which is a {type(target).__name__}; expected a class or function"
+            f"{key}._target_: got {path}, which is of type {type(target).__name__}; expected a class or function"
         )
     return target
 
