@@ -182,7 +182,7 @@ REFUSED = {
     "test_losses.each": ([], "gives shape [8] on outputs [8, 10] and targets [8], as classes have"),
     "test_losses.coupled": ([], "as the mean of its parts"),
     "test_losses.Learned": ([], "which has parameters of its own"),
-    "torch.nn.MSELoss": ([], "which fails on outputs [8, 10] and targets [8], as classes have"),
+    "torch.nn.MSELoss": ([], "which fails on outputs [8, 10] and targets [8], as classes have: "),
 }
 
 

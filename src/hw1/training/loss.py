@@ -119,7 +119,7 @@ def check_loss(loss: Loss, settings: RunSettings, data: DataModule) -> None:
             value = loss(outputs, targets)
     except Exception as error:  # whatever the user's function raises
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"{with_these} fails {on}: {reason}; loss=null is the data's own") from error
+        raise ConfigError(f"{with_these} fails {on.rstrip(',')}: {reason}; loss=null is the data's own") from error
     if not isinstance(value, Tensor) or value.numel() != 1:
         got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise ConfigError(f"{with_these} gives {got} {on} expected the mean over examples, one number")
