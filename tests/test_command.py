@@ -82,6 +82,13 @@ def refusal(monkeypatch):
     [
         (["model=mlpp"], "model: got mlpp, expected one of: ", ["cnn, ", " mlp, ", " rnn", "(did you mean mlp?)"]),
         (["model=zzz"], "model: got zzz, expected one of: ", ["cnn, ", " mlp, ", " rnn"]),
+        (["model=MLP"], "model: got MLP, expected one of: ", ["(did you mean mlp?)"]),
+        (
+            ["model=mine.Net"],
+            "model: got mine.Net, expected one of: ",
+            ["(did you mean 'model={_target_: mine.Net}'?)"],
+        ),
+        (["dataset=my.csv"], "dataset: got my.csv, ", ["(did you mean dataset=table dataset.file=my.csv?)"]),
         (["experiment=flatness"], "experiment: got flatness, expected one of: ", ["(did you mean flatness_interp?)"]),
         (["optimizer.lrr=1"], "optimizer.lrr: no such setting; did you mean optimizer.lr?", ["+optimizer.lrr="]),
         (["optimiser.lr=1"], "optimiser.lr: no such setting; did you mean optimizer.lr?", []),

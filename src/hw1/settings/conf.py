@@ -15,6 +15,8 @@ from hw1.typed import training
 
 _MANY = 20  # options, from which on those in folders are not listed
 
+# Groups in which a class or function of the user's own is a typed node.
+_OF_A_TARGET = ("model", "dataset", "optimizer", "scheduler", "loss")
 
 PROJECT = "HW1_PROJECT"  # the environment variable with the folder that a command works in; conf/train.yaml reads it
 LOCAL = "local.yaml"  # what differs between machines; see conf/train.yaml
@@ -69,9 +71,13 @@ def options_of(folder: Path) -> list[str]:
 
 def unknown_option(group: str, option: str, options: Sequence[str]) -> str:
     """What to say of an option that a group has not."""
-    close = difflib.get_close_matches(option, options, 1)
+    close = difflib.get_close_matches(option, options, 1) or difflib.get_close_matches(option.lower(), options, 1)
     if not close:  # a variant by its own name
         close = [one for one in options if one.rpartition("/")[2] == option]
+    if not close and "." in option and group in _OF_A_TARGET:
+        close = [f"'{group}={{_target_: {option}}}'"]
+    if group == "dataset" and option.endswith((".csv", ".parquet")):
+        close = [f"dataset=table dataset.file={option}"]
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     plain = [one for one in options if "/" not in one]
     few = options if len(options) < _MANY else [*plain, f"or a variant of one, see {training()} --help"]
