@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -122,6 +123,30 @@ def test_a_setting_without_a_default_says_what_it_is(monkeypatch):
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(Exception) as caught:
         OmegaConf.to_container(compose("train", ["dataset=image_folder"]), resolve=True, throw_on_missing=True)
     text = explain(caught.value)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "defaults: [override /model: mlp]",
+            "conf/experiment/a/mine.yaml: got settings below experiment, expected '# @package _global_'",
+        ),
+        (
+            "# @package _global_\ndefaults: [override /modle: mlp]",
+            r"conf/experiment/a/mine.yaml: got override /modle, expected a group: .* \(did you mean model\?\)$",
+        ),
+    ],
+)
+def test_defaults_of_a_file_that_do_not_fit_name_the_file(text, said, monkeypatch, tmp_path):
+    monkeypatch.setenv("HW1_PROJECT", str(CONF.parent))
+    GlobalHydra.instance().clear()
+    (tmp_path / "experiment" / "a").mkdir(parents=True)
+    (tmp_path / "experiment" / "a" / "mine.yaml").write_text(text.replace("[", "[{").replace("]", "}]"))
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(Exception) as caught:
+        compose("train", overrides=["experiment=a/mine", f"hydra.searchpath=[file://{tmp_path}]"])
+    text = explain(caught.value)
+    assert re.match(said, text), text
+
+
     assert text.startswith("dataset.folder: got no value, expected dataset.folder=VALUE (below the root"), text
 
 

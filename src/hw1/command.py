@@ -171,6 +171,8 @@ def _refused_override(error: BaseException) -> str:
     unknown = re.search(r"override '(.*)'\s.*Unknown function '(\w+)'\s*Available: (\S+)", text, re.DOTALL)
     if unknown:
         return unknown_function(unknown[1], unknown[2], unknown[3].split(","))
+    if in_file := re.match(r"In '([^']+)': Could not override '([^']+)'", text):
+        return _override_in_file(in_file[1].removeprefix("./"), in_file[2])
     missing = re.search(r"Could not override '([^']+)'", text)
     if missing:
         key = missing[1]
@@ -199,6 +201,21 @@ def _refused_override(error: BaseException) -> str:
 
 def _content(config: Any) -> dict[str, Any]:
     """Settings as plain containers, whatever is missing in them."""
+def _has(options: Sequence[str]) -> str:
+    return "has" if len(options) == 1 else "have"
+
+
+def _override_in_file(file: str, group: str) -> str:
+    """What is wrong with `override /group` in the defaults of a file."""
+    if "@" in group:  # Hydra puts the groups of a file below its own one, unless it begins with this line
+        below = group.partition("@")[2].partition(".")[0]
+        return f"conf/{file}.yaml: got settings below {below}, expected '# @package _global_' as its first line"
+    known = sorted({path.name for folder in folders_of(shipped()) for path in folder.iterdir() if path.is_dir()})
+    close = difflib.get_close_matches(group, known, 1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"conf/{file}.yaml: got override /{group}, expected a group: {', '.join(known)}{hint}"
+
+
     from omegaconf import OmegaConf
 
     plain: Any = OmegaConf.to_container(config)
