@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw1.replaced import drop, leftovers, settable, shared_settings
-from hw1.settings.conf import folders_of, options_of, shipped, unknown_option
+from hw1.settings.conf import folders_of, options_of, options_with, shipped, unknown_option
 from hw1.slips import elsewhere, missing_value, slips, unknown_function
 from hw1.stages import duration
 from hw1.sweep_words import ZIP, apart, joined, zipped
@@ -191,6 +191,8 @@ def _refused_override(error: BaseException) -> str:
         expected = f"did you mean {' or '.join(close[:3])}?" if close else f"expected one of: {', '.join(known)}"
         if not known:
             expected = f"see {training()} --help"
+        if not close and len(parts) == 2 and (have := options_with(parts[0], parts[1], folders_of(shipped()))):
+            expected = f"expected {' or '.join(f'{parts[0]}={one}' for one in have)}, which {_has(have)} it"
         return f"{key}: no such setting; {expected} (+{key}=... adds a new one)"
     word = getattr(error, "override", None)
     if word and word not in text:
@@ -199,8 +201,6 @@ def _refused_override(error: BaseException) -> str:
     return _one_line(text) + (f": {reason}" if reason and reason not in text else "")
 
 
-def _content(config: Any) -> dict[str, Any]:
-    """Settings as plain containers, whatever is missing in them."""
 def _has(options: Sequence[str]) -> str:
     return "has" if len(options) == 1 else "have"
 
@@ -216,6 +216,8 @@ def _override_in_file(file: str, group: str) -> str:
     return f"conf/{file}.yaml: got override /{group}, expected a group: {', '.join(known)}{hint}"
 
 
+def _content(config: Any) -> dict[str, Any]:
+    """Settings as plain containers, whatever is missing in them."""
     from omegaconf import OmegaConf
 
     plain: Any = OmegaConf.to_container(config)

@@ -84,6 +84,12 @@ def unknown_option(group: str, option: str, options: Sequence[str]) -> str:
     return f"{group}: got {option}, expected one of: {', '.join(few)}{hint}"
 
 
+def options_with(group: str, setting: str, folders: Sequence[Path]) -> list[str]:
+    """The options of a group whose own file has a setting."""
+    files = {one: folder / group / f"{one}.yaml" for folder in reversed(folders) for one in options_of(folder / group)}
+    return sorted(option for option, file in files.items() if setting in read_yaml(file))
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """The content of a file of settings.
 
