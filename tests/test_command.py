@@ -104,6 +104,12 @@ def refusal(monkeypatch):
             "scheduler.warmup: no such setting; expected scheduler=cosine_warmup or ",
             ["have it"],
         ),
+        (
+            ["trainer.max_steps=5"],
+            "trainer.max_steps: no option sets it; expected +trainer.max_steps=..., with a plus",
+            [],
+        ),
+        (["trainer.gradient_clip_val=1"], "trainer.gradient_clip_val: no option sets it; expected +trainer.gra", []),
         (["lr=0.1"], "lr: no such setting; did you mean optimizer.lr?", []),
         (["batch_size=3"], "batch_size: no such setting; did you mean dataset.batch_size?", []),
         (["epochs=3"], "epochs: no such setting; did you mean trainer.max_epochs or callbacks.", []),

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.replaced import drop, leftovers, settable, shared_settings
 from hw1.settings.conf import folders_of, options_of, options_with, shipped, unknown_option
+from hw1.settings.construct import takes, target_of
+from hw1.settings.identity import ConfigError
 from hw1.slips import elsewhere, missing_value, slips, unknown_function
 from hw1.stages import duration
 from hw1.sweep_words import ZIP, apart, joined, zipped
@@ -84,8 +86,6 @@ def refuse_slips(words: Sequence[str], conf: Path) -> None:
     Raises:
         ConfigError: one line a slip, with its remedy.
     """
-    from hw1.settings import ConfigError
-
     if _SHELL & set(words):  # the words are still being typed
         return
     if found := list(slips(joined(words), conf, [*FLAGS, ZIP, "-m", "--multirun"])):
@@ -131,8 +131,6 @@ def explain(error: BaseException, loader: Any = None) -> str:
         error: anything that composing or running raised.
         loader: Hydra's config loader, to list the options of a group.
     """
-    from hw1.settings import ConfigError
-
     if isinstance(error, ConfigError):
         return str(error)
     name = type(error).__name__
@@ -188,6 +186,8 @@ def _refused_override(error: BaseException) -> str:
         close = [key.replace(wrong, one, 1) for one in difflib.get_close_matches(wrong, known, 1)]
         if node is not None and hasattr(node, "_get_root"):
             close = close or elsewhere(key, _content(node._get_root()))
+        if key == f"{parts[0]}.{wrong}" and (target := _target_with(node, wrong)):
+            return f"{key}: no option sets it; expected +{key}=..., with a plus, a setting of {target}"
         expected = f"did you mean {' or '.join(close[:3])}?" if close else f"expected one of: {', '.join(known)}"
         if not known:
             expected = f"see {training()} --help"
@@ -199,6 +199,14 @@ def _refused_override(error: BaseException) -> str:
         text = f"{word}: {text}"
     reason = _one_line(str(cause) if cause is not None and cause is not error else "")
     return _one_line(text) + (f": {reason}" if reason and reason not in text else "")
+
+
+def _target_with(node: Any, name: str) -> str:
+    """What a node names if it takes a setting, which is imported to find out; else ""."""
+    try:
+        return str(node["_target_"]) if takes(target_of(_content(node), "node"), name) else ""
+    except (ConfigError, TypeError, KeyError):  # no node
+        return ""
 
 
 def _has(options: Sequence[str]) -> str:
