@@ -202,6 +202,12 @@ def test_a_target_that_cannot_be_called(target, part):
     assert message.startswith(f"thing._target_: got {target}") and part in message
 
 
+def test_of_many_settings_the_closest_is_named():
+    message = refused({"_target_": "lightning.Trainer", "max_epoch": 3}, "trainer")
+    assert message.startswith("trainer.max_epoch: no such setting of lightning.Trainer; expected one of: ")
+    assert message.endswith(" (did you mean max_epochs?)")
+
+
 def test_a_name_in_place_of_a_node_is_shown_as_one():
     with pytest.raises(ConfigError, match=r"^task: got 'mine\.Task', expected 'task=\{_target_: mine\.Task\}'$"):
         target_of("mine.Task", "task")

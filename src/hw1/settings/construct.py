@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import enum
 import functools
 import inspect
@@ -14,6 +15,7 @@ from typing import Any, TypeGuard
 from hw1.settings.identity import ConfigError
 
 _OWN = ("_target_", "_partial_", "_args_")  # of a node: no settings of what it names
+_FEW = 8  # settings, among which a slip is seen at once
 _WORDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "null"}
 
 
@@ -42,8 +44,10 @@ def call(node: Mapping[str, Any], key: str, /, **given: Any) -> Any:
         if name in given:
             raise ConfigError(f"{key}.{name}: got {value!r}, but hw1 sets it itself; remove it")
         if name not in parameters and not open_ended:
-            known = ", ".join(p for p in parameters if p not in given and p != "self")
-            unknown = f"{key}.{name}: no such setting of {node['_target_']}; expected one of: {known}"
+            known = [p for p in parameters if p not in given and p != "self"]
+            close = difflib.get_close_matches(name, known, 1) if len(known) > _FEW else []
+            unknown = f"{key}.{name}: no such setting of {node['_target_']}; expected one of: {', '.join(known)}"
+            unknown += f" (did you mean {close[0]}?)" if close else ""
             if not _is_decorated(target):
                 raise ConfigError(unknown)
         # A partial stands for what it will make, and libraries take an enumeration's members by name.
