@@ -265,10 +265,7 @@ def test_other_errors():
     assert explain(ConfigError("seed: got -1\nsize: got 0")) == "seed: got -1\nsize: got 0"
     assert explain(RuntimeError("a\n  b\n")) == "RuntimeError: a b"
     assert explain(KeyError()) == "KeyError"
-    assert (
-        explain(FileNotFoundError(2, "No such file or directory", "x.yaml"))
-        == "FileNotFoundError: No such file or directory: x.yaml"
-    )
+    assert explain(FileNotFoundError(2, "No such file or directory", "x.yaml")) == "x.yaml: no such file or directory"
     assert explain(OSError("plain")) == "OSError: plain"
 
 

@@ -141,8 +141,10 @@ def explain(error: BaseException, loader: Any = None) -> str:
     if name == "MissingMandatoryValue" and (key := getattr(error, "full_key", None)):
         return missing_value(str(key), shipped())
     text = _one_line(str(error))
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.strerror}: {error.filename}"
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    if isinstance(error, FileNotFoundError) and text:  # hw1's own, which says what is not there
+        return text
     return f"{name}: {text}" if text else name
 
 

@@ -81,8 +81,13 @@ def _check_interval(value: Any, at: Situation) -> bool:
     return value is None or _fraction(value) or (_count(value) and value <= most)
 
 
+_SHORT = ("16", 16, "bf16", "32", 32, "64", 64)
+
+
 def _precision(value: Any, at: Situation) -> bool:
-    return value not in ("16", 16, "16-mixed") or at.flag("accelerator") != "cpu"
+    if value in _SHORT:  # which Lightning takes, with a warning, for what they do not say
+        return False
+    return bool(value != "16-mixed" or at.flag("accelerator") != "cpu")
 
 
 def _clip(value: Any, at: Situation) -> bool:
@@ -151,7 +156,10 @@ FLAGS = {
         "a number of batches, 0 to {whole}; training takes those first ones of every epoch, in one order",
     ),
     "plugins": Flag(_unset, "nothing: hw1 trains in one process and writes checkpoints itself"),
-    "precision": Flag(_precision, "bf16-mixed on a CPU, which has no 16-bit floating-point arithmetic, or trainer=gpu"),
+    "precision": Flag(
+        _precision,
+        "32-true, 64-true, bf16-true, 16-true, bf16-mixed, or with trainer=gpu 16-mixed, which a CPU cannot do",
+    ),
     "profiler": Flag(
         lambda value, at: value is None or isinstance(value, Mapping) or value in _PROFILERS,
         f"one of {', '.join(_PROFILERS)}; what it finds stands in the run's folder",

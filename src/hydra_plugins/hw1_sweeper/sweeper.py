@@ -147,7 +147,10 @@ class Hw1Sweeper(BasicSweeper):
         with FileLock(folder / ".lock"):  # held while the command is at work
             write_record(folder / "sweep.json", record)
             at_work_on(folder)
-            print(f"{record['name']}: {count(len(jobs), 'run')}, {len(to_train)} to train{also}, in {base}", flush=True)
+            what = "read" if jobs[0].settings.value("adopted") else "train"
+            print(
+                f"{record['name']}: {count(len(jobs), 'run')}, {len(to_train)} to {what}{also}, in {base}", flush=True
+            )
             try:
                 launch(self.launcher, launched, folder / "sweep.json", record)
                 with at_most(self._most_cores()), stage(f"measuring and drawing {record['name']}"):
