@@ -11,6 +11,7 @@ from hw1.kinds import Kind, Loss
 
 _TARGETS = 10_000  # the first ones, of more
 _STEPS = 200
+_NOTHING = 1e-3
 
 
 def constant_loss(loss: Loss, kind: Kind, targets: Tensor, out_features: int) -> float | None:
@@ -18,7 +19,7 @@ def constant_loss(loss: Loss, kind: Kind, targets: Tensor, out_features: int) ->
 
     Of classes, and of tokens with one output for all positions, [out_features]; of values an output for each of a
     target's, of others a single one. A loss with several minima may have a smaller one than is found. None, too, where
-    it is not positive, so that a share of it says nothing.
+    it is nothing beside that of outputs 0: then any network is above it.
 
     Args:
         loss: (outputs, targets) -> mean loss [].
@@ -45,8 +46,8 @@ def constant_loss(loss: Loss, kind: Kind, targets: Tensor, out_features: int) ->
 
     try:
         with torch.enable_grad():
-            optimizer.step(evaluated)
+            start = float(optimizer.step(evaluated).detach())  # the loss at zero
             found = float(loss(constant.expand(whole), own).detach())
     except (RuntimeError, ValueError, TypeError, ArithmeticError):  # of a user's loss that takes no such outputs
         return None
-    return found if math.isfinite(found) and found > 0 else None
+    return found if math.isfinite(found) and found > _NOTHING * abs(start) else None

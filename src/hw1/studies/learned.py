@@ -25,10 +25,11 @@ def training(sweep: Sweep) -> pd.DataFrame:
 
     Learned has what comes to a train loss of at most `LOSS_SHARE` of the best constant prediction's and, with classes,
     an accuracy `MARGIN` of the way from that of the commonest class to 1. Both are of the training set, in evaluation
-    mode: a network that fits random labels has learned them.
+    mode: a network that fits random labels has learned them. Of a loss that is not that of the data's kind, whose least
+    value is not known (label smoothing's is not 0), it has to come below the constant's.
 
-    Columns: run, member, seed, the swept keys, train/loss, loss_share (of the constant's; NaN where the loss is the
-    user's own), train/accuracy, above_constant (share of that way; both NaN without classes), learned.
+    Columns: run, member, seed, the swept keys, train/loss, loss_share (of the constant's; NaN where that is not
+    known), train/accuracy, above_constant (share of that way; both NaN without classes), learned.
     """
     import pandas as pd
 
@@ -36,10 +37,12 @@ def training(sweep: Sweep) -> pd.DataFrame:
     for member in sweep.members():
         constant = member.run.constant()
         loss, accuracy = (member.metrics.get(name, math.nan) for name in (TRAIN_LOSS, TRAIN_ACCURACY))
-        share = loss / constant["loss"] if constant.get("loss") else math.nan
+        best = constant.get("loss") or constant.get("other_loss")
+        share = loss / best if best else math.nan
+        most = LOSS_SHARE if "loss" in constant else 1.0
         left = 1 - constant.get("accuracy", math.nan)
         above = 1 - (1 - accuracy) / left if left else math.nan
-        learned = math.isfinite(loss) and not share > LOSS_SHARE and not above < MARGIN
+        learned = math.isfinite(loss) and not share > most and not above < MARGIN
         rows.append(
             {"run": member.run.path.name, "member": member.number, **member.cells, "seed": member.seed}
             | {TRAIN_LOSS: loss, "loss_share": share, TRAIN_ACCURACY: accuracy, "above_constant": above}
@@ -73,7 +76,8 @@ def untrained(table: pd.DataFrame) -> str:
 
 RULE = (
     f"A network counts as trained from a train loss of {LOSS_SHARE:.0%} of the best constant prediction's on and, with "
-    f"classes, {MARGIN:.0%} of the way from the commonest class's accuracy to 1."
+    f"classes, {MARGIN:.0%} of the way from the commonest class's accuracy to 1; under a loss of another kind than the "
+    "data's from below the constant prediction's."
 )
 
 
