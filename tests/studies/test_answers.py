@@ -1,5 +1,7 @@
 """What studies say in words, of tables made by hand: an assertion only where the interval leaves no alternative."""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -226,6 +228,17 @@ def test_learned_is_what_beats_the_best_constant(tmp_path):
     assert table["loss_share"].tolist()[:2] == pytest.approx([1 / 2.3026, 2.1 / 2.3026], rel=1e-3)
     assert table["above_constant"][0] == pytest.approx((0.6 - 0.1) / 0.9, abs=0.01)
     assert LOSS_SHARE == 0.8 and MARGIN == 0.1
+
+
+def test_under_a_loss_of_another_kind_it_has_to_be_below_the_constants(tmp_path):
+    folders = []
+    for size, loss in ((16, 1.9), (32, 2.1)):
+        folder, _ = make_run(tmp_path, size, metrics={"train/loss": loss, "train/accuracy": 0.6, "test/loss": 1.0})
+        record = json.loads((folder / "result.json").read_text()) | {"constant": {"accuracy": 0.1, "other_loss": 2.0}}
+        (folder / "result.json").write_text(json.dumps(record))
+        folders.append(folder)
+    table = training(Sweep.read(make_sweep(tmp_path, folders, ["dataset.batch_size"])))
+    assert table["learned"].tolist() == [True, False] and table["loss_share"].tolist() == pytest.approx([0.95, 1.05])
 
 
 def test_no_answer_from_networks_at_chance(tmp_path):
