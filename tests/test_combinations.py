@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from hw1.runs import Run, Sweep
 
-DRAWN, SAMPLE = 60, 3
+DRAWN, SAMPLE = 60, 2
 
 DATA = {
     "digits": ("dataset=digits",),

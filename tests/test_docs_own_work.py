@@ -39,7 +39,7 @@ def commands(page):
 
 TYPED = [(page.stem, line) for page in PAGES for line in commands(page)]
 HERE = [
-    pytest.param(line, id=f"{page}: {line[16:70]}", marks=[] if number % 15 == 0 else [pytest.mark.slow])
+    pytest.param(line, id=f"{page}: {line[16:70]}", marks=[] if number % 30 == 0 else [pytest.mark.slow])
     for number, (page, line) in enumerate(TYPED)
     if not any(word in line for word in ELSEWHERE)
 ]
