@@ -35,7 +35,7 @@ def main(file: Path, verb: str, words: list[str]) -> int:
         return command([verb, *words])
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
+    except Exception as error:  # whatever the command raised: it is said, and the caller raises it
         from hw1.command import explain
 
         if full:

@@ -228,7 +228,7 @@ class DataModule(lightning.LightningDataModule):
         with seeded(0):
             try:
                 made = self.transform(x.clone())
-            except Exception as error:
+            except Exception as error:  # whatever a user's transform raises
                 raise ValueError(f"{type(error).__name__} on an input {list(x.shape)}: {error}") from error
         if not isinstance(made, Tensor) or (made.shape, made.dtype) != (x.shape, x.dtype):
             kind = f"{made.dtype} {list(made.shape)}" if isinstance(made, Tensor) else f"a {type(made).__name__}"

@@ -78,7 +78,7 @@ def validate(settings: RunSettings, folder: Path) -> None:
 def _seen(settings: RunSettings, data: DataModule) -> nn.Module:
     """One network, without its numbers where it can be; seen to go with the data where hw1 is to train it."""
     if not settings.value("task"):  # whose network may predict anything, and is tried with it
-        return check_shapes(lambda: single_network(settings, data), settings.model["_target_"], data).net
+        return check_shapes(lambda: single_network(settings, data), settings.model["_target_"], data)
     with torch.device("meta"):
         return single_network(settings, data)
 

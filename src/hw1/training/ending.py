@@ -43,17 +43,7 @@ class EvaluatedWeights(Callback):
         if batch_idx == dataloader_idx == 0:
             self.digest = digest(pl_module.state_dict())
 
-    def on_test_batch_start(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Note them before the first batch."""
-        if batch_idx == dataloader_idx == 0:
-            self.digest = digest(pl_module.state_dict())
+    on_test_batch_start = on_validation_batch_start
 
 
 def measure_end(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,22 +20,7 @@ _CPU = torch.device("cpu")
 _EXAMPLES = 2  # one alone has no variance, which some layers take in evaluation mode too
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What two examples have shown.
-
-    Attributes:
-        parameters: of one network.
-        outputs: shape of its outputs for two examples.
-        net: the network, on the meta device where it can be made there.
-    """
-
-    parameters: int
-    outputs: tuple[int, ...]
-    net: nn.Module
-
-
-def check_shapes(make: Callable[[], nn.Module], name: str, data: DataModule) -> Seen:
+def check_shapes(make: Callable[[], nn.Module], name: str, data: DataModule) -> nn.Module:
     """Refuse a network that does not take the data's inputs, or whose outputs do not go with its targets.
 
     In evaluation mode, on torch's meta device, which computes shapes and no numbers; on the CPU where a network cannot
@@ -46,6 +30,9 @@ def check_shapes(make: Callable[[], nn.Module], name: str, data: DataModule) -> 
         make: () -> a network for these data.
         name: of its class or function, for messages.
         data: loaded.
+
+    Returns:
+        The network, on the meta device where it can be made there.
 
     Raises:
         ConfigError: names the model, what it gives, what is expected and the remedy.
@@ -59,8 +46,8 @@ def check_shapes(make: Callable[[], nn.Module], name: str, data: DataModule) -> 
             f"model: got {name}, whose batch-norm {layer} keeps no running statistics, so that an evaluation depends "
             "on its batches; expected track_running_stats=True there"
         )
-    shape = _refuse_others(outputs, y, name, data)
-    return Seen(sum(parameter.numel() for parameter in net.parameters()), shape, net)
+    _refuse_others(outputs, y, name, data)
+    return net
 
 
 def _evaluated(make: Callable[[], nn.Module], name: str, x: Tensor, data: DataModule) -> tuple[nn.Module, Any]:
@@ -80,7 +67,7 @@ def _evaluated(make: Callable[[], nn.Module], name: str, x: Tensor, data: DataMo
             return net, net(x.clone())
         except OutputError as error:
             raise ConfigError(f"model: {name}: {error}: wrap it in a module of your own") from error
-        except Exception as error:
+        except Exception as error:  # whatever the user's forward raises
             raise ConfigError(
                 f"model: got {name}, which does not take inputs {_shown(tuple(x.shape))} of {x.dtype}: "
                 f"{line_of(error)}; "
@@ -88,8 +75,8 @@ def _evaluated(make: Callable[[], nn.Module], name: str, x: Tensor, data: DataMo
             ) from error
 
 
-def _refuse_others(outputs: Any, targets: Tensor, name: str, data: DataModule) -> tuple[int, ...]:
-    """The shape of outputs that go with the targets."""
+def _refuse_others(outputs: Any, targets: Tensor, name: str, data: DataModule) -> None:
+    """Refuse outputs that do not go with the targets."""
     if not isinstance(outputs, Tensor):
         raise ConfigError(f"model: {name}: {not_a_tensor(outputs)}: wrap it in a module of your own")
     got, batch = tuple(outputs.shape), tuple(targets.shape)
@@ -108,7 +95,7 @@ def _refuse_others(outputs: Any, targets: Tensor, name: str, data: DataModule) -
         right = got in (batch, (*batch, 1)) or (own_loss and got[:1] == batch[:1])
         expected, place = f"{_shown(batch)} or {_shown((*batch, 1))}", -1
     if right:
-        return got
+        return
     counted = f"{data.kind} of {data.name}"
     remedy = "choose a model for them"
     if len(got) > place >= 0 and got[:place] + got[place + 1 :] == (batch if data.kind != "values" else batch[:1]):
