@@ -10,6 +10,8 @@ from torch.nn.functional import cross_entropy
 from composed import settings, trained
 from hw1.settings import ConfigError
 from hw1.training import build, fit
+from hydra_plugins.hw1_sweeper.checking import check_runs
+from hydra_plugins.hw1_sweeper.plan import Job
 
 sys.path.insert(0, str(Path(__file__).parent))  # of my_tasks, as the folder of a user's own
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute 'net' is an instance of")  # as a user's module may be written
@@ -111,3 +113,29 @@ def test_a_gan_with_two_optimizers(tmp_path, caplog):
 def test_what_cannot_work_is_refused_before_it_trains(name, words, node, said, tmp_path):
     with pytest.raises(ConfigError, match=said):
         build.validate(own(name, *words, **node), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "said"),
+    [
+        ("Itself", "optimizer.lr=0.5", None),
+        ("Plain", "optimizer=sgd", None),  # asks for it
+        ("Gan", "optimizer.lr=0.5", r"^optimizer\.lr: got 0\.5 with my_tasks\.Gan, which has a configure_optimizers"),
+        (
+            "Gan",
+            "++optimizer={_target_:torch.optim.RMSprop}",
+            r"^optimizer: got \{_target_:torch\.optim\.RMSprop\} with",
+        ),
+        ("Itself", "model.hidden=[6]", r"^model\.hidden: got \[6\] with my_tasks\.Itself, which makes its own network"),
+        ("Plain", "model.hidden=[6]", None),
+    ],
+)
+def test_what_is_typed_for_a_part_that_the_module_makes_itself_is_refused(name, word, said, tmp_path):
+    run = own(name, word)
+    if said is None:
+        build.validate(run, tmp_path, [word])
+        return
+    build.validate(run, tmp_path)  # as a default it is nobody's wish
+    with pytest.raises(ConfigError, match=said) as caught:
+        check_runs([Job([word], run, tmp_path)], [])
+    assert "\n" not in str(caught.value)

@@ -39,8 +39,13 @@ for _name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
-def validate(settings: RunSettings, folder: Path) -> None:
+def validate(settings: RunSettings, folder: Path, words: Sequence[str] = ()) -> None:
     """Build everything but the training, and load the data, so that a bad value is refused before anything trains.
+
+    Args:
+        settings: of the run.
+        folder: where it will stand.
+        words: of the command, for the run; see `own_task.check`.
 
     Raises:
         ConfigError: one line that names the key, what was got and what is expected.
@@ -54,7 +59,7 @@ def validate(settings: RunSettings, folder: Path) -> None:
         data.try_transform()
     if settings.value("task"):
         own = model_network(settings, with_loss(data, settings))
-        own_task.check(settings, own, lambda net: _task(net, settings, data), data)
+        own_task.check(settings, own, lambda net: _task(net, settings, data), data, words)
     net = _seen(settings, data)
     parameters = sum(parameter.numel() for parameter in net.parameters())
     made = validate_learning(settings, data, net)

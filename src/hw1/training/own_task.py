@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -69,8 +69,15 @@ class Seen(Task):
         self.own.log_dict(*args, **kwargs)
 
 
-def check(settings: RunSettings, net: nn.Module, over: Over, data: DataModule) -> None:
+def check(settings: RunSettings, net: nn.Module, over: Over, data: DataModule, words: Sequence[str] = ()) -> None:
     """Refuse a run that its own module cannot be the task of, before anything trains; arguments as of `around`.
+
+    Args:
+        settings: of the run.
+        net: the one of its `model`.
+        over: makes hw1's own task over a network.
+        data: of the run.
+        words: of the command, for the run: what a default may be, but what is typed may not, is to have no effect.
 
     Raises:
         ConfigError: it is no LightningModule with a training_step, or a setting does not go with it.
@@ -95,12 +102,25 @@ def check(settings: RunSettings, net: nn.Module, over: Over, data: DataModule) -
         raise ConfigError(f"task: got {name}, which has no training_step; expected a LightningModule with one")
     if settings.scheduler and "configure_optimizers" not in vars(type(module)):
         raise ConfigError(f"scheduler: got one, expected null: {name} has a configure_optimizers of its own")
+    if "configure_optimizers" not in vars(type(module)) and "optimizer" not in _signature(settings):
+        remedy = "or a constructor that names `optimizer`"
+        _refuse_unread("optimizer", words, settings, f"has a configure_optimizers of its own; expected none, {remedy}")
+    if _NET not in _signature(settings):
+        _refuse_unread("model", words, settings, f"makes its own network; expected none, or one that names `{_NET}`")
     for key, unset in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
         if not module.automatic_optimization and settings.trainer.get(key) not in (None, unset):
             raise ConfigError(
                 f"trainer.{key}: got {settings.trainer[key]}, expected none with manual optimization ({name}): its "
                 "training_step does that itself"
             )
+
+
+def _refuse_unread(group: str, words: Sequence[str], settings: RunSettings, why: str) -> None:
+    """Refuse words that set what nothing reads; what a budget sets is nobody's wish."""
+    for word in words:
+        key, _, value = word.lstrip("+~").partition("=")
+        if key.partition(".")[0] == group and key not in (settings.budget.get("settings") or {}):
+            raise ConfigError(f"{key}: got {value or word} with {_name(settings)}, which {why}")
 
 
 def network(settings: RunSettings, net: nn.Module, over: Over, data: DataModule) -> nn.Module:

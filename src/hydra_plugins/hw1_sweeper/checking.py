@@ -32,7 +32,7 @@ def check_runs(jobs: Sequence[Job], asks: Sequence[Ask]) -> None:
     from hw1.training import build
 
     def whole(job: Job) -> None:
-        build.validate(job.settings, job.folder)
+        build.validate(job.settings, job.folder, job.overrides)
         if asks:
             check(asks, job.settings, _parameters(job.settings))
 
