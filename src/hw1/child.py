@@ -37,10 +37,11 @@ def main(file: Path, verb: str, words: list[str]) -> int:
         return 130
     except Exception as error:  # whatever the command raised: it is said, and the caller raises it
         from hw1.command import explain
+        from hw1.settings.local import named
 
         if full:
             traceback.print_exc()
-        tell("error", explain(error))
+        tell("error", named(explain(error), sys.argv[1:]))
         return 1
 
 

@@ -16,7 +16,8 @@ from hw1.replaced import drop, leftovers, settable, shared_settings
 from hw1.settings.conf import folders_of, options_of, options_with, shipped, unknown_option
 from hw1.settings.construct import takes, target_of
 from hw1.settings.identity import ConfigError
-from hw1.slips import elsewhere, missing_value, slips, unknown_function
+from hw1.settings.local import named
+from hw1.slips import elsewhere, in_file, missing_value, slips, unknown_function
 from hw1.stages import duration
 from hw1.sweep_words import ZIP, apart, joined, zipped
 from hw1.typed import training
@@ -171,8 +172,8 @@ def _refused_override(error: BaseException) -> str:
     unknown = re.search(r"override '(.*)'\s.*Unknown function '(\w+)'\s*Available: (\S+)", text, re.DOTALL)
     if unknown:
         return unknown_function(unknown[1], unknown[2], unknown[3].split(","))
-    if in_file := re.match(r"In '([^']+)': Could not override '([^']+)'", text):
-        return _override_in_file(in_file[1].removeprefix("./"), in_file[2])
+    if said := in_file(text):
+        return said
     missing = re.search(r"Could not override '([^']+)'", text)
     if missing:
         key = missing[1]
@@ -213,17 +214,6 @@ def _target_with(node: Any, name: str) -> str:
 
 def _has(options: Sequence[str]) -> str:
     return "has" if len(options) == 1 else "have"
-
-
-def _override_in_file(file: str, group: str) -> str:
-    """What is wrong with `override /group` in the defaults of a file."""
-    if "@" in group:  # Hydra puts the groups of a file below its own one, unless it begins with this line
-        below = group.partition("@")[2].partition(".")[0]
-        return f"conf/{file}.yaml: got settings below {below}, expected '# @package _global_' as its first line"
-    known = sorted({path.name for folder in folders_of(shipped()) for path in folder.iterdir() if path.is_dir()})
-    close = difflib.get_close_matches(group, known, 1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"conf/{file}.yaml: got override /{group}, expected a group: {', '.join(known)}{hint}"
 
 
 def _content(config: Any) -> dict[str, Any]:
@@ -294,6 +284,6 @@ def fail(error: BaseException, full: bool) -> None:
     """
     if full:
         raise error
-    for line in explain(error).splitlines():
+    for line in named(explain(error), sys.argv[1:]).splitlines():
         print(f"error: {line}", file=sys.stderr)
     sys.exit(1)

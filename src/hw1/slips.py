@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hw1.help import split_values
-from hw1.settings.conf import folders_of, options_of
+from hw1.settings.conf import folders_of, options_of, shipped
 from hw1.settings.paths import paths
 from hw1.typed import training
 
@@ -172,3 +172,23 @@ def missing_value(key: str, conf: Path) -> str:
             said = f" ({match[1]})"
             break
     return f"{key}: got no value, expected {key}=VALUE{said}"
+
+
+def in_file(text: str) -> str:
+    """What to say of Hydra's error about a file's own content; "" for any other error."""
+    found = re.match(
+        r"In '(?:\./)?([^']+)': (?:Could not override '([^']+)'|\w+ raised while composing config:\s*(.*))", text
+    )
+    if not found:
+        return ""
+    file, group, other = f"conf/{found[1]}.yaml", found[2], found[3]
+    if group is None:
+        unknown = re.match(r"Key '(\w+)' not in '(.+)'", other)
+        return f"{file}: {f'{unknown[1]}: no such setting of {unknown[2]}' if unknown else other}"
+    if "@" in group:  # Hydra puts the groups of a file below its own one, unless it begins with this line
+        below = group.partition("@")[2].partition(".")[0]
+        return f"{file}: got settings below {below}, expected '# @package _global_' as its first line"
+    known = sorted({path.name for path in _groups(shipped())})
+    close = difflib.get_close_matches(group, known, 1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"{file}: got override /{group}, expected a group: {', '.join(known)}{hint}"

@@ -46,7 +46,8 @@ def call(node: Mapping[str, Any], key: str, /, **given: Any) -> Any:
         if name not in parameters and not open_ended:
             known = [p for p in parameters if p not in given and p != "self"]
             close = difflib.get_close_matches(name, known, 1) if len(known) > _FEW else []
-            unknown = f"{key}.{name}: no such setting of {node['_target_']}; expected one of: {', '.join(known)}"
+            those = f"one of: {', '.join(known)}" if known else "none"
+            unknown = f"{key}.{name}: no such setting of {node['_target_']}; expected {those}"
             unknown += f" (did you mean {close[0]}?)" if close else ""
             if not _is_decorated(target):
                 raise ConfigError(unknown)

@@ -15,6 +15,7 @@ from hw1.settings import ConfigError, RunSettings
 from hw1.settings.budget import limited
 from hw1.settings.construct import is_node, target_of
 from hw1.settings.identity import WITHOUT_EFFECT, put, select
+from hw1.settings.local import local_keys, passed_over
 from hw1.settings.run_settings import refuse_unknown
 from hw1.stages import through
 from hw1.training.weights_file import identity
@@ -66,7 +67,7 @@ def jobs_of(
         ConfigError: one line a distinct problem: a run cannot be composed, a value is refused, a run is named twice.
     """
     problems: dict[str, None] = {}
-    jobs, lacking = [], Lacking()
+    jobs, lacking, local = [], Lacking(), local_keys()
     for overrides in through(combinations, len(combinations)):
         try:
             plain = compose(overrides)
@@ -78,6 +79,8 @@ def jobs_of(
         try:
             refuse_unknown(plain)
             dropped = drop(plain, leftovers(plain, overrides, compose.shared))
+            if local:
+                dropped += drop(plain, list(passed_over(plain, overrides, local, compose.shared("dataset"))))
             # An experiment has settings of measures that a command may not ask for.
             plain["measures"] = {name: node for name, node in plain["measures"].items() if is_node(node)}
             pinned = [*dropped, *pins(plain)]
