@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -38,6 +39,15 @@ def test_typed_intervals_are_the_space():
     assert rest == ["model=mlp", "seed=0,1"]
     assert space == {"optimizer.lr": "log(1e-4,1e-1)", "model.width": "interval(1,4)"}
     assert Search.of(NODE, space).space == space
+
+
+def test_what_is_added_is_searched_with_its_plus():
+    words = ["+trainer.gradient_clip_val=interval(0.5,1.0)", "++optimizer.alpha=tag(log,interval(0.1,0.9))"]
+    rest, space = without_intervals(words, OverridesParser.create())
+    assert not rest
+    assert space == {"+trainer.gradient_clip_val": "interval(0.5,1.0)", "++optimizer.alpha": "log(0.1,0.9)"}
+    search = Search.of({**NODE, "space": {"optimizer.alpha": "log(1,2)", "optimizer.lr": "log(1,2)"}}, space)
+    assert search.keys == ["optimizer.lr", "trainer.gradient_clip_val", "optimizer.alpha"]
 
 
 @pytest.mark.parametrize("text", ["log(0,1)", "log(1)", "interval(2,1)", "range(1.5,3)", "choice(a)", "normal(0,1)", 3])
@@ -98,7 +108,7 @@ def test_the_table_of_trials_has_the_best_so_far():
 COMMAND = (
     *("dataset=function", "dataset.points=40", "dataset.val_fraction=0.25", "model=mlp_571", "trainer.max_epochs=1"),
     *("logger=none", "hydra/launcher=basic", "callbacks=none", "optimizer.lr=tag(log,interval(1e-3,1e-1))"),
-    "hydra.sweeper.search={metric:val/loss,trials:3,batch:2}",
+    *("+trainer.gradient_clip_val=interval(0.5,1.0)", "hydra.sweeper.search={metric:val/loss,trials:3,batch:2}"),
 )
 
 
@@ -126,13 +136,17 @@ def test_trials_are_runs_and_the_page_tells_them(commands):
     assert code == 0, error
     sweep = Sweep.read(f"{output}/default")
     search = sweep.record["search"]
-    assert sweep.keys == ["optimizer.lr"] and len(sweep.complete().runs) == 3
+    assert sweep.keys == ["optimizer.lr", "trainer.gradient_clip_val"] and len(sweep.complete().runs) == 3
     rates = [float(trial["words"][0].partition("=")[2]) for trial in search["tried"]]
     assert sorted(run.value("optimizer.lr") for run in sweep.runs) == pytest.approx(sorted(rates))
     by_name = {run.path.name: run for run in sweep.runs}
     for trial in search["tried"]:
         assert trial["value"] == by_name[trial["runs"][0]].metrics()["val/loss"]
+        assert 0.5 <= by_name[trial["runs"][0]].value("trainer.gradient_clip_val") <= 1
+    assert sorted(sweep.record["trained"]) == sorted(sweep.record["launched"]) == sorted(by_name)
     assert {"trials.csv", "search.png", "report.html"} <= set(sweep.record["files"])
+    page, curves = (sweep.path / "report.html").read_text(), pd.read_csv(sweep.path / "learning_curves.csv")
+    assert set(curves["split"]) == {"train", "val"} and "The test set is left out: trials are chosen by" in page
     assert "Of 3 trials, number" in (sweep.path / "report.html").read_text()
     assert "hydra.sweeper.search={metric:val/loss,trials:3,batch:2}" in sweep.record["command"]
     assert json.loads((sweep.path / "sweep.json").read_text())["status"] == "complete"

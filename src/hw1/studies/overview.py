@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hw1.metrics import QUANTITIES, label
+from hw1.metrics import QUANTITIES, is_of_test_set, label
 from hw1.studies.answers import Answer, number
 from hw1.studies.headlines import Headline, unseeded
 from hw1.studies.learning_curves import learning_curves
@@ -36,8 +36,9 @@ class Overview:
     def measure(self, sweep: Sweep, cache: Cache) -> dict[str, pd.DataFrame]:
         """Tables by name; see `Study`.
 
-        `learning_curves` of at most 12 settings; `ends`, one row a member: the swept keys but the seed, seed, metrics
-        of whole sets, data, source, n_train, network_in_words; `trials` of a search: see `trials_of`.
+        `learning_curves` of at most 12 settings, those of a search without the test set; `ends`, one row a member: the
+        swept keys but the seed, seed, metrics of whole sets, data, source, n_train, network_in_words; `trials` of a
+        search: see `trials_of`.
         """
         import pandas as pd
 
@@ -57,6 +58,8 @@ class Overview:
             tables[ENDS] = pd.DataFrame(rows)
             settings = {tuple(str(member.cells[key]) for key in unseeded(sweep.keys)) for member in members}
             if len(settings) <= _MOST_SERIES:
+                if sweep.record.get("search"):  # what is looked at beside its figure has a say in what is chosen
+                    names = [name for name in names if not is_of_test_set(name)]
                 tables[CURVES] = learning_curves(sweep, names)
         if search := sweep.record.get("search"):
             tables[TRIALS] = trials_of(search)
@@ -94,6 +97,7 @@ class Overview:
         }
         if TRIALS not in tables:
             return Answer(captions=captions)
+        captions[CURVES] += " The test set is left out: trials are chosen by the others."
         trials = tables[TRIALS]
         good = trials.dropna(subset="value")
         metric = label(str(trials["metric"].iloc[0]))
@@ -126,7 +130,7 @@ def trials_of(search: Mapping[str, Any]) -> pd.DataFrame:
 
     rows = []
     for number_, trial in enumerate(search["tried"]):
-        tried = dict(word.partition("=")[::2] for word in trial["words"])
+        tried = dict(word.lstrip("+").partition("=")[::2] for word in trial["words"])
         fixed = {"metric": search["metric"], "direction": search["direction"], "runs": " ".join(trial["runs"])}
         rows.append({"trial": number_, "value": trial["value"], "best": None, **tried, **fixed})
     table = pd.DataFrame(rows)

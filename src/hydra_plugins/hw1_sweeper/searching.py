@@ -33,7 +33,8 @@ class Search:
     Attributes:
         metric: of a finished run; of a trial of several runs (seeds, say) or members, their mean.
         trials: how many.
-        space: by dotted key, one of `_FORMS`; of two integers, only integers are tried.
+        space: by dotted key, one of `_FORMS`; of two integers, only integers are tried. A key may begin with a plus, as
+            that of any word.
         direction: minimize or maximize.
         sampler: tpe (Bergstra et al. 2011, Algorithms for hyper-parameter optimization) or random.
         seed: of the sampler.
@@ -67,6 +68,11 @@ class Search:
         if not isinstance(self.space, Mapping) or not self.space:
             raise ConfigError(f"{KEY}.space: got {self.space!r}, expected what is tried by key, as {_FORMS}")
 
+    @property
+    def keys(self) -> list[str]:
+        """What is searched, by dotted key."""
+        return [_bare(key) for key in self.space]
+
     @classmethod
     def of(cls, node: Any, intervals: Mapping[str, str]) -> "Search":
         """The search of a setting.
@@ -87,7 +93,10 @@ class Search:
             raise ConfigError(f"{KEY}.{missing[0]}: got no value, expected one")
         space = node.get("space") or {}
         given = {name: value for name, value in node.items() if value is not None}
-        return cls(**{**given, "space": {**space, **intervals} if isinstance(space, Mapping) else space})
+        if isinstance(space, Mapping):
+            typed = set(map(_bare, intervals))
+            space = {**{key: text for key, text in space.items() if _bare(str(key)) not in typed}, **intervals}
+        return cls(**{**given, "space": space})
 
     def check(self, runs: Sequence[RunSettings]) -> None:
         """Refuse runs that will not have the metric.
@@ -168,7 +177,8 @@ def without_intervals(arguments: Sequence[str], parser: OverridesParser) -> tupl
             interval: Any = parsed.value()
             function = "log" if "log" in interval.tags else "interval"
             ends = re.search(r"interval\(([^()=]*)\)", word)  # as typed: integers have become numbers by now
-            found[parsed.key_or_group] = f"{function}({ends[1] if ends else f'{interval.start},{interval.end}'})"
+            key = word[: len(word) - len(word.lstrip("+"))] + parsed.key_or_group
+            found[key] = f"{function}({ends[1] if ends else f'{interval.start},{interval.end}'})"
         else:
             rest.append(word)
     return rest, found
@@ -231,3 +241,7 @@ def _number(text: str) -> int | float:
         return int(text)
     except ValueError:
         return float(text)
+
+
+def _bare(key: str) -> str:
+    return key.lstrip("+")

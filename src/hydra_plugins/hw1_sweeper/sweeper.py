@@ -172,7 +172,7 @@ class Hw1Sweeper(BasicSweeper):
         assert self.config is not None
         rest, intervals = without_intervals(arguments, self._planner.parser)
         search = Search.of(self.search, intervals)
-        if twice := [word for word in rest if word.lstrip("+").partition("=")[0] in search.space]:
+        if twice := [word for word in rest if word.lstrip("+").partition("=")[0] in search.keys]:
             raise ConfigError(f"{KEY}.space: got a key that is typed as well, {twice[0]}; remove one of them")
         trials = Trials(search)
         if _plain(self.config.study):
@@ -191,7 +191,7 @@ class Hw1Sweeper(BasicSweeper):
                     asks = asks_of(first[0].settings.measures)
                     for ask in asks:
                         measure_of(ask)  # refuses its settings
-                    record = self._record(arguments, [*trials.search.space, *swept], None, asks, [])
+                    record = self._record(arguments, [*trials.search.keys, *swept], None, asks, [])
                     record["search"] = trials.record([])
                 planned = {job.key: job for _, found in plans for job in found}
                 new = [job for key, job in planned.items() if key not in jobs]  # trials may be alike
@@ -213,7 +213,7 @@ class Hw1Sweeper(BasicSweeper):
                         print(
                             f"{record['name']}: searching {count(trials.search.trials, 'trial')}, in {base}", flush=True
                         )
-                    record |= self._launching(launched, to_train)
+                    record |= self._launching(launched, to_train, record)
                     forget(to_measure, asks)
                     write_record(folder / "sweep.json", record)
                     try:
@@ -383,12 +383,15 @@ class Hw1Sweeper(BasicSweeper):
         most: int | None = 1 if basic else getattr(self.launcher, "workers", None)
         return most
 
-    def _launching(self, jobs: Sequence[Job], to_train: Sequence[Job]) -> dict[str, Any]:
-        """What jobs read of the command that launches them."""
+    def _launching(
+        self, jobs: Sequence[Job], to_train: Sequence[Job], before: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What jobs read of the command that launches them, which may have launched others `before`."""
+        known = before or {}
         return {
-            "trained": [job.folder.name for job in to_train],
-            "launched": [job.folder.name for job in jobs],
-            "launched_at": time.time(),
+            "trained": [*known.get("trained", []), *(job.folder.name for job in to_train)],
+            "launched": [*known.get("launched", []), *(job.folder.name for job in jobs)],
+            "launched_at": known.get("launched_at", time.time()),
             # Finished runs are measured side by side with one thread each: more would slow each other down.
             "measuring_threads": None if self._n_jobs(jobs) in (None, 1) else 1,
         }
