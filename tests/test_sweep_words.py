@@ -5,8 +5,10 @@ import itertools
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from composed import CONF
 from hw1.command import normalised, refuse_slips
 from hw1.settings import ConfigError
+from hw1.slips import left_out
 from hydra_plugins.hw1_sweeper.options import Lacking, whole
 from hydra_plugins.hw1_sweeper.zipped import combinations, zips
 
@@ -96,3 +98,31 @@ def test_what_some_options_lack_is_said_once_with_their_names():
     (line,) = lacking.lines(jobs)
     assert line.startswith("model.dropout: got 0.1, which model=rnn does not take") and "model=mlp" in line
     assert lacking.lines(jobs[1:]) == ["no such setting"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], ""),
+        (["callbacks=none"], ""),
+        (["callbacks=[swa,default]"], ""),
+        (["callbacks=[weight_snapshots,ema]"], ""),
+        (["callbacks=swa"], "callbacks=swa: leaves out default (weight_snapshots); callbacks=[default,swa] keeps it"),
+        (
+            ["callbacks=[ema,lr_monitor]", "model=mlp"],
+            "callbacks=[ema,lr_monitor]: leaves out default (weight_snapshots); callbacks=[default,ema,lr_monitor] "
+            "keeps it",
+        ),
+        (
+            ["callbacks=[default,swa],ema"],
+            "callbacks=ema: leaves out default (weight_snapshots); callbacks=[default,ema] keeps it",
+        ),
+        (
+            ["experiment=gradient_norm", "callbacks=[default,swa]"],
+            "callbacks=[default,swa]: leaves out gradient_norm; callbacks=[default,gradient_norm,swa] keeps it",
+        ),
+        (["experiment=gradient_nrm", "callbacks=swa"], ""),
+    ],
+)
+def test_callbacks_that_are_typed_do_not_silently_replace_others(words, said):
+    assert left_out(words, CONF) == said

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hw1.help import split_values
-from hw1.settings.conf import folders_of, options_of, shipped
+from hw1.settings.conf import folders_of, options_of, picked, read_yaml, shipped
+from hw1.settings.identity import ConfigError
 from hw1.settings.paths import paths
 from hw1.typed import training
 
@@ -20,6 +21,7 @@ _WITH_VALUE = (
     *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p"),
     *("--cfg", "-c", "--info", "-i", "--experimental-rerun"),
 )
+_CALLBACKS = "callbacks"  # the one group whose options are a list that stands for every run
 _CALL = re.compile(r"""(?<![\w"'.$])[A-Za-z_]\w*\([^()]*\)""")  # a layer as c3(10)
 
 
@@ -126,6 +128,43 @@ def _values(key: str, value: str) -> str:
         else:
             numbers.append(part)
     return f"{key}: got {value}, expected {key}={','.join(numbers)}" if numbers != whole else ""
+
+
+def left_out(words: Sequence[str], conf: Path, own: Path | None = None) -> str:
+    """What to say where typed callbacks replace those that an experiment, or every run, has; "" where none is lost.
+
+    Args:
+        words: of the command.
+        conf: the folder of settings.
+        own: the one that `--config-dir` names.
+    """
+    given = dict(word.partition("=")[::2] for word in words if "=" in word and not word.startswith("-"))
+    values = [value.strip("[]").split(",") for value in split_values(given.get(_CALLBACKS, ""))]
+    folders = folders_of(conf, own)
+    try:
+        usual = picked(given["experiment"], folders).get(_CALLBACKS) if given.get("experiment") else None
+    except ConfigError:  # which Hydra says
+        return ""
+    for typed in ([name.strip() for name in value] for value in values):
+        there = {part for name in typed for part in _parts(name, folders)}
+        lost = [name for name in usual or ["default"] if not {*_parts(name, folders)} <= there]
+        if not lost or typed in ([""], ["none"]):
+            continue
+        parts = [part for name in lost for part in _parts(name, folders)]
+        known = [name for name in usual or lost if name in lost or name in typed]
+        got, whole = ",".join(typed), ",".join([*known, *(name for name in typed if name not in known)])
+        what = ", ".join(lost) + (f" ({', '.join(parts)})" if parts != lost else "")
+        typed_as = got if len(typed) == 1 else f"[{got}]"
+        return f"{_CALLBACKS}={typed_as}: leaves out {what}; {_CALLBACKS}=[{whole}] keeps it"
+    return ""
+
+
+def _parts(option: str, folders: Sequence[Path]) -> list[str]:
+    """The options of callbacks that one is made of, itself if it is of none."""
+    file = next((file for folder in folders if (file := folder / _CALLBACKS / f"{option}.yaml").is_file()), None)
+    inner = (read_yaml(file).get("defaults") if file else None) or []
+    own = [part for part in inner if isinstance(part, str) and part != "_self_"]
+    return [part for one in own for part in _parts(one, folders)] or [option]
 
 
 # What Hydra refuses
