@@ -89,6 +89,19 @@ def test_refused_before_anything_trains(words, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "there"), [("gpu", False), ("cuda", False), ("cpu", True), ("gpuu", False)])
+def test_an_accelerator_that_is_not_here_is_refused_with_those_that_are(name, there, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_built", lambda: False)
+    run = settings(*SMALL, f"trainer.accelerator={name}")
+    if there:
+        return build.validate(run, tmp_path)
+    with pytest.raises(ConfigError, match=rf"^trainer\.accelerator: got '{name}', expected auto or cpu, which.*=cpu"):
+        build.validate(run, tmp_path)
+
+
 def final(tmp_path, *words):
     own = settings(*SMALL, *words)
     build.validate(own, tmp_path)

@@ -52,6 +52,15 @@ def test_anything_that_makes_a_network_is_a_model(validate):
             r"model: got torchvision\.models\.resnet18 with outputs \[B, 1000\], expected \[B, 3\] for the classes of "
             r"made_images: give it num_classes=3, or what it calls its number of outputs",
         ),
+        (
+            {"_target_": f"{MINE}.fixed"},
+            r"made_networks\.fixed with outputs \[B, 5\].*its number of outputs is fixed, let it take out_features",
+        ),
+        ({"_target_": f"{MINE}.counted", "n_classes": 5}, r"outputs \[B, 5\].*made_images: give it n_classes=3$"),
+        (
+            {"_target_": "torchvision.models.resnet18", "num_clases": 3},
+            r"^model\.num_clases: no such setting of ResNet; .*\(did you mean num_classes\?\)$",
+        ),
         (sequential(out=2), r"got torch\.nn\.Sequential with outputs \[B, 2\], expected \[B, 3\]"),
         ({"_target_": "torch.nn.Identity"}, r"outputs \[B, 3, 8, 8\], expected \[B, 3\].*choose a model for them"),
         (
@@ -72,6 +81,12 @@ def test_what_does_not_go_with_the_data_is_refused(validate, model, said):
     with pytest.raises(ConfigError, match=said) as caught:
         validate(**model)
     assert "\n" not in str(caught.value)
+
+
+def test_images_of_other_channels_are_said_to_be(tmp_path):
+    model = {"_target_": "torchvision.models.resnet18", "num_classes": 10}
+    with pytest.raises(ConfigError, match=r"takes images of 3 channels, with digits of 1; expected a first layer"):
+        build.validate(RunSettings.check({**plain("dataset=digits"), "model": model}), tmp_path)
 
 
 def test_no_random_state_is_touched(validate):

@@ -7,6 +7,7 @@ import enum
 import functools
 import inspect
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -133,11 +134,28 @@ class naming:
         if not refused and type(error).__name__ != "MisconfigurationException":  # Lightning's
             return
         message = " ".join(str(error).split())
+        if (unknown := re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", message)) and (
+            unknown[2] in self.values  # which **kwargs handed on
+        ):
+            close = difflib.get_close_matches(unknown[2], _parameters_inside(error, unknown[1]), 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            remedy = f"no such setting of {unknown[1]}; expected one that it takes{hint}"
+            raise ConfigError(f"{self.key}.{unknown[2]}: {remedy}") from error
         argument = message.partition(":")[0]
         if argument.isidentifier() or argument.partition(".")[0] in self.values:
             raise ConfigError(f"{self.key}.{message}") from error
         got = ", ".join(f"{name}={value}" for name, value in self.values.items())
         raise ConfigError(f"{self.key}: {message}" + (f" (got {got})" if got else "")) from error
+
+
+def _parameters_inside(error: BaseException, name: str) -> list[str]:
+    """The parameters of what a call inside of a constructor named wrongly, as far as the calling frame knows it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    known = {**trace.tb_frame.f_globals, **trace.tb_frame.f_locals} if trace else {}
+    called = next((one for one in known.values() if callable(one) and getattr(one, "__name__", "") == name), None)
+    return [] if called is None else [one for one in parameters_of(called) if one != "self"]
 
 
 def target_of(node: Mapping[str, Any], key: str) -> Callable[..., Any]:

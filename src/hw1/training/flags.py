@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.accelerators import AcceleratorRegistry
+
 from hw1.data import DataModule
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.run_settings import LOSS
@@ -53,7 +55,7 @@ class Flag:
     Attributes:
         good: whether a value does; also called with what Lightning itself would refuse.
         expected: the values that do, and what to do instead; {whole} stands for the batches of an epoch, {batches} for
-            those that are trained.
+            those that are trained, {here} for the accelerators of this machine.
     """
 
     good: Callable[[Any, Situation], bool]
@@ -94,8 +96,18 @@ def _clip(value: Any, at: Situation) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0)
 
 
+def _here() -> list[str]:
+    """The accelerators that this machine has, by Lightning's names; gpu is any GPU."""
+    known = [name for name, entry in AcceleratorRegistry.items() if entry["accelerator"].is_available()]
+    return ["auto", *known, *(["gpu"] if {"cuda", "mps"} & set(known) else [])]
+
+
 _OWN = "nothing, which hw1 sets itself"
 FLAGS = {
+    "accelerator": Flag(
+        lambda value, at: not isinstance(value, str) or value in _here(),
+        "{here}, which this machine has: trainer=cpu trains on any",
+    ),
     "accumulate_grad_batches": Flag(
         lambda value, at: _count(value) and (value == 1 or at.settings.objective.minimise == LOSS),
         "a positive integer, and 1 where objective.minimise is not the loss: the mean of batches' squared gradient "
@@ -190,7 +202,7 @@ def check_flags(settings: RunSettings, data: DataModule) -> None:
     for name, value in settings.trainer.items():
         flag = FLAGS.get(name)
         if flag is not None and not flag.good(value, at):
-            expected = flag.expected.format(batches=at.epoch_batches, whole=at.batches)
+            expected = flag.expected.format(batches=at.epoch_batches, whole=at.batches, here=" or ".join(_here()))
             raise ConfigError(f"trainer.{name}: got {value!r}, expected {expected}")
     if settings.objective.minimise != LOSS and settings.objective.after >= at.epochs:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +16,11 @@ from hw1.models.logits import OutputError, not_a_tensor
 from hw1.risk.batchnorm import without_statistics
 from hw1.risk.guard import line_of, random_state_kept
 from hw1.settings import ConfigError
+from hw1.settings.construct import parameters_of, target_of
 
 _CPU = torch.device("cpu")
+_CHANNELS = re.compile(r"expected input\[.*\] to have (\d+) channels, but got (\d+) channels")
+_OUTPUTS = re.compile(r"(num|n)_?(class(es)?|labels?|outputs?)|out(put)?_?(features|size|dim|channels)|classes")
 _EXAMPLES = 2  # one alone has no variance, which some layers take in evaluation mode too
 
 
@@ -68,6 +72,13 @@ def _evaluated(make: Callable[[], nn.Module], name: str, x: Tensor, data: DataMo
         except OutputError as error:
             raise ConfigError(f"model: {name}: {error}: wrap it in a module of your own") from error
         except Exception as error:  # whatever the user's forward raises
+            if channels := _CHANNELS.search(str(error)):
+                wanted, there = channels.groups()
+                remedy = (
+                    f"a first layer for {there}, as in model=resnet, or dataset.channels={wanted} where there is one"
+                )
+                got = f"model: got {name}, which takes images of {wanted} channels, with {data.name} of {there}"
+                raise ConfigError(f"{got}; expected {remedy}") from error
             raise ConfigError(
                 f"model: got {name}, which does not take inputs {_shown(tuple(x.shape))} of {x.dtype}: "
                 f"{line_of(error)}; "
@@ -100,8 +111,18 @@ def _refuse_others(outputs: Any, targets: Tensor, name: str, data: DataModule) -
     remedy = "choose a model for them"
     if len(got) > place >= 0 and got[:place] + got[place + 1 :] == (batch if data.kind != "values" else batch[:1]):
         wanted = number if data.kind != "values" else batch[-1]
-        remedy = f"give it num_classes={wanted}, or what it calls its number of outputs"
+        remedy = _more_outputs(name, wanted)
     raise ConfigError(f"model: got {name} with outputs {_shown(got)}, expected {expected} for the {counted}: {remedy}")
+
+
+def _more_outputs(name: str, wanted: int) -> str:
+    """How a class or function is told its number of outputs."""
+    parameters = parameters_of(target_of({"_target_": name}, "model"))
+    if named := next((one for one in parameters if _OUTPUTS.fullmatch(one)), None):
+        return f"give it {named}={wanted}"
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return f"give it num_classes={wanted}, or what it calls its number of outputs"
+    return "its number of outputs is fixed, let it take out_features, which hw1 sets"
 
 
 def _shown(shape: tuple[int, ...]) -> str:
