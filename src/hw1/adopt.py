@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ _OF_TRAININGS = {
     **{"hydra.sweeper.params": "null", "replicas": "1", "seed": "0"},
     **{f"about.{key}": "''" for key in ("title", "question", "expect")},
 }
+_HEEDED_IN_TRAINING = ("optimizer", "scheduler", "transform", "objective")
+_LENGTHS = tuple(f"trainer.{name}" for name in ("max_epochs", "max_steps", "min_epochs", "min_steps", "max_time"))
 
 
 def adopt(words: Sequence[str], config_dir: str | None, dry_run: bool) -> None:
@@ -38,7 +41,19 @@ def adopt(words: Sequence[str], config_dir: str | None, dry_run: bool) -> None:
     os.environ[PROJECT] = str(Path.cwd())  # whose conf/ may hold the experiment that is named
     flags = [*(["--config-dir", config_dir] if config_dir else []), *(["--dry-run"] if dry_run else [])]
     own = Path(config_dir) if config_dir else None
-    command(Path.cwd(), [*flags, *words_of(words, shipped(), own)])
+    made = words_of(words, shipped(), own)
+    if line := of_trainings(words):
+        print(line, file=sys.stderr, flush=True)
+    command(Path.cwd(), [*flags, *made])
+
+
+def of_trainings(words: Sequence[str]) -> str:
+    """What to say of typed settings that only a training would heed; "" where there are none."""
+    keys = [word.lstrip("+~").partition("=")[0] for word in words if "=" in word]
+    heard = [key for key in keys if key.partition(".")[0] in _HEEDED_IN_TRAINING or key in _LENGTHS]
+    if not heard:
+        return ""
+    return f"{', '.join(heard)}: nothing is trained here; they are recorded, and part of the runs' keys"
 
 
 def words_of(words: Sequence[str], conf: Path, own: Path | None = None) -> list[str]:
@@ -53,6 +68,14 @@ def words_of(words: Sequence[str], conf: Path, own: Path | None = None) -> list[
         ConfigError: no weights are named, none are there, or the study is none that is known.
     """
     typed = {word.lstrip("+").partition("=")[0]: word.partition("=")[2] for word in words if "=" in word}
+    if stray := [
+        word for word in words if "=" not in word and word[:1] not in ("-", "~", "+") and _names_weights(word)
+    ]:
+        several = ",".join([typed.get("weights", ""), *stray]).strip(",")
+        raise ConfigError(
+            f"weights: got {' '.join(stray)} as words of their own, as a shell makes of an unquoted *; expected "
+            f"weights={several}, or quotes around a pattern: weights='runs/*.pt'"
+        )
     if not typed.get("weights"):
         raise ConfigError("weights: got none, expected files or folders, as weights='runs/*.pt'")
     folder, files = _split(found(typed["weights"]))
@@ -102,6 +125,10 @@ def found(patterns: str) -> list[Path]:
     for path in paths:
         files_of(path)
     return sorted(paths, key=lambda path: [_natural(part) for part in path.parts])
+
+
+def _names_weights(word: str) -> bool:
+    return Path(word).suffix in SUFFIXES or "/" in word or Path(word).is_dir()
 
 
 def _is_folder(path: Path) -> bool:

@@ -129,7 +129,7 @@ def fitted(net: nn.Module, found: Mapping[str, Tensor], of: str, prefix: str | N
         prefix: of the names that belong to the network, which is taken off; the others are left out. None to look.
 
     Raises:
-        ConfigError: names, shapes, kinds of number or tied weights differ, or a tensor is not finite: a line for each.
+        ConfigError: names, shapes, kinds of number or tied weights differ, or a tensor is not finite; in one line.
     """
     if prefix:
         own = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
@@ -209,7 +209,7 @@ def _checked(net: nn.Module, own: dict[str, Tensor], of: str) -> dict[str, Tenso
     if not lines and (bad := [name for name in both if not own[name].isfinite().all()]):
         lines.append(f"not finite are {_some(bad, own)}")
     if lines:
-        raise ConfigError("\n".join(f"weights: got {of}, which does not fit the model: {line}" for line in lines))
+        raise ConfigError(f"weights: got {of}, which does not fit the model: {'; '.join(lines)}")
     return own
 
 
