@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from composed import plain
-from hw1.adopt import found, words_of
+from hw1.adopt import found, of_trainings, words_of
 from hw1.data import Digits
 from hw1.models import Mlp
 from hw1.runs import Sweep
@@ -166,6 +166,10 @@ def test_words_of_the_command(tmp_path, monkeypatch):
     ) and "seed=0" not in made
     for words, said in (
         (["model=mlp"], "weights: got none"),
+        (
+            ["weights=seed2/net.pt", "seed10/net.pt", "model=mlp"],
+            r"got seed10/net\.pt as words .*weights=seed2/net\.pt,seed10/net\.pt, or quotes around a pattern",
+        ),
         (["weights=seed3/*.pt"], "names no weights here"),
         (["weights=seed2"], "a folder without model.safetensors"),
         (["weights=seed2/net.pt", "study=flatness_interp"], "alone, expected two or more"),
@@ -174,6 +178,12 @@ def test_words_of_the_command(tmp_path, monkeypatch):
         with pytest.raises(ConfigError, match=said):
             words_of(words, ROOT / "conf")
     assert [path.parent.name for path in found("**/*.pt")] == ["seed2", "seed10"]
+
+
+def test_settings_of_a_training_are_said_to_be_a_record():
+    assert of_trainings(["weights=a.pt", "model=mlp", "trainer.precision=64-true", "loss=mse"]) == ""
+    said = of_trainings(["weights=a.pt", "scheduler=cosine", "+trainer.max_steps=3", "transform=flip"])
+    assert said.startswith("scheduler, trainer.max_steps, transform: nothing is trained here; they are recorded, and")
 
 
 def test_where_the_weights_lay_is_no_part_of_a_key():
