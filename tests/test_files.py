@@ -9,7 +9,7 @@ def test_a_block_that_ends_well_replaces_the_file(tmp_path):
     file = tmp_path / "deep" / "down" / "a.txt"
     write_text(file, "one")
     with replacing(file) as temporary:
-        assert temporary.parent == file.parent  # the same file system: os.replace is one step
+        assert temporary.parent.parent == file.parent  # the same file system: os.replace is one step
         temporary.write_text("two")
         assert file.read_text() == "one"
     assert file.read_text() == "two" and os.listdir(file.parent) == ["a.txt"]

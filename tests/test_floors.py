@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"hw1", "vectors", "files", "seeds", "kinds", "losses", "metrics", "words", "models", "optim", "records", "sealed"}
-    | {"_before_torch", "machine", "news", "paper", "stages", "terminal", "typed", "workers"},
+    | {"_before_torch", "inside", "machine", "news", "paper", "stages", "terminal", "typed", "workers"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training"},
     {"runs"},
@@ -39,6 +39,8 @@ BESIDE = {
     ("hw1", "_before_torch"),
     ("losses", "kinds"),
     ("records", "files"),
+    ("inside", "records"),
+    ("paper", "inside"),
     ("words", "metrics"),
     ("paper", "typed"),
     ("paper", "words"),
@@ -149,6 +151,7 @@ def test_a_config_object_stays_at_the_door():
 LIGHT_ROOMS = ("settings", "runs", "measures", "studies", "report", "reproduction", "hydra_plugins")
 LIGHT_MODULES = (
     *("files", "machine", "news", "stages", "terminal", "workers", "seeds", "kinds", "metrics", "typed", "words"),
+    "inside",
     *("arguments", "child", "command", "help", "slips", "job", "__main__", "notebook", "python"),
     *("data.source", "project.folder", "project.start"),
 )

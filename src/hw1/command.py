@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hw1.records import DamagedError
 from hw1.replaced import drop, leftovers, settable, shared_settings
 from hw1.settings.conf import folders_of, options_of, options_with, shipped, unknown_option
 from hw1.settings.construct import takes, target_of
@@ -132,7 +133,7 @@ def explain(error: BaseException, loader: Any = None) -> str:
         error: anything that composing or running raised.
         loader: Hydra's config loader, to list the options of a group.
     """
-    if isinstance(error, ConfigError):
+    if isinstance(error, ConfigError | DamagedError):
         return str(error)
     name = type(error).__name__
     if name == "MissingConfigException":

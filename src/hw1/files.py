@@ -1,4 +1,8 @@
-"""Files that are whole or absent: a killed process leaves the old content or the new, never half of either."""
+"""Files that are whole or absent: a killed process leaves the old content or the new, never half of either.
+
+What is not whole yet stands in a folder of its own, `.<name>.<64 random bits>.part`, that only this user may enter:
+whoever writes into it by name, as safetensors and torch do, follows no link that somebody else has put there.
+"""
 
 import contextlib
 import datetime
@@ -7,22 +11,120 @@ import hashlib
 import itertools
 import json
 import os
+import re
+import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # not on Windows, where what a killed process left is removed with its run's folder alone
+    fcntl = None  # type: ignore[assignment]
+
+_PART = re.compile(r"\..+\.[0-9a-f]{16}\.part", re.DOTALL)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_tidied: set[str] = set()
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends without an error it replaces `path` in one step."""
+    """Yield a temporary path on the same disk; when the block ends without an error it replaces `path` in one step.
+
+    The file gets the mode that the umask gives to new ones, whatever the block made of it. A link at `path` is
+    replaced, not followed.
+
+    Raises:
+        OSError: it cannot be written, or the block left no plain file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two writers apart; the prefix keeps globs like *.safetensors from seeing half a file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _tidy(path.parent)
+    # The prefix keeps globs like *.safetensors from seeing half a file.
+    room = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    os.mkdir(room, 0o700)
+    temporary = room / path.name
+    with _held(room):
+        try:
+            made = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
+            mode = stat.S_IMODE(os.fstat(made).st_mode)
+            os.close(made)
+            yield temporary
+            _set_mode(temporary, mode)
+            os.replace(temporary, path)
+        finally:
+            try:
+                os.rmdir(room)
+            except OSError:  # not empty: the block failed
+                shutil.rmtree(room, ignore_errors=True)
+
+
+def _set_mode(file: Path, mode: int) -> None:
+    """Set the mode of a file that a library may have made anew: safetensors' are for their owner alone."""
+    opened = os.open(file, os.O_RDONLY | _NO_LINK)
     try:
-        yield temporary
-        os.replace(temporary, path)
+        if stat.S_IMODE(os.fstat(opened).st_mode) != mode and hasattr(os, "fchmod"):
+            os.fchmod(opened, mode)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(opened)
+
+
+@contextlib.contextmanager
+def _held(room: Path) -> Iterator[None]:
+    """Let other processes see that a temporary folder has a writer; the system lets go of it where that is killed."""
+    if fcntl is None:
+        yield
+        return
+    opened = os.open(room, os.O_RDONLY | _NO_LINK)
+    try:
+        with contextlib.suppress(OSError):  # a network file system that locks no folders
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what killed processes were writing into a folder; once a process and folder."""
+    name = os.path.abspath(folder)
+    if name in _tidied:
+        return
+    _tidied.add(name)
+    with os.scandir(folder) as entries:
+        left = [Path(entry.path) for entry in entries if _PART.fullmatch(entry.name)]
+    for room in left:
+        if _is_left(room):
+            shutil.rmtree(room, ignore_errors=True)  # follows no link
+
+
+def _is_left(room: Path) -> bool:
+    """Whether nobody writes into a temporary folder any more."""
+    if fcntl is None:
+        return False
+    try:
+        opened = os.open(room, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(opened)
+    return True
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes were writing anywhere below a folder that nobody else writes into now.
+
+    What an earlier version left, files `.<name>.<process>.part`, is removed as well.
+    """
+    for part in list(folder.rglob(".*.part")):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
 
 
 def new_folder(base: Path) -> Path:

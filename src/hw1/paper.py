@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, Template, select_autoescape
 
+from hw1.inside import inside
 from hw1.typed import SCRIPT, TRAININGS
 from hw1.words import printable
 
@@ -79,6 +80,9 @@ def image(folder: Path, file: str, captions: Mapping[str, str], title: str) -> d
         file: `<name>.png`, with `<name>.svg` beside it.
         captions: how to read a figure, by the beginning of its name; the longest that fits.
         title: of what it belongs to.
+
+    Raises:
+        DamagedError: the name leads out of the folder, or to a link.
     """
     name = file.removesuffix(".png")
     start = max((start for start in captions if name.startswith(start)), key=len, default="")
@@ -86,6 +90,6 @@ def image(folder: Path, file: str, captions: Mapping[str, str], title: str) -> d
         "name": name,
         "caption": captions.get(start, ""),
         "alt": f"Figure {name.replace('_', ' ')} of {title}",
-        "data": base64.b64encode((folder / file).read_bytes()).decode(),
+        "data": base64.b64encode(inside(folder, file).read_bytes()).decode(),
         "vector": f"{name}.svg",
     }

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from hw1.files import new_folder
+from hw1.files import new_folder, remove_parts
+from hw1.inside import inside, refuse_linked_parts, refuse_links
 from hw1.records import FORMAT, make_key, read_record, rewrite_record, write_record
 from hw1.runs import find_run, is_complete, slug_of
 from hw1.runs.weights import snapshot_files
@@ -112,6 +113,8 @@ class Recording:
         if problem := make_key():
             print(f"results are not signed: {problem}", file=sys.stderr)
         self._base.mkdir(parents=True, exist_ok=True)
+        refuse_linked_parts(self._base)
+        refuse_links(self.path)
         with self._held:
             with FileLock(self._base / ".lock"):
                 if is_complete(self.path):
@@ -123,8 +126,7 @@ class Recording:
                     left.unlink(missing_ok=True)
                 shutil.rmtree(self.path / "snapshots", ignore_errors=True)
             (self.path / RESULT).unlink(missing_ok=True)  # of a failed attempt
-            for torn in self.path.rglob(".*.part"):
-                torn.unlink()
+            remove_parts(self.path)
             self._begun = begin(self.path, self._settings, self._words, {}, resumed=self._first > 0)
             self._csv = MetricsCsv(self.path, self._first)
             self._last, self._epoch = last_values(self.path)
@@ -235,7 +237,8 @@ class Recording:
             folder, record = self._latest()
             own = {"key": self._settings.key, "folder": self.path.name, "overrides": self._words}
             runs = [entry for entry in record["runs"] if entry["folder"] != self.path.name] + [own]
-            results = {entry["folder"]: stored(self._base / "runs" / entry["folder"] / RESULT) for entry in runs}
+            there = {entry["folder"]: inside(self._base / "runs", entry["folder"]) for entry in runs}
+            results = {name: stored(path / RESULT) for name, path in there.items()}
             failed = {name: str(one["error"]) for name, one in results.items() if one and one["status"] == "failed"}
             waiting = any(one is None for one in results.values())
             record |= {

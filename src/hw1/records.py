@@ -112,6 +112,8 @@ def _write(file: Path, record: Mapping[str, Any], key: bytes | None) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    if file.is_symlink():
+        raise DamagedError(f"{file}: got a link, expected a file: a record is never followed; remove it")
     try:
         record = read_json(file)
     except ValueError as error:

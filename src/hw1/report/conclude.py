@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import hw1
 from hw1.files import file_sums, replacing, write_text
+from hw1.inside import inside, refuse_linked_parts
 from hw1.measures.cache import FORMAT, Cache
 from hw1.news import at_work_on
 from hw1.records import rewrite_record
@@ -80,6 +81,7 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
     problem = ""
     budget = record.get("budget", "full")
     base = folder.parent.parent
+    refuse_linked_parts(base)
     cache = cache or Cache(base / "measurements")
     if record["study"] or len(record["runs"]) > 1:
         try:
@@ -96,7 +98,7 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
                 for name, figure in study.draw(tables, sweep.keys).items():
                     if notes:
                         entitle(figure, "\n".join(notes))
-                    figures += [path.name for path in save(figure, folder / name.replace("/", "-"))]
+                    figures += [path.name for path in save(figure, inside(folder, name.replace("/", "-")))]
                 found = [] if reason else numbers  # a number would be taken for an answer
                 answer = answered(study, tables, sweep.keys, numbers, reason)
             elif record["study"]:
@@ -109,7 +111,7 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
     if budget != "full":
         tables = {name: table.assign(budget=budget) for name, table in tables.items()}
     for name, table in tables.items():
-        with replacing(folder / f"{name}.csv") as temporary:
+        with replacing(inside(folder, f"{name}.csv")) as temporary:
             table.to_csv(temporary, index=False)
     failed = {
         run.path.name: str(run.result.get("error", "it has not ended"))
@@ -198,7 +200,7 @@ def _lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
     lines += [printable(line) for line in [*record.get("answer", []), *record["headlines"]]]
     kinds = {"figure": ".png", "table": ".csv", "report": ".html"}
     for kind, suffix in kinds.items():
-        lines += [f"{kind}: {_shown(folder / name)}" for name in record["files"] if name.endswith(suffix)]
+        lines += [f"{kind}: {_shown(inside(folder, name))}" for name in record["files"] if name.endswith(suffix)]
     return lines
 
 

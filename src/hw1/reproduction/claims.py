@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 
 from hw1.files import replacing, write_text
+from hw1.inside import inside
 from hw1.reproduction.claims_page import COLUMNS, LEAST_SEEDS, MEASURED, page
 from hw1.reproduction.finished import Finished, changing, command_of, finished, short
 from hw1.reproduction.results import experiment_of, read
@@ -186,8 +187,9 @@ def _figure(claim: Mapping[str, Any], book: _Book, docs: Path) -> str:
     wanted = [name for name in pictures if name.startswith(claim.get("figure", ""))] or pictures
     if one is None or not wanted:
         return ""
-    copy = docs / "claims" / f"{claim['experiment'].replace('/', '_')}_{wanted[0]}"
-    with replacing(copy) as temporary, Image.open(one.sweep.path / wanted[0]) as picture:
+    picture_of = inside(one.sweep.path, wanted[0])
+    copy = inside(docs / "claims", f"{claim['experiment']}_{wanted[0]}".replace("/", "_"))
+    with replacing(copy) as temporary, Image.open(picture_of) as picture:
         # 128 colours are enough for lines and bands, and a third of the size.
         picture.convert("RGB").quantize(128).save(temporary, format="PNG", optimize=True)
     return f"claims/{copy.name}"

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from hw1.inside import refuse_linked_parts
 from hw1.runs.standing import RUNNING, STATES, Standing, SweepStanding, standing, sweep_standing
 from hw1.settings import ConfigError
 from hw1.settings.identity import select
@@ -67,6 +68,7 @@ def _is_experiment(folder: Path) -> bool:
 
 
 def _experiment(folder: Path) -> Experiment:
+    refuse_linked_parts(folder)
     every = sorted(path for path in folder.glob("sweeps/*/") if path.is_dir())
     sweeps = [sweep_standing(path) for path in every if (path / "sweep.json").is_file()]
     named: dict[Path, list[SweepStanding]] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hw1.files import replacing
+from hw1.inside import inside, is_name
 from hw1.records import FORMAT, read_record, rewrite_record, sums, write_record
 from hw1.seeds import digest
 
@@ -38,7 +39,7 @@ class Ask:
 
     def file(self, run: Path) -> Path:
         """Where a run's measurement stands."""
-        return run / "measures" / f"{self.name}-{digest(self.node)[:10]}.json"
+        return inside(run / "measures", f"{self.name}-{digest(self.node)[:10]}.json")
 
     def record(self) -> dict[str, Any]:
         """What sweep.json holds of it."""
@@ -111,5 +112,9 @@ def read_measured(file: Path) -> Measured | None:
 
 
 def beside(file: Path, name: str) -> Path:
-    """The path of a measurement's file `name`."""
-    return file.with_name(f"{file.stem}.{name}")
+    """The path of a measurement's file `name`.
+
+    Raises:
+        DamagedError: it is no name of a file, or a link stands there.
+    """
+    return inside(file.parent, f"{file.stem}.{name}" if is_name(name) else name)

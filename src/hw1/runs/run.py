@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from hw1.files import file_digest
+from hw1.inside import refuse_links
 from hw1.records import DamagedError, read_record
 from hw1.runs import tables
 from hw1.runs.measured import Ask, Measured, read_measured
@@ -34,12 +35,14 @@ class Run:
 
     Raises:
         FileNotFoundError: no run stands there.
+        DamagedError: a link stands in its folder, which nothing follows.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: RunSettings | None = None) -> None:
         self.path = Path(path)
         self._settings = settings
         self._read: tuple[tuple[int, int], dict[str, Any]] | None = None
+        refuse_links(self.path)
         if not (self.path / "config.yaml").is_file():
             raise FileNotFoundError(f"{self.path} is not the folder of a run: it has no config.yaml")
 

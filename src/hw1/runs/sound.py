@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hw1.inside import first_link, inside
 from hw1.records import DamagedError, is_own, read_record
 from hw1.runs.measured import beside
 from hw1.runs.standing import named_runs, strays
@@ -84,6 +85,8 @@ def verify(path: Path) -> Verdict:
 
 def run_damage(folder: Path) -> list[str]:
     """All that is wrong with a run, finished or not."""
+    if link := _link(folder):
+        return [link]
     return [*_training_damage(folder), *_measure_damage(folder)]
 
 
@@ -104,13 +107,25 @@ def sweep_damage(folder: Path, record: Mapping[str, Any]) -> list[str]:
         folder: of the sweep.
         record: the content of its sweep.json.
     """
+    if link := _link(folder):
+        return [link]
     files, caches = record.get("files", {}), record.get("caches", {})
-    if not isinstance(files, Mapping):  # of an earlier version
-        files = {name: [(folder / name).stat().st_size if (folder / name).exists() else 0, None] for name in files}
-    found = [(folder / name, listed) for name, listed in files.items()]
-    found += [(folder.parent.parent / name, listed) for name, listed in caches.items()]
+    try:
+        if not isinstance(files, Mapping):  # of an earlier version
+            there = {name: inside(folder, name) for name in files}
+            files = {name: [file.stat().st_size if file.exists() else 0, None] for name, file in there.items()}
+        found = [(inside(folder, name), listed) for name, listed in files.items()]
+        found += [(inside(folder.parent.parent, name), listed) for name, listed in caches.items()]
+    except DamagedError as error:
+        return [str(error)]
     problems = [difference(file, *listed) for file, listed in found]
     return [f"{problem}; {program()} report {folder} makes it again" for problem in problems if problem]
+
+
+def _link(folder: Path) -> str:
+    """What is wrong with a folder that holds a link, "" if none does: nothing in it is read."""
+    link = first_link(folder)
+    return "" if link is None else f"{link}: got a link, expected a file or folder: none is followed; remove it"
 
 
 def _training_damage(folder: Path) -> Iterator[str]:
@@ -137,7 +152,11 @@ def _listed_damage(
     folder: Path, files: Mapping[str, Sequence[Any]], hashed: Callable[[Path, int], bool]
 ) -> Iterator[str]:
     for name, (size, sha256) in files.items():
-        file = folder / name
+        try:
+            file = inside(folder, name)
+        except DamagedError as error:
+            yield str(error)
+            continue
         if problem := difference(file, size, sha256 if hashed(file, size) else None):
             # Such text is written again when a run is finished again, which costs no training.
             light = name in ("config.yaml", SETTINGS) or name.startswith(".hydra/")
@@ -168,7 +187,7 @@ def _unfinished_damage(folder: Path) -> Iterator[str]:
 
     recorded = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get(RECORDED, {})
     for name, (size, sha256) in recorded.get("snapshots", {}).items():
-        if problem := difference(folder / name, size, sha256):
+        if problem := difference(inside(folder, name), size, sha256):
             yield f"{problem}; {_AGAIN}"
     if "metrics" in recorded:
         try:
@@ -182,10 +201,10 @@ def _measure_damage(folder: Path) -> Iterator[str]:
         if "." in file.stem:  # no record: it stands beside one, which lists it
             continue
         try:
-            files = read_record(file).get("files", {})
+            files = {beside(file, name): listed for name, listed in read_record(file).get("files", {}).items()}
         except DamagedError as error:
             yield str(error)
             continue
-        for name, (size, sha256) in files.items():
-            if problem := difference(beside(file, name), size, sha256):
+        for other, (size, sha256) in files.items():
+            if problem := difference(other, size, sha256):
                 yield f"{problem}; run the command again, which measures it again"

@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from hw1.inside import is_name, refuse_links
 from hw1.records import DamagedError, read_record
 from hw1.runs.run import Run
 from hw1.training.contents import PROGRESS, RESULT
@@ -143,6 +144,7 @@ def sweep_standing(folder: Path) -> SweepStanding:
         FileNotFoundError: it has no sweep.json.
     """
     try:
+        refuse_links(folder)
         record = read_record(folder / "sweep.json")
     except DamagedError as error:
         return SweepStanding(folder, DAMAGED, reason=str(error))
@@ -173,6 +175,7 @@ def standing(
 
     run = None
     try:
+        refuse_links(folder)
         result = read_record(folder / RESULT) if (folder / RESULT).is_file() else {}
         if (folder / "config.yaml").is_file():
             run = Run(folder)
@@ -219,7 +222,7 @@ def named_runs(record: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
     found = []
     for entry in record.get("runs", []):
         name = entry.get("folder") if isinstance(entry, Mapping) else None
-        if isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name and "\0" not in name:
+        if is_name(name):
             words = entry.get("overrides")
             found.append((name, tuple(map(str, words)) if isinstance(words, list) else ()))
     return found

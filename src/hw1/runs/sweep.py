@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hw1.inside import refuse_links
 from hw1.records import read_record
 from hw1.runs import tables
 from hw1.runs.measured import Ask, Measured, asks_in
@@ -71,6 +72,7 @@ class Sweep:
                 hint = _meant(folder)
                 raise FileNotFoundError(f"no sweep.json in {folder}, nor in {folder}/sweeps/*; {hint}")
             folder = sweeps[-1].parent
+        refuse_links(folder)
         record = read_record(folder / "sweep.json")
         if not {"name", "runs", "swept", "study", "command"} <= set(record):
             raise ValueError(f"{folder / 'sweep.json'} is not the record of a sweep; delete its folder")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hw1.inside import inside
 from hw1.records import DamagedError
 from hw1.runs.measured import read_measured
 from hw1.settings import ConfigError
@@ -118,7 +119,7 @@ def files_of(sweep: Sweep, suffix: str) -> list[Path]:
         DamagedError: one is not what was written.
     """
     listed = sweep.record.get("files") or {}
-    files = [sweep.path / name for name in listed if Path(name).name == name and name.endswith(suffix)]
+    files = [inside(sweep.path, name) for name in listed if str(name).endswith(suffix)]
     for file in files:
         size, sha256 = listed[file.name] if isinstance(listed, Mapping) else (None, None)  # of an earlier version
         if size is not None and (problem := difference(file, size, sha256)):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hw1.inside import inside
 from hw1.sealed import is_whole
 from hw1.settings import ConfigError
 
@@ -39,7 +40,7 @@ def snapshot_files(run: Path, removed: Collection[str] = ()) -> dict[int, Path]:
         removed: paths in it of files that are no longer there, whose places are wanted too.
     """
     found = {}
-    for file in (*(run / name for name in removed), *(run / "snapshots").glob("*.safetensors")):
+    for file in (*(inside(run, name) for name in removed), *(run / "snapshots").glob("*.safetensors")):
         if (match := _SNAPSHOT.fullmatch(file.name)) and file.parent.name == "snapshots":
             found[int(match[1])] = file
     return found

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from hw1.files import file_digest, file_sums, write_text
+from hw1.inside import inside
 from hw1.records import FORMAT, DamagedError, is_own, read_record, rewrite_record, write_record
 from hw1.settings import RunSettings
 from hw1.settings.code import code_of
@@ -94,7 +95,8 @@ def contents(folder: Path) -> dict[str, list[Any]]:
         name = file.relative_to(folder).as_posix()
         aside = name in (RESULT, PROGRESS, "run.log", ".lock") or name.startswith(("measures/", "wandb/"))
         aside = aside or "tfevents" in file.name
-        if file.is_file() and not aside and not file.name.endswith(".part"):
+        aside = aside or any(part.endswith(".part") for part in file.relative_to(folder).parts)
+        if file.is_file() and not aside:
             found[name] = file_sums(file)
     return found
 
@@ -125,7 +127,7 @@ def require(folder: Path, sums: Mapping[str, Sequence[Any]]) -> None:
         DamagedError: one is missing or differs.
     """
     for name, (size, sha256) in sums.items():
-        if problem := difference(folder / name, size, sha256):
+        if problem := difference(inside(folder, name), size, sha256):
             raise DamagedError(f"{problem}; delete the run's folder and run its command again")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from hw1.files import remove_parts
+from hw1.inside import refuse_links
 from hw1.records import FORMAT, DamagedError, read_record
 from hw1.sealed import is_whole
 from hw1.seeds import mixed
@@ -66,18 +68,19 @@ def fit(
 
     Raises:
         ConfigError: the folder is not this run's.
+        DamagedError: a link stands in it, which nothing is written through.
         KeyboardInterrupt: the user interrupted; the run goes on from its last checkpoint next time.
     """
     key = settings.key
     if not folder.name.endswith(f"-{key}"):
         raise ConfigError(f"{folder} is not the folder of run {key}: start runs through train.py, which picks it")
+    refuse_links(folder)  # before its lock is opened
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder), isolate_rng():
         before = stored(folder / RESULT)
         if before is not None and before["status"] == "complete":
             return before
-        for torn in folder.rglob(".*.part"):  # what a killed process was writing; the lock says that it is gone
-            torn.unlink()
+        remove_parts(folder)  # what a killed process was writing; the lock says that it is gone
         first = not (folder / SETTINGS).exists()  # or the run was begun by an earlier version, which sealed nothing
         checkpoint = folder / "checkpoints" / "last.ckpt"
         if first and checkpoint.exists() and is_whole(checkpoint) is None:

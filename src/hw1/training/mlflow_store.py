@@ -12,6 +12,9 @@ from typing import Any
 from filelock import FileLock
 from lightning.pytorch.loggers import MLFlowLogger
 
+from hw1.inside import is_link
+from hw1.settings import ConfigError
+
 try:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
@@ -78,6 +81,8 @@ def _alone(tracking_uri: str) -> Iterator[None]:
         yield
         return
     file = Path(tracking_uri.removeprefix(_FILE)).absolute()
+    if is_link(file):
+        raise ConfigError(f"logger.mlflow.tracking_uri: got {file}, a link; expected a file: name what it leads to")
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.name}.lock")):
         yield

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from hw1.command import quoted
 from hw1.files import new_folder
+from hw1.inside import refuse_linked_parts, refuse_links
 from hw1.machine import at_most
 from hw1.news import at_work_on
 from hw1.records import FORMAT, make_key, read_record, write_record
@@ -101,6 +102,7 @@ class Hw1Sweeper(BasicSweeper):
         arguments = whole(arguments, self._planner.parser)
         base = Path(str(self.config.hydra.sweep.dir)).absolute()
         _check_name(str(self.config.name))
+        refuse_linked_parts(base)
         if self.search is not None:
             self._search(arguments, base)
             return
@@ -249,6 +251,8 @@ class Hw1Sweeper(BasicSweeper):
 
     def _standing(self, jobs: Sequence[Job], asks: Sequence[Ask]) -> tuple[list[Job], list[Job], dict[str, list[Ask]]]:
         """The checked jobs that are to train, those that are complete, and the measures that these lack."""
+        for job in jobs:  # Hydra writes a log there before the job itself looks
+            refuse_links(job.folder)
         again = self._trained_otherwise(jobs)
         to_train = [job for job in jobs if job.folder in again or not is_complete(job.folder)]
         complete = _others(jobs, to_train)

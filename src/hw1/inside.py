@@ -1,0 +1,121 @@
+"""Paths that do not leave a folder: names from records that somebody else may have written, and links.
+
+An output folder and the folders of experiments in it may be links of the user's own. Below `<output>/<experiment>`
+none is followed, to read or to write: `runs/` and `sweeps/`, a run's folder, its parts, any file. No torch.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from hw1.records import DamagedError
+
+_FOLDERS = ("runs", "sweeps", "replaced", "measurements")  # of an experiment
+_OWN_LINKS = "wandb"  # Weights & Biases keeps a link to its latest run
+_REMEDY = "none is followed below an experiment's folder: put what it leads to in its place, or remove it"
+
+
+def is_name(name: object) -> bool:
+    """Whether something is the name of a file or folder, and no path.
+
+    Example:
+        >>> is_name("seed=1-0123456789"), is_name("../x"), is_name("C:x"), is_name(None)
+        (True, False, False, False)
+    """
+    return isinstance(name, str) and _problem(name) == "" and not set(name) & set("/\\")
+
+
+def inside(base: Path, name: object) -> Path:
+    """The path of a file that a record names, in the folder that it is relative to.
+
+    Args:
+        base: that folder.
+        name: as it was stored, with / between folders.
+
+    Raises:
+        DamagedError: it leads out of the folder, or over a link.
+
+    Example:
+        >>> inside(Path("out"), "measures/a.json").as_posix()
+        'out/measures/a.json'
+    """
+    if not isinstance(name, str) or _problem(name):
+        raise DamagedError(
+            f"{base}: got a record that names {repr(name)[:200]}, expected a path below: it is not followed; "
+            "run the command again that wrote the record, or remove it"
+        )
+    path = base
+    for part in PurePosixPath(name).parts:
+        path = path / part
+        if is_link(path):
+            raise DamagedError(f"{path}: got a link, expected a file or folder: {_REMEDY}")
+    return path
+
+
+def _problem(name: str) -> str:
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    if not posix.parts or "\0" in name:
+        return "no name"
+    if posix.is_absolute() or windows.drive or windows.root:
+        return "absolute"
+    return "leads out" if ".." in posix.parts or ".." in windows.parts else ""
+
+
+def is_link(path: Path) -> bool:
+    """Whether a link stands at a path, wherever it leads; False where nothing does."""
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse links in the folder of a run or a sweep: itself, `runs/` or `sweeps/` around it, and all below.
+
+    Args:
+        folder: need not be there. One that stands in no `runs/` or `sweeps/` may itself be a link of the user's.
+
+    Raises:
+        DamagedError: there is one.
+    """
+    if (link := first_link(folder)) is not None:
+        raise DamagedError(f"{link}: got a link, expected a file or folder: {_REMEDY}")
+
+
+def refuse_linked_parts(base: Path) -> None:
+    """Refuse links among the parts of an experiment's folder.
+
+    Raises:
+        DamagedError: there is one.
+    """
+    for path in (base / name for name in (*_FOLDERS, ".lock")):
+        if is_link(path):
+            raise DamagedError(f"{path}: got a link, expected a file or folder: {_REMEDY}")
+
+
+def first_link(folder: Path) -> Path | None:
+    """A link in the folder of a run or a sweep, see `refuse_links`; None if there is none."""
+    whole = folder if folder.is_absolute() else Path.cwd() / folder
+    if whole.parent.name in _FOLDERS:
+        for path in (folder.parent, folder):
+            if is_link(path):
+                return path
+    return next(_links(os.fspath(folder)), None)
+
+
+def _links(folder: str) -> Iterator[Path]:
+    folders = [folder]
+    while folders:
+        here = folders.pop()
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if entry.is_symlink():
+                        yield Path(entry.path)
+                    elif entry.name != _OWN_LINKS and entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # it is not there, or was removed meanwhile
