@@ -20,7 +20,7 @@ FLOORS = [
     {"callbacks", "studies"},
     {"report", "reproduction"},
     {"hydra_plugins", "__main__", "adopt", "arguments", "command", "help", "slips", "sweep_words"}
-    | {"job", "project", "replaced", "train", "python", "child", "notebook"},
+    | {"environment", "job", "project", "replaced", "train", "python", "child", "notebook"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = ("torch", "lightning", "torchmetrics", "torchvision", "pandas", "matplotlib", "sklearn", "scipy")
@@ -60,6 +60,8 @@ BESIDE = {
     ("sweep_words", "help"),
     ("slips", "help"),
     ("job", "help"),
+    ("job", "environment"),
+    ("hydra_plugins", "environment"),
     ("__main__", "job"),
     ("__main__", "project"),
     ("job", "command"),

@@ -16,6 +16,7 @@ def run(config: Any) -> None:
     from omegaconf import OmegaConf
 
     from hw1.command import fail, job_line
+    from hw1.environment import stored_settings
     from hw1.measures.take import epochs_wanted, take
     from hw1.records import read_record
     from hw1.runs import Run, asks_in
@@ -32,16 +33,28 @@ def run(config: Any) -> None:
         from hw1.training.fit import fit
 
         plain: Any = OmegaConf.to_container(config, resolve=True)
-        settings = RunSettings.check(plain)
+        settings = RunSettings.check(plain, stored_settings(config))
         words = [word for word in hydra.overrides.task if not word.startswith("sweep=")]
-        parts = {"config": config, "hydra": OmegaConf.create({"hydra": hydra}), "overrides": hydra.overrides.task}
-        beside = {f".hydra/{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()}  # for Hydra's users
-        result = fit(settings, folder, words, epochs_wanted(asks, settings), beside)
+        result = fit(settings, folder, words, epochs_wanted(asks, settings), _for_hydras_users(config, hydra))
         if result["status"] != "complete":
             print(job_line(record, folder, []), flush=True)
             return
     taken = take(Run(folder), asks, None if folder.name in record["trained"] else record["measuring_threads"])
     print(job_line(record, folder, taken), flush=True)
+
+
+def _for_hydras_users(config: Any, hydra: Any) -> dict[str, str]:
+    """The files that Hydra itself would have written, {path in the run's folder: text}; of variables, names alone."""
+    from omegaconf import OmegaConf
+
+    from hw1.environment import asked_for, hidden
+
+    values = asked_for(config)
+    parts = {"config": config, "hydra": OmegaConf.create({"hydra": hydra}), "overrides": hydra.overrides.task}
+    plain = {name: OmegaConf.to_container(part, resolve=False, enum_to_str=True) for name, part in parts.items()}
+    return {
+        f".hydra/{name}.yaml": OmegaConf.to_yaml(OmegaConf.create(hidden(part, values))) for name, part in plain.items()
+    }
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

@@ -11,12 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from hw1.files import file_digest
 from hw1.inside import refuse_links
-from hw1.records import DamagedError, read_record
+from hw1.records import DamagedError, is_own, read_record
 from hw1.runs import tables
 from hw1.runs.measured import Ask, Measured, read_measured
 from hw1.runs.shown import as_html, as_text, rows_of_run
 from hw1.runs.weights import Snapshots, load, readable, removed_end, snapshot_files
 from hw1.settings import ConfigError, RunSettings
+from hw1.settings.interpolation import as_literal, here, refuse_resolvers, resolved
 from hw1.training.contents import RESULT, SETTINGS, difference, require, stored
 
 if TYPE_CHECKING:
@@ -59,8 +60,17 @@ class Run:
 
     @cached_property
     def config(self) -> DictConfig:
-        """The resolved settings, as Hydra's users know them."""
-        config = OmegaConf.load(self.path / "config.yaml")
+        """The resolved settings, as Hydra's users know them.
+
+        Raises:
+            ConfigError: they ask for anything but themselves.
+        """
+        file = self.path / "config.yaml"
+        raw = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        if not isinstance(raw, dict):
+            raise DamagedError(f"{file}: got no settings, expected them by name; run the run's command again")
+        settings = resolved({str(name): value for name, value in raw.items()}, file)
+        config = OmegaConf.create(as_literal(settings))
         assert isinstance(config, DictConfig)
         return config
 
@@ -72,6 +82,8 @@ class Run:
         settings = self._begun.get("settings")
         if settings is None:  # a run of an earlier version
             settings = OmegaConf.to_container(self.config, resolve=True)
+        else:
+            refuse_resolvers(settings, self.path)
         assert isinstance(settings, dict)
         return RunSettings.check({str(name): value for name, value in settings.items()})
 
@@ -262,6 +274,8 @@ class Run:
         from hw1.training import build
 
         dataset = dict(self.settings.dataset)
+        if is_own(self.path / RESULT):
+            dataset["root"] = here(dataset.get("root"))
         if dataset.get("root") and not Path(dataset["root"]).exists():
             dataset["root"] = None
         data = build.datamodule(dataset)

@@ -76,7 +76,7 @@ class RunSettings:
     """The resolved settings of one run. Made by `check`; values of nodes are checked by what they construct.
 
     Attributes:
-        plain: all of them as plain containers, as they stand in config.yaml; a copy of what was checked.
+        plain: all of them as plain containers; a copy of what was checked.
         name: of the experiment, hence the folder below the output.
         seed: of the run; member r has the start of `seed + r`.
         init: "shared" or "independent" starts.
@@ -93,6 +93,7 @@ class RunSettings:
         callbacks, measures, metrics, logger: nodes by name.
         budget: name, limits and settings of the budget.
         transform: of training inputs: a node, several ones by name, or a list of them; None for none.
+        stored: `plain` as a run's files hold it, where paths and loggers came from the environment by name alone.
     """
 
     plain: Node
@@ -119,10 +120,15 @@ class RunSettings:
     logger: Mapping[str, Node]
     budget: Node
     transform: Node | Sequence[Node] | None
+    stored: Node
 
     @classmethod
-    def check(cls, settings: Mapping[str, Any]) -> RunSettings:
+    def check(cls, settings: Mapping[str, Any], stored: Mapping[str, Any] | None = None) -> RunSettings:
         """The settings of a run from plain containers.
+
+        Args:
+            settings: all of them, resolved.
+            stored: as its files are to hold them; as they are, unless said.
 
         Keys that nothing reads are let through: a stored run may have been made by a later version, see
         `refuse_unknown`.
@@ -167,6 +173,7 @@ class RunSettings:
             logger=_nodes(settings, "logger"),
             budget=added(settings, "budget"),
             transform=added(settings, "transform"),
+            stored=settings if stored is None else copy.deepcopy(dict(stored)),
         )
 
     @cached_property

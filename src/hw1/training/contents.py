@@ -35,7 +35,7 @@ def begin(
         resumed: whether it goes on from a checkpoint: then the code is that of the beginning, and the settings are
             signed only if those of the beginning were.
     """
-    for name, text in {"config.yaml": config_text(settings.plain), **beside}.items():
+    for name, text in {"config.yaml": config_text(settings.stored), **beside}.items():
         write_text(folder / name, text)
     record = {
         "format": FORMAT,
@@ -43,7 +43,7 @@ def begin(
         "name": settings.name,
         "overrides": list(overrides),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "settings": dict(settings.plain),
+        "settings": dict(settings.stored),
         "code": code_of(settings.plain),
     }
     file = folder / SETTINGS

@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from hw1.environment import refuse_secrets
 from hw1.settings import ConfigError
 from hw1.settings.budget import budget_words
 from hydra_plugins.hw1_sweeper.composing import Composer
@@ -50,6 +51,7 @@ class Planner:
         Raises:
             ConfigError: one line a problem.
         """
+        refuse_secrets(OmegaConf.masked_copy(self._config, [name for name in self._config if name != "hydra"]))
         parser = self.parser
         typed = parser.parse_overrides(list(arguments))
         budget = parser.parse_overrides(budget_words(self.master()))
