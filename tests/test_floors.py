@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"hw1", "vectors", "files", "seeds", "kinds", "losses", "metrics", "words", "models", "optim", "records", "sealed"}
-    | {"_before_torch", "inside", "machine", "news", "paper", "stages", "terminal", "typed", "workers"},
+    | {"_before_torch", "cells", "inside", "machine", "markdown", "news", "paper", "stages", "terminal"}
+    | {"typed", "workers"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training"},
     {"runs"},
@@ -46,6 +47,7 @@ BESIDE = {
     ("paper", "words"),
     ("stages", "words"),
     ("terminal", "words"),
+    ("markdown", "words"),
     ("reproduction", "report"),
     ("__main__", "command"),
     ("__main__", "arguments"),
@@ -153,7 +155,7 @@ def test_a_config_object_stays_at_the_door():
 LIGHT_ROOMS = ("settings", "runs", "measures", "studies", "report", "reproduction", "hydra_plugins")
 LIGHT_MODULES = (
     *("files", "machine", "news", "stages", "terminal", "workers", "seeds", "kinds", "metrics", "typed", "words"),
-    "inside",
+    *("inside", "cells", "markdown"),
     *("arguments", "child", "command", "help", "slips", "job", "__main__", "notebook", "python"),
     *("data.source", "project.folder", "project.start"),
 )

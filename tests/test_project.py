@@ -155,9 +155,9 @@ def test_which_commands_take_modules_from_the_current_folder(tmp_path, monkeypat
     [
         ("/usr/bin/hw1", "hw1 train", "hw1"),
         ("C:/python/Scripts/hw1.exe", "hw1 train", "hw1"),
-        ("/checkout/train.py", "python train.py", "python -m hw1"),
-        ("/site-packages/hw1/__main__.py", "python -m hw1 train", "python -m hw1"),
-        ("/usr/bin/pytest", "python train.py", "python -m hw1"),
+        ("/checkout/train.py", "python train.py", "python -P -m hw1"),
+        ("/site-packages/hw1/__main__.py", "python -m hw1 train", "python -P -m hw1"),
+        ("/usr/bin/pytest", "python train.py", "python -P -m hw1"),
     ],
 )
 def test_hints_name_the_command_that_was_typed(started, train, other, monkeypatch, tmp_path):

@@ -151,7 +151,9 @@ def test_what_the_study_made(sweep):
     pd.testing.assert_frame_equal(ended.tables["barriers"], pd.DataFrame({"seed": [0], "barrier": [0.5]}))
     assert ended.figures == [sweep.path / "barriers.png"] and ended.answer == ["The barrier is 0.5."]
     (sweep.path / "barriers.csv").write_text("seed,barrier\n0,0.6\n")
-    with pytest.raises(DamagedError, match=r"content is not what was written; python -m hw1 report .* makes it again$"):
+    with pytest.raises(
+        DamagedError, match=r"content is not what was written; python -P -m hw1 report .* makes it again$"
+    ):
         _ = Sweep.read(sweep.path).tables
 
 

@@ -149,7 +149,9 @@ def test_damage_of_a_sweep_is_named(sweep):
     middle(base / next(iter(record["caches"])), b"9")
     (sweep.path / "report.html").unlink()
     lines = sweep_damage(sweep.path, record)
-    assert len(lines) == 3 and all(line.endswith(f"python -m hw1 report {sweep.path} makes it again") for line in lines)
+    assert len(lines) == 3 and all(
+        line.endswith(f"python -P -m hw1 report {sweep.path} makes it again") for line in lines
+    )
     flip(sweep.path / "sweep.json", '"swept": [', '"swept": [ "seed", ')
     assert any("sweep.json is damaged" in line for line in verify(base).damage)
 

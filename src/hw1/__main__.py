@@ -41,6 +41,7 @@ def main(words: list[str] | None = None) -> int:
 
     from hw1.command import explain
     from hw1.runs import Sweep
+    from hw1.terminal import say
     from hw1.words import printable
 
     try:
@@ -69,7 +70,7 @@ def main(words: list[str] | None = None) -> int:
         if chosen.command == "rekey":
             from hw1.report.rekey import rekey
 
-            print("\n".join(rekey(chosen.path)))
+            say(*rekey(chosen.path))
             return 0
         if chosen.command == "homework":
             from hw1.reproduction.homework import homework as ask
@@ -85,7 +86,7 @@ def main(words: list[str] | None = None) -> int:
 
             fill = {"results": results.fill, "claims": claims.fill}[chosen.command]
             problems = fill(_checkout(), chosen.output or _checkout() / "multirun")
-            print("\n".join(problems), end="\n" if problems else "", file=sys.stderr)
+            say(*problems, file=sys.stderr)
             return 1 if problems else 0
         sweep = Sweep.read(chosen.path)
         if chosen.command == "report":
@@ -95,7 +96,7 @@ def main(words: list[str] | None = None) -> int:
             if not chosen.keep:
                 refuse_changed(sweep.complete().runs, READING)
             if (said := _NOT_ENDED.get(sweep.status)) is not None:
-                print(f"{sweep.path.name}: {sweep.status}: {said}", file=sys.stderr)
+                say(f"{sweep.path.name}: {sweep.status}: {said}", file=sys.stderr)
             print(*map(printable, conclude(sweep.path)), sep="\n")
             failed = Sweep.read(sweep.path).record["failed"]
             for name, error in failed.items():
@@ -200,7 +201,7 @@ def _clean(chosen: argparse.Namespace) -> int:
     for line in lines(made, path):
         print(printable(line))
     if not made.removals:
-        print(f"{path}: nothing to remove")
+        print(printable(f"{path}: nothing to remove"))
     if level.orphans:
         print("\n".join(offers(path, filters)) or "nor would anything else be freed")
     if not made.removals:
@@ -221,6 +222,7 @@ def _clean(chosen: argparse.Namespace) -> int:
 
 def _export(words: list[str], output: str | None) -> int:
     """Write all runs as one table: as CSV, and as Parquet where something writes it."""
+    from hw1.cells import guarded_table
     from hw1.report.export import CSV, NO_PARQUET, PARQUET, export, tidy, writes_parquet
     from hw1.settings import ConfigError
     from hw1.words import count, printable
@@ -230,7 +232,7 @@ def _export(words: list[str], output: str | None) -> int:
     if not len(table):
         raise ConfigError(f"{path}: got no such run, expected some; {program()} list shows what there is")
     if output == "-":
-        table.to_csv(sys.stdout, index=False)
+        guarded_table(table).to_csv(sys.stdout, index=False)
         return 0
     inside = path.absolute().parent  # beside runs/ and sweeps/: what stands within those is whole
     folder = inside.parent if inside.name in ("runs", "sweeps") else path

@@ -21,6 +21,7 @@ from hw1.settings.local import named
 from hw1.slips import elsewhere, in_file, missing_value, slips, unknown_function
 from hw1.stages import duration
 from hw1.sweep_words import ZIP, apart, joined, zipped
+from hw1.terminal import say
 from hw1.typed import training
 
 if TYPE_CHECKING:
@@ -285,6 +286,5 @@ def fail(error: BaseException, full: bool) -> None:
     """
     if full:
         raise error
-    for line in named(explain(error), sys.argv[1:]).splitlines():
-        print(f"error: {line}", file=sys.stderr)
+    say(*(f"error: {line}" for line in named(explain(error), sys.argv[1:]).splitlines()), file=sys.stderr)
     sys.exit(1)

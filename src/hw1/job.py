@@ -21,6 +21,7 @@ def run(config: Any) -> None:
     from hw1.records import read_record
     from hw1.runs import Run, asks_in
     from hw1.settings import ConfigError, RunSettings
+    from hw1.terminal import say
 
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
@@ -37,10 +38,10 @@ def run(config: Any) -> None:
         words = [word for word in hydra.overrides.task if not word.startswith("sweep=")]
         result = fit(settings, folder, words, epochs_wanted(asks, settings), _for_hydras_users(config, hydra))
         if result["status"] != "complete":
-            print(job_line(record, folder, []), flush=True)
+            say(job_line(record, folder, []))
             return
     taken = take(Run(folder), asks, None if folder.name in record["trained"] else record["measuring_threads"])
-    print(job_line(record, folder, taken), flush=True)
+    say(job_line(record, folder, taken))
 
 
 def _for_hydras_users(config: Any, hydra: Any) -> dict[str, str]:

@@ -7,6 +7,8 @@ Example::
             ...
             run.log(step, {"train/loss": loss, "test/accuracy": accuracy}, epoch=epoch + 1)
         run.snapshot(net, 10)
+
+In one file, as a recording is one thing to its loop.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from hw1.records import FORMAT, make_key, read_record, rewrite_record, write_rec
 from hw1.runs import find_run, is_complete, slug_of
 from hw1.runs.weights import snapshot_files
 from hw1.settings import ConfigError, RunSettings
+from hw1.terminal import say
 from hw1.training.contents import RESULT, begin, end, stored
 
 if TYPE_CHECKING:
@@ -222,7 +225,7 @@ class Recording:
         from hw1.runs import Run
         from hw1.runs.changed import set_aside
 
-        print(set_aside([Run(self.path)], self._base), file=sys.stderr)
+        say(set_aside([Run(self.path)], self._base), file=sys.stderr)
 
     def _lock(self, folder: Path, problem: str) -> None:
         lock = FileLock(folder / ".lock")

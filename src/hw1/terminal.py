@@ -5,10 +5,22 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TextIO
 
 from hw1.words import cut, printable, width
 
 _GAP = "  "
+
+
+def say(*lines: object, file: TextIO | None = None) -> None:
+    """Print texts, each of its lines `printable`: what a file or a name holds is shown, and obeyed by no terminal.
+
+    Args:
+        *lines: each may hold several.
+        file: standard output unless said.
+    """
+    for line in "\n".join(map(str, lines)).split("\n") if lines else ():
+        print(printable(line), file=file, flush=True)
 
 
 def columns() -> int | None:

@@ -8,8 +8,11 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def program() -> str:
-    """What stands before a command on finished sweeps: `hw1`, or `python -m hw1`."""
-    return "hw1" if _started() == "hw1" or not _in_checkout() else "python -m hw1"
+    """What stands before a command on finished sweeps: `hw1`, or `python -P -m hw1` where that may not be installed.
+
+    Without -P, Python would put the current folder first, whose modules would then stand for installed ones.
+    """
+    return "hw1" if _started() == "hw1" or not _in_checkout() else "python -P -m hw1"
 
 
 def training() -> str:

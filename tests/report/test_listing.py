@@ -64,7 +64,7 @@ def test_states_of_runs_and_sweeps(tmp_path):
     lines, busy = listing(sweep, [], None)
     assert not busy and lines[1].startswith("interrupted; ") and "goes on from the last checkpoints" in lines[2]
     assert statuses(orphan) == {orphan: "complete"}
-    assert "1 run that no sweep names: python -m hw1 clean" in listing(tmp_path / "hand", [], None)[0]
+    assert "1 run that no sweep names: python -P -m hw1 clean" in listing(tmp_path / "hand", [], None)[0]
 
 
 def test_looking_makes_no_lock_and_changes_nothing(tmp_path):

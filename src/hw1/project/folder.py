@@ -13,6 +13,9 @@ import tomllib
 from pathlib import Path
 
 from hw1.records import is_own
+from hw1.terminal import say
+
+PLUGINS = "hydra_plugins"
 
 
 def is_project(folder: Path) -> bool:
@@ -29,6 +32,11 @@ def is_signed(path: Path) -> bool:
     """Whether a sweep, or the latest one of an experiment's folder, is the user's own."""
     files = [path, path / "sweep.json", *sorted(path.glob("sweeps/*/sweep.json"))[-1:]]
     return any(is_own(file) for file in files if file.name == "sweep.json" and file.is_file())
+
+
+def has_plugins(folder: Path) -> bool:
+    """Whether a folder holds what Hydra imports at every start, from wherever Python finds it."""
+    return any(path.name.partition(".")[0] == PLUGINS for path in folder.glob(f"{PLUGINS}*"))
 
 
 def importable(folder: Path) -> None:
@@ -48,7 +56,14 @@ def enter(folder: Path, *, runs_code: bool) -> None:
         folder: the current one.
         runs_code: whether the command is there to run the user's code.
     """
-    if runs_code:
+    foreign = runs_code and has_plugins(folder) and not is_project(folder)
+    if foreign:
+        say(
+            f"{folder / PLUGINS}: got plugins, which Hydra would run as it starts, in a folder that is no project of "
+            "yours; nothing of the folder is imported: expected them in a project ([tool.hw1] in its pyproject.toml)",
+            file=sys.stderr,
+        )
+    if runs_code and not foreign:
         importable(folder)
     elif _put_there_by_python(folder):
         del sys.path[0]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hw1.cells import guarded_table
 from hw1.files import replacing
 from hw1.runs import Ask, Run, asks_in, read_measured
 from hw1.runs.inventory import Experiment, Filter, flat, inventory, selected
@@ -80,7 +81,7 @@ def export(table: pd.DataFrame, file: Path) -> None:
         raise ConfigError(f"output: got {file}, expected {file.with_suffix(CSV)}: {NO_PARQUET}")
     with replacing(file) as temporary:
         if file.suffix == CSV:
-            table.to_csv(temporary, index=False)
+            guarded_table(table).to_csv(temporary, index=False)
         else:
             table.to_parquet(temporary, index=False, engine="pyarrow")
 

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from hw1.cells import guarded, original
 from hw1.files import replacing, write_text
 from hw1.inside import inside
 from hw1.reproduction.claims_page import COLUMNS, LEAST_SEEDS, MEASURED, page
@@ -122,7 +123,8 @@ def fill(checkout: Path, output: Path) -> list[str]:
     earlier = {}
     if file.is_file():
         with file.open(newline="", encoding="utf-8") as text:
-            earlier = {(row["claim"], row["report"]): row for row in csv.DictReader(text)}
+            known = [{name: original(value) for name, value in row.items()} for row in csv.DictReader(text)]
+        earlier = {(row["claim"], row["report"]): row for row in known}
     rows, problems = [], []
     for claim in node["claims"]:
         row = dict.fromkeys(COLUMNS, "") | {"claim": claim["claim"], "report": str(claim["report"])}
@@ -143,7 +145,7 @@ def fill(checkout: Path, output: Path) -> list[str]:
     with replacing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as text:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: guarded(value) for name, value in row.items()} for row in rows)
     titles = {name: about.title for name, about in experiments(checkout / "conf").items()}
     write_text(docs / "claims.md", page(rows, titles))
     return problems

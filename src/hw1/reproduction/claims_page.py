@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from hw1.markdown import address, code, text
 from hw1.reproduction.results import experiment_of
 from hw1.reproduction.verdicts import DEPENDS, DOES_NOT, HOLDS, TO_RUN
 
@@ -53,7 +54,7 @@ def page(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
     ]
     for group, own in groups.items():
         lines += [f"## {titles.get(group) or group}", ""]
-        lines += [f"- **{row['verdict']}**: {row['claim']} (report {row['report']})" for row in own]
+        lines += [f"- **{text(row['verdict'])}**: {text(row['claim'])} (report {text(row['report'])})" for row in own]
         lines += ["", "<details><summary>Numbers and commands</summary>", "", *_table(own), "", "</details>", ""]
     return "\n".join(lines)
 
@@ -61,7 +62,7 @@ def page(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
 def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
     lines = ["| claim | measured | estimate [95% interval] | rule | command | figure |", "|---|---|---|---|---|---|"]
     for row in rows:
-        figure = f"[figure]({_link(row['figure'])})" if row["figure"] else ""
+        figure = f"[figure]({address(row['figure'])})" if row["figure"] else ""
         lines.append(_line(row["claim"], row, "", row["rule"], figure))
         if row["beside_command"]:
             lines.append(_line("the same, beside it", row, "beside_", row["rule"], ""))
@@ -71,13 +72,8 @@ def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
 def _line(claim: str, row: Mapping[str, str], prefix: str, rule: str, figure: str) -> str:
     command, time, words, kind, seeds, n, estimate, low, high = (row[f"{prefix}{name}"] for name in MEASURED)
     interval = f" [{low}, {high}]" if low else ""
-    found = f"{estimate}{interval}, n = {n} ({kind})" if n else TO_RUN
-    found += f"; before, over {seeds} seeds: {estimate}" if estimate and not n else ""
-    run = f"`{command}`" if n or not time else f"`{command}`, {time} on one core"
-    cells = [cell.replace("|", "\\|") for cell in (claim, words, found, rule, run, figure)]
+    found = text(f"{estimate}{interval}, n = {n} ({kind})" if n else TO_RUN)
+    found += text(f"; before, over {seeds} seeds: {estimate}") if estimate and not n else ""
+    run = code(command) if n or not time else f"{code(command)}, {text(time)} on one core"
+    cells = [*map(text, (claim, words)), found, text(rule), run, figure]
     return f"| {' | '.join(cells)} |"
-
-
-def _link(path: str) -> str:
-    """A path that Markdown takes as one."""
-    return "".join(f"%{ord(sign):02X}" if sign in " ()[]<>" else sign for sign in path)

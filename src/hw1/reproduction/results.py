@@ -15,7 +15,9 @@ from typing import Any
 
 import yaml
 
+from hw1.cells import guarded, original
 from hw1.files import write_text
+from hw1.markdown import code, text
 from hw1.reproduction.finished import Finished, command_of, finished, short
 from hw1.reproduction.statistic import share_at_or_below, statistic
 from hw1.reproduction.wording import statistic_in_words
@@ -129,19 +131,19 @@ def read(file: Path) -> list[dict[str, str]]:
     Raises:
         ValueError: it has other columns.
     """
-    with file.open(newline="", encoding="utf-8") as text:
-        reader = csv.DictReader(text)
+    with file.open(newline="", encoding="utf-8") as opened:
+        reader = csv.DictReader(opened)
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise ValueError(f"{file}: got columns {reader.fieldnames}, expected {', '.join(COLUMNS)}; delete it")
-        return list(reader)
+        return [{name: original(value) for name, value in row.items()} for row in reader]
 
 
 def _csv(rows: Sequence[Mapping[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    made = io.StringIO()
+    writer = csv.DictWriter(made, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    writer.writerows({name: guarded(value) for name, value in row.items()} for row in rows)
+    return made.getvalue()
 
 
 def with_table(page: str, rows: Sequence[Mapping[str, str]]) -> str:
@@ -153,13 +155,15 @@ def with_table(page: str, rows: Sequence[Mapping[str, str]]) -> str:
     if not _TABLE.search(page):
         raise ValueError("docs/results.md: got no <!-- results -->, <!-- /results -->, expected them around the table")
     lines = ["| report | command | reported | measured [95% interval] |", "|---|---|---|---|"]
-    lines += [f"| {row['report']} | `{row['command']}` | {_reported(row)} | {_measured(row)} |" for row in rows]
+    lines += [
+        f"| {text(row['report'])} | {code(row['command'])} | {_reported(row)} | {_measured(row)} |" for row in rows
+    ]
     table = "\n".join(lines) + "\n"
     return _TABLE.sub(lambda match: f"{match[1]}{table}{match[2]}", page)
 
 
 def _reported(row: Mapping[str, str]) -> str:
-    return f"{_text(row['quantity'])}: {_text(row['reported'])}" if row["reported"] else ""
+    return f"{text(row['quantity'])}: {text(row['reported'])}" if row["reported"] else ""
 
 
 def _measured(row: Mapping[str, str]) -> str:
@@ -167,12 +171,8 @@ def _measured(row: Mapping[str, str]) -> str:
         return NOT_RUN
     if not row["measured"]:
         return "" if row["budget"] == "full" else f"({row['budget']} budget; full: {row['full_hours']} hours)"
-    quantity = "" if row["reported"] else f"{_text(row['quantity'])}: "
+    quantity = "" if row["reported"] else f"{text(row['quantity'])}: "
     interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
     share = f"; {row['at_or_below']} of the members at or below the reported" if row["at_or_below"] else ""
     budget = "" if row["budget"] == "full" else f" ({row['budget']} budget; full: {row['full_hours']} hours)"
     return f"{quantity}{row['measured']}{interval}{share}{budget}"
-
-
-def _text(value: str) -> str:
-    return value.replace("|", "\\|")

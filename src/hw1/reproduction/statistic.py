@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hw1.cells import original_table
 from hw1.report.differences import of_headlines
 from hw1.reproduction.finished import Finished, named
 from hw1.reproduction.wording import BY_SEED, bounds, statistic_in_words
@@ -167,7 +168,7 @@ def _table(one: Finished, name: str) -> pd.DataFrame:
         if not file.is_file():
             known = ", ".join(Path(table).stem for table in sweep.record["files"] if table.endswith(".csv"))
             raise ConfigError(f"table: got {name}, expected history or one of {known}")
-        return pd.read_csv(file)
+        return original_table(pd.read_csv(file))
     frames = [member.history().assign(**{**member.cells, "seed": member.seed}) for member in sweep.members()]
     return pd.concat(frames, ignore_index=True)
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hw1.cells import original_table
 from hw1.inside import inside
 from hw1.records import DamagedError
 from hw1.runs.measured import read_measured
 from hw1.settings import ConfigError
 from hw1.training.contents import difference
+from hw1.typed import program
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +111,7 @@ def of_study(sweep: Sweep) -> dict[str, pd.DataFrame]:
     """See `Sweep.tables`."""
     import pandas as pd
 
-    return {file.stem: pd.read_csv(file) for file in files_of(sweep, ".csv")}
+    return {file.stem: original_table(pd.read_csv(file)) for file in files_of(sweep, ".csv")}
 
 
 def files_of(sweep: Sweep, suffix: str) -> list[Path]:
@@ -123,7 +125,7 @@ def files_of(sweep: Sweep, suffix: str) -> list[Path]:
     for file in files:
         size, sha256 = listed[file.name] if isinstance(listed, Mapping) else (None, None)  # of an earlier version
         if size is not None and (problem := difference(file, size, sha256)):
-            raise DamagedError(f"{problem}; python -m hw1 report {sweep.path} makes it again")
+            raise DamagedError(f"{problem}; {program()} report {sweep.path} makes it again")
     return files
 
 

@@ -1,11 +1,14 @@
 """What a run was made with, for its record: versions and the commit."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
 from hw1 import __version__
+
+_CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 def versions() -> dict[str, str]:
@@ -16,10 +19,27 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout, with + where files differ from it; None outside a checkout."""
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    """The commit of hw1's own checkout, with + where files differ from it; None where hw1 runs from none.
+
+    Git is asked of that folder alone, never of the current one or of one that is read: what a repository's
+    configuration names is run. It is asked without the monitor and the hooks, and takes no lock.
+    """
+    git = _CHECKOUT / ".git"
+    if not git.exists():
+        return None
+    safe = ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "-c", "core.pager=cat"]
+    where = ["-C", str(_CHECKOUT), "--no-pager"]
+    asked = ["describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_CEILING_DIRECTORIES": str(_CHECKOUT.parent),
+    }
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ["git", *where, *safe, *asked], capture_output=True, text=True, timeout=10, check=False, env=environment
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

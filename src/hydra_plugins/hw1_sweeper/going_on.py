@@ -25,6 +25,7 @@ from hw1.settings import ConfigError, run_key
 from hw1.settings.construct import is_node
 from hw1.settings.identity import put, select
 from hw1.training.contents import RESULT, begin
+from hw1.typed import program
 from hw1.words import count
 from hydra_plugins.hw1_sweeper.plan import Job
 
@@ -100,7 +101,7 @@ def _unfit(run: Run) -> str:
     if not (run.path / _CHECKPOINT).is_file():
         return "the finished run's last checkpoint was removed"
     if passing_damage(run.path):
-        return "the finished run is damaged: see python -m hw1 verify"
+        return f"the finished run is damaged: see {program()} verify"
     if changed([run]):
         return "code of yours has changed since"
     if not is_own(run.path / RESULT):

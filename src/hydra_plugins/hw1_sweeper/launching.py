@@ -17,6 +17,7 @@ from hw1.runs import Run, asks_in, ended, is_complete, runs_by_key
 from hw1.runs.changed import changed, set_aside
 from hw1.runs.measured import Measured, write_measured
 from hw1.settings import ConfigError
+from hw1.terminal import say
 from hw1.words import count
 from hydra_plugins.hw1_sweeper.plan import Job
 
@@ -46,7 +47,7 @@ def launch(launcher: Any, jobs: list[Job], file: Path, record: Mapping[str, Any]
                 for job in lost:
                     _record_failure(job, error, record)
                 continue
-            print(f"launcher: {explain(error)}; going on with {count(len(lost), 'run')}", file=sys.stderr)
+            say(f"launcher: {explain(error)}; going on with {count(len(lost), 'run')}", file=sys.stderr)
             alone = lost if waiting == batch else started  # no run started: not even a smaller batch will
             batches += ([waiting] if waiting and waiting != batch else []) + [[job] for job in alone]
             continue
@@ -95,7 +96,7 @@ def allot(base: Path, jobs: Sequence[Job], rerun: bool = False) -> list[Job]:
             for job in jobs:
                 job.folder = there.get(job.key, job.folder)
             if rerun and (others := changed(begun(jobs))):
-                print(set_aside(others, base))
+                say(set_aside(others, base))
             for job in jobs:
                 if not is_complete(job.folder):
                     job.folder.mkdir(parents=True, exist_ok=True)

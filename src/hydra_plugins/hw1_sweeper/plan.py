@@ -19,6 +19,7 @@ from hw1.settings.local import local_keys, passed_over
 from hw1.settings.run_settings import refuse_unknown
 from hw1.stages import through
 from hw1.training.weights_file import identity
+from hw1.typed import program
 from hydra_plugins.hw1_sweeper.composing import Composer
 from hydra_plugins.hw1_sweeper.options import Lacking
 
@@ -142,7 +143,7 @@ def _weights(settings: dict[str, Any]) -> list[str]:
     if not node:
         return []
     if not isinstance(node, dict) or not {"folder", "file"} <= set(node):
-        raise ConfigError(f"adopted: got {node!r}, expected it from python -m hw1 adopt weights=...")
+        raise ConfigError(f"adopted: got {node!r}, expected it from {program()} adopt weights=...")
     node["sha256"] = identity(Path(node["folder"]) / node["file"])
     return [f"adopted.sha256={node['sha256']}"]
 

@@ -34,6 +34,7 @@ from hw1.runs.sound import passing_damage
 from hw1.settings import ConfigError
 from hw1.settings.budget import budget_name
 from hw1.stages import stage
+from hw1.terminal import say
 from hw1.typed import training
 from hw1.words import count
 from hydra_plugins.hw1_sweeper.checking import check_runs
@@ -131,11 +132,11 @@ class Hw1Sweeper(BasicSweeper):
         if self.dry_run:
             with stage("timing some steps of each kind of run"):
                 lines = listing(jobs, to_train, lacking, base)
-            print("\n".join(lines))
+            say(*lines)
             return
         if before:
             print(f"{self.config.name}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
-            print("\n".join(before))
+            say(*before)
             return
         launched, to_train, to_measure = self._allotted(base, jobs, to_train, complete, lacking)
         if warning := crowded(self._n_jobs(to_train), to_train):
@@ -228,7 +229,7 @@ class Hw1Sweeper(BasicSweeper):
                 record["search"] = trials.record(names)
             if folder is None and (before := earlier(base, digest(base, record))):
                 print(f"{record['name']}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
-                print("\n".join(before))
+                say(*before)
                 return
             if self.dry_run:
                 print("\n".join(listing(list(jobs.values()), [], {}, base)))
@@ -307,7 +308,7 @@ class Hw1Sweeper(BasicSweeper):
 
     def _end(self, folder: Path, lines: Sequence[str]) -> None:
         """Say what a sweep came to, and leave by exit code 1 where something failed."""
-        print("\n".join(lines))
+        say(*lines)
         concluded = read_record(folder / "sweep.json")
         _say_failures(concluded["failed"])
         if concluded["status"] != "complete":
@@ -367,7 +368,7 @@ class Hw1Sweeper(BasicSweeper):
                 interrupted(record)
         with at_most(self._most_cores()), stage(f"drawing {sweep.record['name']}"):
             lines, failed = take_in(sweep.path, asks, [run.path for run in finished])
-        print("\n".join(lines))
+        say(*lines)
         _say_failures(failed)
         if failed:
             sys.exit(1)
@@ -444,7 +445,7 @@ def _plain(value: Any) -> Any:
 
 def _say_failures(failed: Mapping[str, str]) -> None:
     for name, error in failed.items():
-        print(f"failed: {name}: {error}", file=sys.stderr)
+        say(f"failed: {name}: {error}", file=sys.stderr)
 
 
 def _prepare_to_sign() -> None:
