@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
 
 from hw1.settings import ConfigError
-from hw1.settings.interpolation import env_name, without_effect
+from hw1.settings.interpolation import env_name, is_place
 
 _SECRET = re.compile(
     r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|APIKEY|(^|_)(KEY|KEYS|AUTH)(_|$)", re.IGNORECASE
@@ -24,7 +24,8 @@ _SHORTEST = 3  # characters of a value that is looked for in texts
 def stored_settings(config: Any) -> dict[str, Any]:
     """The settings of a run as its files hold them.
 
-    What its key is made of is resolved; of what else came from the environment the variable's name stands there.
+    What its key is made of is resolved; of paths and loggers that came from the environment the variable's name stands
+    there.
 
     Args:
         config: of the run, not resolved; without `hydra`.
@@ -37,7 +38,7 @@ def stored_settings(config: Any) -> dict[str, Any]:
     _refuse(found)
     for path, (names, text) in found.items():
         dotted = ".".join(map(str, path))
-        if names and without_effect(dotted):
+        if names and is_place(dotted):
             _put(plain, path, text)
     values = _values({name for names, _ in found.values() for name in names})
     if isinstance(plain.get("sweep"), str):  # the path of the command's record, below `output`
@@ -92,7 +93,7 @@ def _refuse(found: Mapping[tuple[Any, ...], tuple[list[str], str]]) -> None:
     for path, (names, _) in found.items():
         dotted = ".".join(map(str, path))
         for name in names:
-            if not without_effect(dotted) and _SECRET.search(name):
+            if not is_place(dotted) and _SECRET.search(name):
                 raise ConfigError(
                     f"{dotted}: got {env_name(name)}, whose name looks like a secret; expected a value, or a variable "
                     "of another name: a run's files hold the values of all settings that can change its result"

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TypeGuard
 
 from hw1.records import DamagedError
 
@@ -18,7 +19,7 @@ _OWN_LINKS = "wandb"  # Weights & Biases keeps a link to its latest run
 _REMEDY = "none is followed below an experiment's folder: put what it leads to in its place, or remove it"
 
 
-def is_name(name: object) -> bool:
+def is_name(name: object) -> TypeGuard[str]:
     """Whether something is the name of a file or folder, and no path.
 
     Example:

@@ -123,8 +123,8 @@ def fill(checkout: Path, output: Path) -> list[str]:
     earlier = {}
     if file.is_file():
         with file.open(newline="", encoding="utf-8") as text:
-            known = [{name: original(value) for name, value in row.items()} for row in csv.DictReader(text)]
-        earlier = {(row["claim"], row["report"]): row for row in known}
+            written = [{name: original(value) for name, value in row.items()} for row in csv.DictReader(text)]
+        earlier = {(row["claim"], row["report"]): row for row in written}
     rows, problems = [], []
     for claim in node["claims"]:
         row = dict.fromkeys(COLUMNS, "") | {"claim": claim["claim"], "report": str(claim["report"])}

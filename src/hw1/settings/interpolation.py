@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hw1.settings.identity import WITHOUT_EFFECT, ConfigError
+from hw1.settings.identity import ConfigError
 
 LONGEST = 100_000  # characters and values that references may make of settings, all together
+_PLACES = ("output", "sweep", "measured_sweep", "hydra", "logger", "adopted.folder", "dataset.root")
 _DEEPEST = 50  # references that lead to each other
 _ONE = re.compile(r"(\\*)\$\{([^{}]*)\}")
 _NAMED = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)\}")
@@ -40,14 +41,14 @@ def here(text: Any) -> Any:
     return _NAMED.sub(lambda found: os.environ.get(found[1], found[0]), text) if isinstance(text, str) else text
 
 
-def without_effect(path: str) -> bool:
-    """Whether a setting cannot change a result, as paths and loggers.
+def is_place(path: str) -> bool:
+    """Whether a setting is where something is, or a logger's: its value from the environment is stored by name.
 
     Example:
-        >>> without_effect("logger.wandb.project"), without_effect("optimizer.lr")
+        >>> is_place("logger.wandb.project"), is_place("optimizer.lr")
         (True, False)
     """
-    return any(path == other or path.startswith(f"{other}.") for other in WITHOUT_EFFECT)
+    return any(path == other or path.startswith(f"{other}.") for other in _PLACES)
 
 
 def as_literal(node: Any) -> Any:
@@ -167,13 +168,13 @@ def _child(node: Any, key: str) -> Any:
 
 
 def _checked(path: str, text: str, source: object) -> bool:
-    """Whether a text refers to settings; False where it only names variables, in a place that has no effect.
+    """Whether a text refers to settings; False where it only names variables, as where a run's results stand.
 
     Raises:
         ConfigError: it asks for something else.
     """
     left = text
-    if without_effect(path):
+    if is_place(path):
         left = _NAMED.sub("", text)
         if left != text and "${" not in left:
             return False

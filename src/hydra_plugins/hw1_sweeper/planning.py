@@ -51,7 +51,7 @@ class Planner:
         Raises:
             ConfigError: one line a problem.
         """
-        refuse_secrets(OmegaConf.masked_copy(self._config, [name for name in self._config if name != "hydra"]))
+        refuse_secrets(OmegaConf.masked_copy(self._config, [str(name) for name in self._config if name != "hydra"]))
         parser = self.parser
         typed = parser.parse_overrides(list(arguments))
         budget = parser.parse_overrides(budget_words(self.master()))
