@@ -108,10 +108,11 @@ def test_reading_starts_no_program(tmp_path, monkeypatch):
     from hw1.runs import Sweep
 
     sweep = make_sweep(tmp_path, [make_run(tmp_path)[0]], [])
+    other = make_sweep(tmp_path, [make_run(tmp_path, seed=1)[0]], [], time="2026-01-02_00-00-00")
     monkeypatch.setattr(subprocess, "Popen", started_one)
     monkeypatch.setattr(os, "system", started_one)
-    assert listing(tmp_path, [], None)[0] and len(tidy(tmp_path, [])) == 1
-    assert Sweep.read(sweep).table() is not None and compare(Sweep.read(sweep), Sweep.read(sweep), [])
+    assert listing(tmp_path, [], None)[0] and len(tidy(tmp_path, [])) == 2
+    assert Sweep.read(sweep).table() is not None and compare(Sweep.read(sweep), Sweep.read(other), [])
     assert verify(tmp_path).damage == [] and Run(Sweep.read(sweep).runs[0].path).count == 1
 
 
