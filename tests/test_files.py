@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from hw1.files import read_json, replacing, write_json, write_text
+from hw1.files import replacing, write_json, write_text
+from hw1.stored_json import read_json
 
 
 def test_a_block_that_ends_well_replaces_the_file(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"hw1", "vectors", "files", "seeds", "kinds", "losses", "metrics", "words", "models", "optim", "records", "sealed"}
-    | {"_before_torch", "cells", "inside", "machine", "markdown", "news", "paper", "stages", "terminal"}
+    | {"_before_torch", "bounds", "cells", "inside", "machine", "markdown", "news", "paper", "stages", "stored_json", "terminal"}
     | {"typed", "workers"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training"},
@@ -42,6 +42,8 @@ BESIDE = {
     ("records", "files"),
     ("inside", "records"),
     ("paper", "inside"),
+    ("records", "stored_json"),
+    ("stored_json", "bounds"),
     ("words", "metrics"),
     ("paper", "typed"),
     ("paper", "words"),

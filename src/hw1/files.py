@@ -150,14 +150,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; a broken file is a ValueError that names it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or not UTF-8
-        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run the command again") from error
-
-
 def file_digest(file: Path) -> str:
     """Hex SHA-256 of a file; hashed once a process while it stays as it is."""
     status = file.stat()

@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hw1.files import read_json, write_json
+from hw1.files import write_json
+from hw1.stored_json import from_json, read_json
 
 FORMAT = 2  # of result.json and sweep.json; those of format 1 have no checksum
 
@@ -105,7 +106,7 @@ def sums(content: bytes) -> list[Any]:
 
 def _write(file: Path, record: Mapping[str, Any], key: bytes | None) -> None:
     content = {name: value for name, value in record.items() if name not in _ADDED}
-    content = json.loads(json.dumps(content))  # as it will be read
+    content = from_json(json.dumps(content))  # as it will be read
     checksum = _checksum(content)
     signature = {} if key is None else {"signature": _signature(file, checksum, key)}
     write_json(file, content | {"checksum": checksum} | signature)

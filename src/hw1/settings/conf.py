@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from hw1.records import DamagedError
+from hw1.settings import stored_yaml
 from hw1.settings.identity import ConfigError
 from hw1.typed import training
 
@@ -94,13 +94,12 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """The content of a file of settings.
 
     Raises:
-        ConfigError: it is no YAML.
+        ConfigError: it is no YAML that is read, see `hw1.settings.stored_yaml.read_yaml`.
     """
     try:
-        node = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: got no YAML ({str(error).splitlines()[0]})") from error
-    return mapping(node)
+        return mapping(stored_yaml.read_yaml(file))
+    except DamagedError as error:
+        raise ConfigError(str(error)) from error
 
 
 def mapping(node: object) -> dict[str, Any]:
