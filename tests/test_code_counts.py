@@ -41,6 +41,7 @@ class Size(Measure):
     def take(self, subject, memory):
         return Finding({"size": [1.0]})
 """
+CAME_TO = {"metrics": {}, "parameters": 1, "dataset": {"name": "hand", "source": "hand", "train": 1}}
 LAYERS = """from torch import nn
 
 
@@ -101,7 +102,7 @@ def test_runs_with_weights_are_compared(made, mine):
             record, _ = {}, (runs[name].path / "settings.json").unlink()
         if name in ("finished", "failed", "failed_early", "of_an_earlier_version"):
             complete = name in ("finished", "of_an_earlier_version")
-            end(runs[name].path, {"format": 2, "status": "complete" if complete else "failed", **record})
+            end(runs[name].path, {"format": 2, "status": "complete" if complete else "failed", **CAME_TO, **record})
         if name in ("finished", "interrupted", "failed", "of_an_earlier_version"):
             (runs[name].path / "checkpoints").mkdir()
             (runs[name].path / "checkpoints" / "last.ckpt").write_bytes(b"")
@@ -118,7 +119,10 @@ def test_runs_with_weights_are_compared(made, mine):
 def test_each_module_is_named_once_with_what_became_of_it(made, mine, tmp_path):
     runs = [made(f"run_{i}") for i in range(6)]
     for run in runs:
-        end(run.path, {"format": 2, "status": "complete", "code": run.code, "settings": dict(run.settings.plain)})
+        end(
+            run.path,
+            {"format": 2, "status": "complete", **CAME_TO, "code": run.code, "settings": dict(run.settings.plain)},
+        )
     mine(my_models=MODEL.replace("my_layers", "my_new"), my_new=LAYERS)
     read_anew()
     with pytest.raises(ConfigError) as caught:

@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"hw1", "vectors", "files", "seeds", "kinds", "losses", "metrics", "words", "models", "optim", "records", "sealed"}
-    | {"_before_torch", "bounds", "cells", "inside", "machine", "markdown", "news", "paper", "stages", "stored_json", "terminal"}
-    | {"typed", "workers"},
+    | {"_before_torch", "bounds", "cells", "inside", "machine", "markdown", "memory", "news", "paper", "record_shapes"}
+    | {"stages", "stored_csv", "stored_json", "tensor_files", "terminal", "typed", "workers"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training"},
     {"runs"},
@@ -42,8 +42,17 @@ BESIDE = {
     ("records", "files"),
     ("inside", "records"),
     ("paper", "inside"),
+    ("records", "record_shapes"),
     ("records", "stored_json"),
     ("stored_json", "bounds"),
+    ("files", "bounds"),
+    ("sealed", "bounds"),
+    ("tensor_files", "bounds"),
+    ("memory", "bounds"),
+    ("memory", "machine"),
+    ("stored_csv", "bounds"),
+    ("stored_csv", "memory"),
+    ("stored_csv", "records"),
     ("words", "metrics"),
     ("paper", "typed"),
     ("paper", "words"),

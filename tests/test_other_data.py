@@ -66,7 +66,14 @@ def finished(base, node, seed=0):
     folder.mkdir(parents=True)
     begin(folder, settings, [], {}, resumed=False)
     dataset = {"name": "table", "source": "csv", "train": 1, "test": 1, "sha256": today(node).identity}
-    result = {"format": 2, "status": "complete", "key": settings.key, "metrics": {}, "dataset": dataset}
+    result = {
+        "format": 2,
+        "status": "complete",
+        "key": settings.key,
+        "metrics": {},
+        "parameters": 1,
+        "dataset": dataset,
+    }
     end(folder, result)
     return Run(folder)
 

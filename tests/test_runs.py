@@ -342,7 +342,12 @@ def test_finding_a_run_by_its_key(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complete"),
     [
-        ('{"status": "complete"}', True),
+        (
+            '{"status": "complete", "metrics": {}, "parameters": 1,'
+            ' "dataset": {"name": "a", "source": "b", "train": 1}}',
+            True,
+        ),
+        ('{"status": "complete"}', False),
         ('{"status": "failed"}', False),
         ('{"status": "comp', False),
         ("", False),

@@ -63,10 +63,16 @@ MEMBERS = Bound("HW1_MAX_MEMBERS", 10_000, "members")
 WEIGHTS = Bound("HW1_MAX_WEIGHTS", 10**9, "weights")
 TENSORS = Bound("HW1_MAX_TENSORS", 50_000, "tensors of one model")
 HEADER_BYTES = Bound("HW1_MAX_HEADER_BYTES", 8 * 2**20, "bytes of safetensors header")
+COLUMNS = Bound("HW1_MAX_COLUMNS", 10_000, "columns of a table")
 IMAGE_PIXELS = Bound("HW1_MAX_IMAGE_PIXELS", 89_478_485, "pixels")  # from which on Pillow warns
-DATA_BYTES = Bound("HW1_MAX_DATA_BYTES", 2**63 - 1, "bytes of data in memory")  # by default what is free, see `for_data`
+DATA_BYTES = Bound(
+    "HW1_MAX_DATA_BYTES", 2**63 - 1, "bytes of data in memory"
+)  # by default what is free, see `hw1.memory`
 
-ALL = (STORED_BYTES, YAML_BYTES, YAML_NODES, DEPTH, MEMBERS, WEIGHTS, TENSORS, HEADER_BYTES, IMAGE_PIXELS, DATA_BYTES)
+ALL = (
+    *(STORED_BYTES, YAML_BYTES, YAML_NODES, DEPTH, MEMBERS, COLUMNS),
+    *(WEIGHTS, TENSORS, HEADER_BYTES, IMAGE_PIXELS, DATA_BYTES),
+)
 
 _KINDS = {
     stat.S_IFIFO: "a pipe",

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hw1.bounds import special
+
 try:
     import fcntl
 except ImportError:  # not on Windows, where what a killed process left is removed with its run's folder alone
@@ -153,6 +155,8 @@ def write_json(path: Path, value: Any) -> None:
 def file_digest(file: Path) -> str:
     """Hex SHA-256 of a file; hashed once a process while it stays as it is."""
     status = file.stat()
+    if kind := special(status.st_mode):  # a pipe, say, whose reader waits
+        raise ValueError(f"{file}: got {kind}, expected a file")
     return _digest(file, status.st_size, status.st_mtime_ns)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hw1.files import write_json
+from hw1.record_shapes import misshapen
 from hw1.stored_json import from_json, read_json
 
 FORMAT = 2  # of result.json and sweep.json; those of format 1 have no checksum
@@ -50,9 +51,13 @@ def read_record(file: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        DamagedError: it is no JSON object, or its checksum is not that of its content.
+        DamagedError: it is no JSON object, its checksum is not that of its content, or something else stands where
+            readers expect a number, text, a list or a mapping.
     """
-    return _content(file, _read(file))
+    content = _content(file, _read(file))
+    if problem := misshapen(file.name, file.parent.name, content):
+        raise DamagedError(f"{file}: {problem}; delete it and run the command again")
+    return content
 
 
 def is_own(file: Path) -> bool:

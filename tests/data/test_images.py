@@ -105,7 +105,7 @@ def test_decoded_images_are_cached_until_a_file_changes(tmp_path, monkeypatch):
     write_images(root, {"train": {"a": 3, "b": 3}, "test": {"a": 1, "b": 1}})
     decoded = []
     original = Image.open
-    monkeypatch.setattr(Image, "open", lambda path: decoded.append(path) or original(path))
+    monkeypatch.setattr(Image, "open", lambda path, **named: decoded.append(path) or original(path, **named))
 
     first = ImageFolder(None, root, size=4, channels=3)
     first.prepare()

@@ -72,9 +72,9 @@ def test_without_pyarrow_the_remedy_is_named(tmp_path, monkeypatch):
 
 
 def test_what_comes_from_elsewhere(tmp_path):
-    folder, _ = make_run(tmp_path, metrics={"test/loss\x1b[2J": 1.0, "odd": "\ud800\x07text"})
+    folder, _ = make_run(tmp_path, metrics={"test/loss\x1b[2J": 1.0})
     result = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps(result | {"dataset": 3, "versions": None, "parameters": [1]}))
+    (folder / "result.json").write_text(json.dumps(result | {"git": "\ud800\x07text", "versions": {}}))
     short, _ = make_run(tmp_path, replicas=2, metrics={"test/loss": [1.0]})  # of two members
     export(tidy(tmp_path, []), tmp_path / "a.csv")
     text = (tmp_path / "a.csv").read_text(encoding="utf-8")
@@ -83,7 +83,10 @@ def test_what_comes_from_elsewhere(tmp_path):
     sweep = make_sweep(tmp_path, [folder], [])
     record = json.loads((sweep / "sweep.json").read_text())
     (sweep / "sweep.json").write_text(json.dumps(record | {"measures": [{"nam": 3}]}))
-    with pytest.raises(ConfigError, match="got measures that are none"):
+    with pytest.raises(
+        ConfigError,
+        match=r"sweep\.json: measures\.0\.name: got nothing, expected a value; delete it and run the command again$",
+    ):
         tidy(tmp_path, [])
 
 

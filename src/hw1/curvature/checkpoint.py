@@ -19,6 +19,8 @@ from torch import Tensor
 
 from hw1.curvature.operators import Operator
 from hw1.files import replacing
+from hw1.stored_json import from_json
+from hw1.tensor_files import refuse_claims
 
 FORMAT = "1"
 ROUNDING = 1000.0  # roundings by which the products of one operator may differ, relative to their norm
@@ -116,11 +118,12 @@ class Keeper:
         if self._checkpoint is None or not self._path.exists():
             return None
         try:
+            refuse_claims(self._path)
             with safe_open(self._path, "pt") as opened:
                 said = opened.metadata() or {}
                 names = opened.keys()
                 tensors = {name: opened.get_tensor(name) for name in names}
-            told, numbers = dict(json.loads(said["told"])), dict(json.loads(said["numbers"]))
+            told, numbers = dict(from_json(said["told"])), dict(from_json(said["numbers"]))
             product, state = tensors.pop("product"), tensors["generator"]
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hw1.data.protocol import TrainTest
 from hw1.data.source import sha256
-from hw1.data.table import find
+from hw1.data.table_files import find
+from hw1.memory import problem_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+_OF_ARCHIVES = (OSError, ValueError, EOFError, OverflowError, zipfile.BadZipFile, zlib.error)
 KINDS = ("classes", "values", "tokens", "binary", "counts")
 PARTS = ("train_x", "train_y", "test_x", "test_y")
 
@@ -83,15 +87,26 @@ class Arrays:
         path, name = self._places[part]
         try:
             found = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except _OF_ARCHIVES as error:
             raise ValueError(f"{part}: {path} cannot be read as an array ({' '.join(str(error).split())})") from error
         if path.suffix == ".npz":
             if name not in found:
                 there = ", ".join(found.files)
                 raise ValueError(f"{part}: {path} has no array {name!r}, expected {path.name}:NAME, one of {there}")
-            found = found[name]
+            self._refuse_large(part, _inflated(found, name))
+            try:
+                found = found[name]
+            except _OF_ARCHIVES as error:
+                said = " ".join(str(error).split())
+                raise ValueError(f"{part}: {path} cannot be read as an array ({said})") from error
         array: NDArray[Any] = found
         return array
+
+    def _refuse_large(self, part: str, size: int) -> None:
+        """Refuse what memory does not hold."""
+        if problem := problem_of(size):
+            remedy = "" if self._places[part][0].suffix == ".npz" else ", or mmap=true, which leaves inputs on disk"
+            raise ValueError(f"{part}: {self._places[part][0]}: {problem}{remedy}")
 
     @cached_property
     def _y(self) -> tuple[Tensor, Tensor]:
@@ -100,6 +115,7 @@ class Arrays:
 
         made = []
         for part in ("train_y", "test_y"):
+            self._refuse_large(part, 2 * 8 * self._array(part).size)
             values = torch.from_numpy(self._array(part).copy())
             if self.kind == "values":
                 made.append(values.float() if values.ndim > 1 else values.float()[:, None])
@@ -141,6 +157,9 @@ class Arrays:
         """Inputs [N, ...] float32 and their targets."""
         import torch
 
+        for part in ("train_x", "test_x"):  # a copy, and float32 of it
+            array = self._array(part)
+            self._refuse_large(part, (array.itemsize + 4) * array.size)
         train, test = (as_input(torch.from_numpy(self._array(part).copy())) for part in ("train_x", "test_x"))
         return TrainTest(train, self._y[0], test, self._y[1])
 
@@ -181,3 +200,9 @@ def as_input(values: Tensor) -> Tensor:
     import torch
 
     return values.float().div_(255) if values.dtype == torch.uint8 else values.float()
+
+
+def _inflated(archive: Any, name: str) -> int:
+    """The size that an array of an .npz archive has when it is read; packed, zeros are a thousandth of it."""
+    entries = {entry.filename.removesuffix(".npy"): entry.file_size for entry in archive.zip.infolist()}
+    return int(entries.get(name, 0))

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import os
+import re
+import struct
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from hw1.bounds import IMAGE_PIXELS, special
 from hw1.data.identities import cache_folder
 from hw1.data.protocol import TrainTest
 from hw1.data.source import data_root, sha256
 from hw1.files import replacing
 from hw1.kinds import Kind
+from hw1.memory import problem_of
 from hw1.stages import stage, through
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
     from torch import Tensor
 
 
 _MODES = {1: "L", 3: "RGB"}
+# What Pillow decodes by itself, whatever a file is called: of PostScript (EPS), say, it starts another program.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
+_LARGE = 2**24  # pixels, from which on images are decoded one at a time
 
 
 class ImageFolder:
@@ -81,6 +93,9 @@ class ImageFolder:
         cache = cache_folder() / f"images-{self._key(paths)}.npy"
         shape = (len(paths), *self.in_shape)
         if not _holds(cache, shape):
+            # Bytes, and the float32 that `load` makes of them.
+            if problem := problem_of(5 * math.prod(shape)):
+                raise ValueError(f"size: {problem} (for {len(paths)} images of {list(self.in_shape)})")
             images = np.empty(shape, dtype=np.uint8)
             with stage(f"decoding the images of {self.name}"):
                 _decode(paths, images)
@@ -135,6 +150,8 @@ def _labels(samples: Sequence[tuple[str, int]]) -> Tensor:
 
 def _size_and_time(path: Path) -> tuple[int, int]:
     status = path.stat()
+    if kind := special(status.st_mode):  # a pipe, say, whose reader waits
+        raise ValueError(f"folder: {path}: got {kind}, expected a file; remove it")
     return status.st_size, status.st_mtime_ns
 
 
@@ -148,6 +165,25 @@ def _holds(cache: Path, shape: tuple[int, ...]) -> bool:
         return False
 
 
+def _alone(image: Image.Image, one: threading.Lock) -> contextlib.AbstractContextManager[Any]:
+    """What holds back other large images while a large one is decoded."""
+    return one if image.width * image.height > _LARGE else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _pillow_refuses_large() -> Iterator[None]:
+    """Inside, Pillow refuses where it warns otherwise, from our bound on; of the whole process, as its own bound is."""
+    from PIL import Image
+
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, IMAGE_PIXELS.most
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
 def _decode(paths: Sequence[Path], images: NDArray[np.uint8]) -> None:
     """Decode `paths` into `images` [N, C, H, W] uint8."""
     import numpy as np
@@ -155,16 +191,24 @@ def _decode(paths: Sequence[Path], images: NDArray[np.uint8]) -> None:
 
     _, channels, height, width = images.shape
 
+    one = threading.Lock()
+    Image.init()
+    formats = [name for name in _FORMATS if name in Image.OPEN]  # some are not compiled in everywhere
+
     def decode(index: int) -> None:
         try:
-            with Image.open(paths[index]) as file:
+            with Image.open(paths[index], formats=formats) as file, _alone(file, one):
                 image = file.convert(_MODES[channels])
-        except OSError as error:
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            said = re.search(r"\((\d+) pixels\)", str(error))
+            problem = IMAGE_PIXELS.problem(int(said[1]) if said else IMAGE_PIXELS.most + 1)
+            raise ValueError(f"folder: {paths[index]}: {problem}") from error
+        except (OSError, SyntaxError, ValueError, OverflowError, MemoryError, struct.error) as error:  # of decoders
             raise ValueError(f"folder: {paths[index]} cannot be read as an image; replace or delete it") from error
         pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
         images[index] = pixels.reshape(height, width, channels).transpose(2, 0, 1)
 
     # Pillow decodes without the interpreter's lock. Not torchvision.io.decode_image: deprecated since 0.29.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with _pillow_refuses_large(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for _ in through(pool.map(decode, range(len(paths))), len(paths)):
             pass

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from hw1.data.protocol import TrainTest
 from hw1.kinds import Kind
+from hw1.memory import problem_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +59,9 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+_BYTES = 32  # of a point in memory while it is made
+
+
 class Function:
     """Examples (x, f(x) + noise) of one of `FUNCTIONS`.
 
@@ -92,6 +96,8 @@ class Function:
         for name, value in (("points", points), ("test_points", test_points)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: got {value!r}, expected a positive integer")
+            if problem := problem_of(_BYTES * value):
+                raise ValueError(f"{name}: {problem}")
         if not isinstance(noise, int | float) or not 0 <= noise < math.inf:
             raise ValueError(f"noise: got {noise!r}, expected a standard deviation of at least 0")
         self.name = function

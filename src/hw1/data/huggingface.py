@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hw1.data.protocol import TrainTest
 from hw1.data.source import sha256
-from hw1.data.table import find
+from hw1.data.table_files import find
 from hw1.data.torch_dataset import Pairs
 
 if TYPE_CHECKING:

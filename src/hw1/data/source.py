@@ -22,8 +22,11 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from hw1.bounds import special
 from hw1.files import replacing
+from hw1.memory import problem_of
 
+_TIMES = 6  # bytes in memory for each byte of images
 PROBE_SECONDS = 4.0  # for all mirrors together, DNS included
 TIMEOUT_SECONDS = (3.0, 5.0)  # to connect; of silence while reading
 
@@ -256,7 +259,10 @@ def _count(path: Path, remedy: str) -> int:
         ValueError: they are not.
     """
     images = "idx3" in path.name
-    size, start = path.stat().st_size, 16 if images else 8
+    status = path.stat()
+    if kind := special(status.st_mode):
+        raise ValueError(f"root: {path}: got {kind}, expected a file; {remedy}")
+    size, start = status.st_size, 16 if images else 8
     if size < start:
         raise ValueError(f"root: {path} is truncated: got {size} bytes, expected at least {start}; {remedy}")
     with path.open("rb") as file:
@@ -268,6 +274,9 @@ def _count(path: Path, remedy: str) -> int:
     if size != expected:
         fault = "is truncated" if size < expected else "is too long"
         raise ValueError(f"root: {path} {fault}: got {size} bytes, expected {expected}; {remedy}")
+    # Bytes twice (the file, and its tensor), and the float32 that a training makes of them.
+    if problem := problem_of(_TIMES * size if images else 9 * size):
+        raise ValueError(f"root: {path}: {problem}; {remedy}")
     return count
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hw1.data.protocol import TrainTest
-from hw1.data.source import data_root, sha256
+from hw1.data.source import sha256
+from hw1.data.table_files import columns_of, find, read
 
 if TYPE_CHECKING:
     import numpy as np
@@ -210,60 +211,6 @@ class Table:
             expected = "0 or 1" if self.kind == "binary" else "integers of at least 0"
             raise ValueError(f"target: got {wrong[0]:g} in {self._targets[0]!r} of {path}, expected {expected}")
         return values[:, 0].astype(np.int64)
-
-
-def find(root: str | Path | None, file: str, argument: str) -> Path:
-    """A file as it is written, else below the data's root.
-
-    Raises:
-        ValueError: neither is there; the message begins with `argument`.
-    """
-    written = Path(file).expanduser()
-    below = data_root(root) / written
-    if (found := next((path for path in (written, below) if path.exists()), None)) is None:
-        others = f" nor {below}" if below != written else ""
-        raise ValueError(f"{argument}: there is no {written.absolute()}{others}")
-    return found.absolute()
-
-
-def columns_of(path: Path) -> list[str]:
-    """The names of a table's columns."""
-    return _columns_of(path, path.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _columns_of(path: Path, time: int) -> list[str]:
-    if path.suffix == ".parquet":
-        return [str(name) for name in _parquet().read_schema(path).names]
-    import csv
-
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return next(csv.reader(file), [])
-
-
-def read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Some columns of a table.
-
-    Raises:
-        ValueError: the file is no such table.
-    """
-    import pandas as pd
-
-    if path.suffix == ".parquet":
-        _parquet()
-        return pd.read_parquet(path, columns=list(columns))
-    try:
-        return pd.read_csv(path, usecols=list(columns), encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"file: {path} cannot be read as CSV ({' '.join(str(error).split())})") from error
-
-
-def _parquet() -> Any:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise ValueError("file: reading parquet needs pyarrow, which is not installed: pip install pyarrow") from error
-    return parquet
 
 
 def _numbers(table: pd.DataFrame, column: str, argument: str, path: Path) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from hw1.inside import inside, refuse_linked_parts
 from hw1.measures.cache import FORMAT, Cache
 from hw1.news import at_work_on
 from hw1.records import rewrite_record
-from hw1.runs import Ask, Run, Sweep, read_measured
+from hw1.runs import Run, Sweep, asks_in, read_measured
 from hw1.runs.sound import sweep_damage
 from hw1.runs.standing import named_runs, strays
 from hw1.seeds import digest as hashed
@@ -37,11 +37,11 @@ PAGE = 3  # of what is concluded from the same measurements: words, figures, pag
 
 def digest(base: Path, record: Mapping[str, Any]) -> str:
     """Hash of all that a sweep's results depend on: runs, weights, the command's measures, the study, the version."""
-    keys = [entry["key"] for entry in record["runs"]]
+    keys = [entry.get("key") for entry in record["runs"]]
     folders = [base / "runs" / name for name, _ in named_runs(record)]
     # Without a study, nothing looks at weights.
     weights = [Run(folder).weights_digest() for folder in folders] if record["study"] else []
-    asks = [Ask(**entry) for entry in record.get("measures", [])]
+    asks = asks_in({"measures": record.get("measures", [])})
     found = [read_measured(ask.file(folder)) for folder in folders for ask in asks]
     measured = [one.key if one is not None else "" for one in found]
     known = [keys, weights, measured, record["study"], record["swept"], FORMAT, PAGE, hw1.__version__]
@@ -190,7 +190,7 @@ def _not_measured(sweep: Sweep) -> dict[str, str]:
     """
     found = {}
     for run in sweep.complete().runs:
-        for ask in (Ask(**entry) for entry in sweep.record.get("measures", [])):
+        for ask in asks_in({"measures": sweep.record.get("measures", [])}):
             measured = read_measured(ask.file(run.path))
             if measured is None or measured.error:
                 name = f"{run.path.name}: measures.{ask.name}{ask.label}"

@@ -95,13 +95,10 @@ def _asks(experiment: Experiment) -> list[Ask]:
     """All measures that the experiment's sweeps ask for, each once."""
     found: dict[str, Ask] = {}
     for sweep in experiment.sweeps:
-        try:
-            asks = asks_in(sweep.record)
-            for ask in asks:
-                found.setdefault(ask.file(Path()).name, ask)
-        except (TypeError, AttributeError, ValueError) as error:
-            file = sweep.folder / "sweep.json"
-            raise ConfigError(f"{file}: got measures that are none; delete it and run the command again") from error
+        if sweep.reason:  # which measures there are is not known
+            raise ConfigError(sweep.reason)
+        for ask in asks_in(sweep.record):
+            found.setdefault(ask.file(Path()).name, ask)
     return list(found.values())
 
 

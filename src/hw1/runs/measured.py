@@ -52,7 +52,8 @@ def asks_in(record: Mapping[str, Any]) -> list[Ask]:
     Args:
         record: its content.
     """
-    return [Ask(**entry) for entry in [*record.get("measures", []), *record.get("measured_later", [])]]
+    entries = [*record.get("measures", []), *record.get("measured_later", [])]
+    return [Ask(entry["name"], entry["node"], entry.get("differs", {})) for entry in entries]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hw1.files import file_digest
 from hw1.inside import refuse_links
@@ -18,6 +19,8 @@ from hw1.runs.shown import as_html, as_text, rows_of_run
 from hw1.runs.weights import Snapshots, load, readable, removed_end, snapshot_files
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.interpolation import as_literal, here, refuse_resolvers, resolved
+from hw1.settings.stored_yaml import read_yaml
+from hw1.stored_csv import read_csv
 from hw1.training.contents import RESULT, SETTINGS, difference, require, stored
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from hw1.data import DataModule
+
+_AGAIN = "delete the run's folder and run its command again"
 
 
 class Run:
@@ -64,28 +69,37 @@ class Run:
 
         Raises:
             ConfigError: they ask for anything but themselves.
+            DamagedError: the file is no YAML of settings.
         """
         file = self.path / "config.yaml"
-        raw = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        if not isinstance(raw, dict):
-            raise DamagedError(f"{file}: got no settings, expected them by name; run the run's command again")
-        settings = resolved({str(name): value for name, value in raw.items()}, file)
-        config = OmegaConf.create(as_literal(settings))
-        assert isinstance(config, DictConfig)
-        return config
+        node = read_yaml(file)
+        if not isinstance(node, dict | None):
+            raise DamagedError(f"{file}: got a {type(node).__name__}, expected settings by name; {_AGAIN}")
+        settings = resolved({str(name): value for name, value in (node or {}).items()}, file)
+        return OmegaConf.create(as_literal(settings))
 
     @cached_property
     def settings(self) -> RunSettings:
-        """The resolved settings."""
+        """The resolved settings.
+
+        Raises:
+            DamagedError: they are none that a run can have; the message names the file and the key.
+        """
         if self._settings is not None:
             return self._settings
-        settings = self._begun.get("settings")
-        if settings is None:  # a run of an earlier version
-            settings = OmegaConf.to_container(self.config, resolve=True)
-        else:
+        settings: Any = self._begun.get("settings")
+        if settings is not None:
             refuse_resolvers(settings, self.path)
-        assert isinstance(settings, dict)
-        return RunSettings.check({str(name): value for name, value in settings.items()})
+        file = self.path / (RESULT if "settings" in self.result else SETTINGS)
+        try:
+            if settings is None:  # a run of an earlier version
+                file = self.path / "config.yaml"
+                settings = OmegaConf.to_container(self.config, resolve=True)
+            return RunSettings.check({str(name): value for name, value in settings.items()})
+        except (ConfigError, OmegaConfBaseException, RecursionError) as error:
+            looped = isinstance(error, RecursionError)
+            said = "got a setting that refers to itself" if looped else " ".join(str(error).split())
+            raise DamagedError(f"{file}: {said}; correct it, or {_AGAIN}") from error
 
     @property
     def code(self) -> dict[str, str] | None:
@@ -139,14 +153,22 @@ class Run:
 
     def metrics(self, member: int = 0) -> dict[str, float]:
         """The final metrics of one member, by name; {} while the run has not ended."""
-        values = self.result.get("metrics", {}).items()
-        several = self.count > 1
-        return {name: value[member] if several and isinstance(value, list) else value for name, value in values}
+        found, count = {}, self.count
+        for name, value in self.result.get("metrics", {}).items():
+            if isinstance(value, list) and (count == 1 or len(value) != count):
+                raise DamagedError(
+                    f"{self.path / RESULT}: metrics.{name}: got {len(value)} values, expected one for each of "
+                    f"{count} members; {_AGAIN}"
+                )
+            found[name] = value[member] if isinstance(value, list) else value
+        return found
 
     def measured(self, ask: Ask) -> Measured | None:
         """What a measure found on this run; None where it was not taken, failed, or its file is damaged."""
         found = read_measured(ask.file(self.path))
-        return found if found is not None and not found.error else None
+        if found is None or found.error or any(len(values) != self.count for values in found.values.values()):
+            return None
+        return found
 
     def measures(self) -> pd.DataFrame:
         """What all measures found on this run, one row a member; of two of one name, the later file's says its hash."""
@@ -158,11 +180,9 @@ class Run:
         Raises:
             DamagedError: the file is not what a finished run wrote.
         """
-        import pandas as pd
-
         file = self.path / "metrics.csv"
         self._require(file)
-        return pd.read_csv(file)
+        return read_csv(file, ("epoch", "step"))
 
     def _listed(self, file: Path) -> tuple[int, str] | None:
         """Size and SHA-256 that result.json lists for a file of the run; None where it does not."""
@@ -190,7 +210,7 @@ class Run:
         if listed is None:
             return file_digest(file)
         if problem := difference(file, listed[0]):
-            raise DamagedError(f"{problem}; delete the run's folder and run its command again")
+            raise DamagedError(f"{problem}; {_AGAIN}")
         return listed[1]
 
     @property

@@ -12,6 +12,7 @@ from hw1.records import DamagedError, is_own, read_record
 from hw1.runs.measured import beside
 from hw1.runs.standing import named_runs, strays
 from hw1.sealed import is_whole
+from hw1.tensor_files import refuse_claims
 from hw1.training.contents import RESULT, SETTINGS, config_text, difference, stored
 from hw1.typed import program
 
@@ -185,7 +186,12 @@ def _unfinished_damage(folder: Path) -> Iterator[str]:
     from hw1.training.checkpoint import RECORDED
     from hw1.training.metrics_csv import recorded_part
 
-    recorded = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get(RECORDED, {})
+    try:
+        refuse_claims(checkpoint)
+        recorded = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get(RECORDED, {})
+    except Exception as error:  # whatever a file from elsewhere makes of reading it
+        yield f"{checkpoint} cannot be read ({' '.join(str(error).split())[:120]}); delete it to train from the start"
+        return
     for name, (size, sha256) in recorded.get("snapshots", {}).items():
         if problem := difference(inside(folder, name), size, sha256):
             yield f"{problem}; {_AGAIN}"

@@ -182,7 +182,8 @@ def standing(
             run.metrics(run.count - 1)  # what cannot be read, or is not there for every member, is damaged
     except Exception as error:  # whatever a file from elsewhere makes of reading it
         run = None
-        return stands(DAMAGED, " ".join(str(error).split()))
+        said = " ".join(str(error).split())
+        return stands(DAMAGED, said if isinstance(error, ValueError) else f"{folder}: {type(error).__name__}: {said}")
     if result.get("status") == COMPLETE and run is not None:
         return stands(MEASURING if (expected or busy) and is_locked(folder) else COMPLETE)
     if is_locked(folder):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hw1.inside import inside
 from hw1.sealed import is_whole
 from hw1.settings import ConfigError
+from hw1.tensor_files import refuse_claims
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -92,6 +93,7 @@ def load(nets: Sequence[nn.Module], file: Path) -> None:
 def readable(file: Path) -> Iterator[None]:
     """What a damaged file makes of reading it becomes a ConfigError that names the file and the remedy."""
     try:
+        refuse_claims(file)
         yield
     except KeyError:  # a name that the caller asked for
         raise

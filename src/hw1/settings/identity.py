@@ -108,9 +108,11 @@ def run_seed(settings: Settings, member: int = 0) -> int:
     Raises:
         ConfigError: `init` or `seed` is neither of what it can be.
     """
-    seed, init = settings["seed"], settings["init"]
+    seed, init = settings.get("seed"), settings.get("init")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ConfigError(f"seed: got {seed!r}, expected an integer of at least 0")
+    if seed >= 2**63:  # records hold integers of 64 bits
+        raise ConfigError(f"seed: got an integer of {len(str(seed))} digits, expected one below 2^63")
     if init not in ("shared", "independent"):
         raise ConfigError(f"init: got {init!r}, expected shared or independent")
     own = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from hw1.bounds import MEMBERS
 from hw1.settings.construct import check_setting
 from hw1.settings.identity import ConfigError, Init, added, run_key, run_seed, select
 
@@ -150,7 +151,7 @@ class RunSettings:
             raise ConfigError(f"trainer.checkpoint_seconds: got {trainer['checkpoint_seconds']}, expected at least 0")
         return cls(
             plain=settings,
-            name=str(settings["name"]),
+            name=_name(settings),
             seed=settings["seed"],
             init=settings["init"],
             members=_members(settings),
@@ -165,13 +166,13 @@ class RunSettings:
             dataset=_mapping(settings, "dataset"),
             model=_mapping(settings, "model"),
             optimizer=_mapping(settings, "optimizer"),
-            loss=settings.get("loss") or None,
-            scheduler=settings.get("scheduler") or None,
+            loss=_optional(settings, "loss"),
+            scheduler=_optional(settings, "scheduler"),
             metrics=_nodes(settings, "metrics"),
             callbacks=_nodes(settings, "callbacks"),
             measures=_nodes(settings, "measures"),
             logger=_nodes(settings, "logger"),
-            budget=added(settings, "budget"),
+            budget=_budget(settings),
             transform=added(settings, "transform"),
             stored=settings if stored is None else copy.deepcopy(dict(stored)),
         )
@@ -219,6 +220,27 @@ def _mapping(settings: Mapping[str, Any], key: str) -> Node:
     return node
 
 
+def _optional(settings: Mapping[str, Any], key: str) -> Node | None:
+    node = settings.get(key) or None
+    if node is not None and not isinstance(node, Mapping | str):  # of text, what it is meant to be is said elsewhere
+        raise ConfigError(f"{key}: got {node!r}, expected a group option with a _target_, or null")
+    return node  # type: ignore[return-value]
+
+
+def _name(settings: Mapping[str, Any]) -> str:
+    name = settings.get("name")
+    if not isinstance(name, str | int | float):
+        raise ConfigError(f"name: got {name!r}, expected the name of an experiment")
+    return str(name)
+
+
+def _budget(settings: Mapping[str, Any]) -> Node:
+    node = added(settings, "budget")
+    if not isinstance(node, Mapping) or not isinstance(node.get("name"), str):
+        raise ConfigError(f"budget: got {node!r}, expected an option of the group, as full or quick")
+    return node
+
+
 def _nodes(settings: Mapping[str, Any], key: str) -> Mapping[str, Node]:
     nodes = settings.get(key) or {}
     if not isinstance(nodes, Mapping):
@@ -250,6 +272,8 @@ def _members(settings: Mapping[str, Any]) -> int:
     number = added(settings, "replicas")
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise ConfigError(f"replicas: got {number!r}, expected a positive integer")
+    if problem := MEMBERS.problem(number):
+        raise ConfigError(f"replicas: {problem}")
     return number
 
 

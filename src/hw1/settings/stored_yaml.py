@@ -87,11 +87,13 @@ def _look_through(text: str) -> None:
     opened = [_Open(None, False)]
     sizes: dict[str, int] = {}
     for event in yaml.parse(text, _Loader):
-        line = f" (line {event.start_mark.line + 1})"
+        line = f" (line {event.start_mark.line + 1})"  # type: ignore[union-attr]
         inside = opened[-1]
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise ValueError(f"got the alias *{event.anchor}, expected one of something that has ended before{line}")
+                raise ValueError(
+                    f"got the alias *{event.anchor}, expected one of something that has ended before{line}"
+                )
             _add(inside, sizes[event.anchor], line)
         elif isinstance(event, yaml.ScalarEvent):
             _refuse_tag(event.tag, line)

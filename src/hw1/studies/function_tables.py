@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hw1.metrics import STEP_LOSS, TRAIN_LOSS
 from hw1.runs.measured import beside
+from hw1.runs.weights import readable
 from hw1.settings import ConfigError
 from hw1.settings.run_settings import LAST
 
@@ -69,7 +70,9 @@ def _predicted(sweep: Sweep, run: Run, measured: Measured, member: int) -> pd.Da
     ask = next(ask for ask in sweep.asks if ask.name == MEASURE)
     if "test.safetensors" not in measured.files:
         raise ConfigError(f"measures: got no predictions on the test inputs of {run.path}, expected single numbers")
-    tensors = load_file(beside(ask.file(run.path), "test.safetensors"))
+    file = beside(ask.file(run.path), "test.safetensors")
+    with readable(file):
+        tensors = load_file(file)
     columns = {"true": tensors["true"], "predicted": tensors["predicted"][member]}
     columns |= {"x": tensors["x"]} if "x" in tensors else {}
     table = pd.DataFrame({name: values.astype("float64") for name, values in columns.items()})

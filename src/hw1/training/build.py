@@ -27,6 +27,7 @@ from hw1.training.extra_metrics import metrics_of_run
 from hw1.training.flags import check_flags, lightning_arguments
 from hw1.training.learning import validate_learning
 from hw1.training.loss import loss_of_run
+from hw1.training.model_size import Counting
 from hw1.training.optimization import optimizer_of
 from hw1.training.process import torch_switches
 from hw1.training.schedule import scheduler_of
@@ -164,7 +165,8 @@ def model_network(settings: RunSettings, data: DataModule) -> nn.Module:
     """
     target = target_of(settings.model, "model")
     shapes = {"in_shape": data.in_shape, "out_features": data.out_features}
-    net = call(settings.model, "model", **{name: value for name, value in shapes.items() if takes(target, name)})
+    with Counting(settings.model, "model"):
+        net = call(settings.model, "model", **{name: value for name, value in shapes.items() if takes(target, name)})
     if not isinstance(net, nn.Module):
         name = settings.model["_target_"]
         raise ConfigError(f"model._target_: got {name}, which makes a {type(net).__name__}; expected an nn.Module")

@@ -17,6 +17,7 @@ from hw1.files import replacing
 from hw1.models import Members
 from hw1.sealed import is_whole, seal
 from hw1.settings import ConfigError
+from hw1.tensor_files import refuse_claims
 from hw1.training.snapshots import digest, holds, save_snapshot, snapshot_file
 from hw1.training.task import Task
 
@@ -193,6 +194,7 @@ def resume_from(checkpoint: Path) -> tuple[int, dict[str, Any]]:
     if not checkpoint.exists():
         return 0, {}
     try:
+        refuse_claims(checkpoint)
         if not is_whole(checkpoint):
             raise ValueError("it is not what was written")
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)

@@ -6,7 +6,6 @@ running what is pickled in it is refused.
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING
 from hw1.files import file_digest
 from hw1.seeds import digest
 from hw1.settings import ConfigError
+from hw1.stored_json import read_json
+from hw1.tensor_files import refuse_claims
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,7 +50,7 @@ def files_of(path: Path) -> list[Path]:
             "as model.save_pretrained(FOLDER, safe_serialization=True) writes it"
         )
     try:
-        names = sorted(set(json.loads((path / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(read_json(path / INDEX)["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(f"weights: got {path / INDEX}, which is no index of shards: {error}") from error
     wrong = [name for name in names if Path(name).name != name or Path(name).suffix != ".safetensors"]
@@ -83,8 +84,9 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
+        refuse_claims(file)
         return load_file(file)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ConfigError(f"weights: got {file}, which is no whole safetensors file: {error}") from error
 
 
@@ -92,6 +94,7 @@ def _state_dict(file: Path) -> dict[str, Tensor]:
     import torch
 
     try:
+        refuse_claims(file)
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
         said = next((line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line), "")

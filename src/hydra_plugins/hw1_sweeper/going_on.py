@@ -160,8 +160,10 @@ def _place(run: Run, job: Job) -> None:
         import torch
 
         from hw1.sealed import is_whole, seal
+        from hw1.tensor_files import refuse_claims
         from hw1.training.checkpoint import RECORDED
 
+        refuse_claims(run.path / _CHECKPOINT)
         if not is_whole(run.path / _CHECKPOINT):
             raise ConfigError(f"{run.path / _CHECKPOINT} is damaged; leave out --continue to train from the start")
         state = torch.load(run.path / _CHECKPOINT, map_location="cpu", weights_only=True)
