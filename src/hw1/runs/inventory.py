@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def _experiment(folder: Path) -> Experiment:
     for sweep in sweeps:
         for run in sweep.folders:
             named.setdefault(run, []).append(sweep)
-    for run in sorted(path for path in folder.glob("runs/*/") if path.is_dir()):
+    for run in _folders(folder / "runs"):
         named.setdefault(run, [])
     measured = {sweep.folder for sweep in sweeps if next(sweep.folder.glob("measuring-*.json"), None)}
     runs = [
@@ -90,6 +91,14 @@ def _experiment(folder: Path) -> Experiment:
     ]
     nameless = [path for path in every if not (path / "sweep.json").is_file()]
     return Experiment(folder, sweeps, runs, nameless)
+
+
+def _folders(base: Path) -> list[Path]:
+    """The folders in one, in order."""
+    if not base.is_dir():
+        return []
+    with os.scandir(base) as entries:
+        return [base / name for name in sorted(entry.name for entry in entries if entry.is_dir())]
 
 
 @dataclass(frozen=True)

@@ -130,9 +130,10 @@ class Run:
             DamagedError: it is not what was written.
         """
         file = self.path / RESULT
-        if not file.is_file():
+        try:
+            status = file.stat()
+        except (FileNotFoundError, NotADirectoryError):
             return {}
-        status = file.stat()
         if self._read is None or self._read[0] != (status.st_mtime_ns, status.st_size):
             self._read = (status.st_mtime_ns, status.st_size), read_record(file)
         return self._read[1]

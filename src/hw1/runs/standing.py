@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +102,15 @@ class SweepStanding:
     record: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
 
-    @property
+    @cached_property
     def folders(self) -> list[Path]:
         """The folders of its runs, whether they exist or not."""
         runs = self.folder.parent.parent / "runs"
         return [runs / name for name, _ in named_runs(self.record)]
 
-    @property
+    @cached_property
     def words(self) -> dict[str, tuple[str, ...]]:
-        """The overrides of its runs, by folder."""
+        """The overrides of its runs, by folder; asked for each of them."""
         return dict(named_runs(self.record))
 
 
@@ -176,10 +178,12 @@ def standing(
     run = None
     try:
         refuse_links(folder)
-        result = read_record(folder / RESULT) if (folder / RESULT).is_file() else {}
         if (folder / "config.yaml").is_file():
             run = Run(folder)
+            result = run.result
             run.metrics(run.count - 1)  # what cannot be read, or is not there for every member, is damaged
+        else:
+            result = read_record(folder / RESULT) if (folder / RESULT).is_file() else {}
     except Exception as error:  # whatever a file from elsewhere makes of reading it
         run = None
         said = " ".join(str(error).split())

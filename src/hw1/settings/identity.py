@@ -1,5 +1,6 @@
 """What makes a run that run: its key and its seeds, from the resolved settings alone. Imports no torch."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -51,6 +52,8 @@ ADDED: dict[str, Any] = {
 # measuring more does not change the start.
 _LEARNING = ("dataset", "model", "optimizer", "scheduler")
 
+_PLAIN = (str, int, float, bool, type(None))
+
 # Copies of `seed` inside the groups.
 _SEEDS = ("dataset.seed", "dataset.noise_seed")
 
@@ -70,6 +73,23 @@ def without(settings: Settings, paths: Iterable[str]) -> dict[str, Any]:
             continue
         kept[name] = without(value, drop[name]) if name in drop and isinstance(value, Mapping) else value
     return kept
+
+
+def copied(node: Any) -> Any:
+    """A copy of plain containers, in a fifth of the time that copy.deepcopy takes; of anything else, its own.
+
+    Example:
+        >>> one = {"model": {"hidden": [2, 3]}}
+        >>> two = copied(one)
+        >>> two == one, two["model"]["hidden"] is one["model"]["hidden"]
+        (True, False)
+    """
+    kind = type(node)
+    if kind is dict:
+        return {name: copied(value) for name, value in node.items()}
+    if kind is list:
+        return [copied(value) for value in node]
+    return node if kind in _PLAIN else copy.deepcopy(node)
 
 
 def select(settings: Settings, path: str, default: Any = None) -> Any:
@@ -108,6 +128,23 @@ def run_seed(settings: Settings, member: int = 0) -> int:
     Raises:
         ConfigError: `init` or `seed` is neither of what it can be.
     """
+    check_seed(settings)
+    own = None
+    if settings["init"] == "independent":
+        learning = {group: settings.get(group) for group in _LEARNING}
+        if (loss := settings.get("loss")) is not None:
+            learning["loss"] = loss
+        at_old_value = [path for path, value in ADDED.items() if select(settings, path) == value]
+        own = without(learning, [*WITHOUT_EFFECT, *_SEEDS, *at_old_value])
+    return mixed(settings["seed"] + member, own)
+
+
+def check_seed(settings: Settings) -> None:
+    """Refuse what `run_seed` would, without the seed.
+
+    Raises:
+        ConfigError: `init` or `seed` is neither of what it can be.
+    """
     seed, init = settings.get("seed"), settings.get("init")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ConfigError(f"seed: got {seed!r}, expected an integer of at least 0")
@@ -115,14 +152,6 @@ def run_seed(settings: Settings, member: int = 0) -> int:
         raise ConfigError(f"seed: got an integer of {len(str(seed))} digits, expected one below 2^63")
     if init not in ("shared", "independent"):
         raise ConfigError(f"init: got {init!r}, expected shared or independent")
-    own = None
-    if init == "independent":
-        learning = {group: settings.get(group) for group in _LEARNING}
-        if (loss := settings.get("loss")) is not None:
-            learning["loss"] = loss
-        at_old_value = [path for path, value in ADDED.items() if select(settings, path) == value]
-        own = without(learning, [*WITHOUT_EFFECT, *_SEEDS, *at_old_value])
-    return mixed(seed + member, own)
 
 
 def deciding(settings: Settings) -> dict[str, Any]:

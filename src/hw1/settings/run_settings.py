@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import Any
 
 from hw1.bounds import MEMBERS
 from hw1.settings.construct import check_setting
-from hw1.settings.identity import ConfigError, Init, added, run_key, run_seed, select
+from hw1.settings.identity import ConfigError, Init, added, check_seed, copied, run_key, run_seed, select
 
 Node = Mapping[str, Any]  # a `_target_` and its settings
 
@@ -137,14 +136,15 @@ class RunSettings:
         Raises:
             ConfigError: a value is not one that it can have; the message names its key.
         """
-        settings = copy.deepcopy(dict(settings))  # what changes there later does not change a run
+        settings = copied(dict(settings))  # what changes there later does not change a run
         if settings.get("transform") == {}:  # what transform=none leaves
             settings = {**settings, "transform": None}
-        run_seed(settings)  # seed and init
+        check_seed(settings)
         trainer = _mapping(settings, "trainer")
         epochs, steps = _length(trainer)
         for name, kind in OWN_TRAINER_SETTINGS.items():
-            check_setting(f"trainer.{name}", trainer.get(name), kind)
+            if type(trainer.get(name)) is not kind:  # else nothing is asked of it: ten thousand runs are checked
+                check_setting(f"trainer.{name}", trainer.get(name), kind)
         if trainer["threads"] < 1:
             raise ConfigError(f"trainer.threads: got {trainer['threads']}, expected a positive integer")
         if trainer["checkpoint_seconds"] < 0:

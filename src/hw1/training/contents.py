@@ -6,6 +6,7 @@ Written in this order: config.yaml and .hydra/ for people, settings.json; then w
 from __future__ import annotations
 
 import datetime
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,10 +134,14 @@ def require(folder: Path, sums: Mapping[str, Sequence[Any]]) -> None:
 
 def difference(file: Path, size: int, sha256: str | None = None) -> str:
     """What is wrong with a file, "" if nothing is; the content is hashed only if `sha256` is given."""
-    if not file.is_file():
+    try:
+        status = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return f"{file} is missing"
-    if (now := file.stat().st_size) != size:
-        return f"{file} is damaged: it has {now} bytes, {size} were written"
+    if not stat.S_ISREG(status.st_mode):
+        return f"{file} is missing"
+    if status.st_size != size:
+        return f"{file} is damaged: it has {status.st_size} bytes, {size} were written"
     if sha256 is not None and file_digest(file) != sha256:
         return f"{file} is damaged: its content is not what was written"
     return ""
