@@ -90,6 +90,7 @@ def read_anew():
     """As another process would."""
     importlib.invalidate_caches()
     code._located.cache_clear()
+    code._code_of_targets.cache_clear()
     code._read.cache_clear()
 
 

@@ -51,7 +51,10 @@ def digest(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     """`value` with equal numbers written alike."""
-    if isinstance(value, Mapping):
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:  # most
+        return value
+    if kind is dict or isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

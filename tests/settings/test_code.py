@@ -37,6 +37,7 @@ def write(tmp_path, monkeypatch):
             (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         importlib.invalidate_caches()
         code._located.cache_clear()
+        code._code_of_targets.cache_clear()
         code._read.cache_clear()
 
     return write

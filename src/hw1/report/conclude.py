@@ -15,8 +15,8 @@ from hw1.files import file_sums, replacing, write_text
 from hw1.inside import inside, refuse_linked_parts
 from hw1.measures.cache import FORMAT, Cache
 from hw1.news import at_work_on
-from hw1.records import rewrite_record
-from hw1.runs import Run, Sweep, asks_in, read_measured
+from hw1.records import read_record, rewrite_record
+from hw1.runs import Ask, Run, Sweep, read_measured
 from hw1.runs.sound import sweep_damage
 from hw1.runs.standing import named_runs, strays
 from hw1.seeds import digest as hashed
@@ -53,8 +53,8 @@ def earlier(base: Path, wanted: str) -> list[str]:
     """What an earlier sweep with this digest said at its end, if its files and caches are what was written; else []."""
     for file in sorted(base.glob("sweeps/*/sweep.json"), reverse=True):
         try:
-            record = Sweep.read(file).record
-        except ValueError:  # a damaged record is no earlier result
+            record = read_record(file)  # no more: its runs are those that were just looked through
+        except (ValueError, OSError):  # a damaged record is no earlier result
             continue
         if record.get("digest") == wanted and not sweep_damage(file.parent, record):
             at_work_on(file.parent)

@@ -7,7 +7,7 @@ Example::
         print(member.cells, member.seed, member.metrics["test/accuracy"], member.theta().norm())
 """
 
-from hw1.runs.folders import ended, find_run, is_complete, runs_by_key, slug_of
+from hw1.runs.folders import complete_result, ended, find_run, is_complete, runs_by_key, slug_of
 from hw1.runs.measured import Ask, Measured, asks_in, read_measured
 from hw1.runs.member import Member
 from hw1.runs.run import Run
@@ -24,6 +24,7 @@ __all__ = [
     "Sweep",
     "asks_in",
     "ended",
+    "complete_result",
     "find_run",
     "is_complete",
     "read_measured",

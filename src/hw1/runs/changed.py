@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hw1.records import is_own
-from hw1.runs.folders import is_complete
+from hw1.runs.folders import complete_result
 from hw1.runs.run import Run
 from hw1.settings import ConfigError
 from hw1.settings.code import code_of, source_of
@@ -82,8 +82,9 @@ def _differences(run: Run, known: dict[str, Today | None]) -> list[str]:
         run: finished or interrupted, or neither.
         known: what data are today, by their node: asked once.
     """
-    if is_complete(run.path):
-        before, data = run.code, run.result.get("dataset", {}).get("sha256")
+    if (result := complete_result(run.path)) is not None:
+        begun = result if "settings" in result else stored(run.path / SETTINGS) or {}
+        before, data = begun.get("code"), result.get("dataset", {}).get("sha256")
     elif (run.path / "checkpoints" / "last.ckpt").exists():  # it would go on from there
         begun = stored(run.path / SETTINGS) or {}
         before, data = begun.get("code"), begun.get("data")

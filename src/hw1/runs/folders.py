@@ -28,8 +28,15 @@ def runs_by_key(runs: Path) -> dict[str, Path]:
 
 def is_complete(folder: Path) -> bool:
     """Whether a run's folder holds a complete result. A damaged one is not: the run is finished again."""
+    return complete_result(folder) is not None
+
+
+def complete_result(folder: Path) -> dict[str, Any] | None:
+    """The result of a complete run, see `is_complete`; None of any other."""
     result = stored(folder / RESULT)
-    return result is not None and result.get("status") == "complete" and (folder / "config.yaml").is_file()
+    if result is None or result.get("status") != "complete" or not (folder / "config.yaml").is_file():
+        return None
+    return result
 
 
 def ended(folder: Path, record: Mapping[str, Any]) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,14 +94,15 @@ def run_damage(folder: Path) -> list[str]:
     return [*_training_damage(folder), *_measure_damage(folder)]
 
 
-def passing_damage(folder: Path) -> list[str]:
+def passing_damage(folder: Path, result: Mapping[str, Any] | None = None) -> list[str]:
     """What shows of a finished run without reading its weights: small files are hashed, of others the size is compared.
 
     Args:
         folder: of a complete run.
+        result: the content of its result.json, where it is known.
     """
-    files = (stored(folder / RESULT) or {}).get("files", {})
-    return list(_listed_damage(folder, files, lambda file, size: size <= _SMALL and file.suffix not in _WEIGHTS))
+    files = (stored(folder / RESULT) or {} if result is None else result).get("files", {})
+    return list(_listed_damage(folder, files, lambda name, size: size <= _SMALL and not name.endswith(_WEIGHTS)))
 
 
 def sweep_damage(folder: Path, record: Mapping[str, Any]) -> list[str]:
@@ -141,7 +145,7 @@ def _training_damage(folder: Path) -> Iterator[str]:
     if not (folder / "config.yaml").is_file():
         yield f"{folder / 'config.yaml'} is missing; delete {folder / RESULT} and run the run's command again"
     files = result.get("files", {})
-    yield from _listed_damage(folder, files, lambda file, size: True)
+    yield from _listed_damage(folder, files, lambda name, size: True)
     if files:
         written = {folder / name for name in files}
         for file in (file for part in ("snapshots", "checkpoints") for file in sorted((folder / part).rglob("*"))):
@@ -150,7 +154,7 @@ def _training_damage(folder: Path) -> Iterator[str]:
 
 
 def _listed_damage(
-    folder: Path, files: Mapping[str, Sequence[Any]], hashed: Callable[[Path, int], bool]
+    folder: Path, files: Mapping[str, Sequence[Any]], hashed: Callable[[str, int], bool]
 ) -> Iterator[str]:
     for name, (size, sha256) in files.items():
         try:
@@ -158,10 +162,30 @@ def _listed_damage(
         except DamagedError as error:
             yield str(error)
             continue
-        if problem := difference(file, size, sha256 if hashed(file, size) else None):
+        expected = sha256 if hashed(name, size) else None
+        if not _is_as_listed(str(file), size, expected) and (problem := difference(file, size, expected)):
             # Such text is written again when a run is finished again, which costs no training.
             light = name in ("config.yaml", SETTINGS) or name.startswith(".hydra/")
             yield f"{problem}; " + (f"delete {folder / RESULT} and run the run's command again" if light else _AGAIN)
+
+
+def _is_as_listed(path: str, size: int, sha256: str | None) -> bool:
+    """Whether a small file, or the size of any, is what was written; `difference` has the last word where it is not.
+
+    It says the same in half the time: a finished sweep of ten thousand runs has ninety thousand files.
+    """
+    try:
+        status = os.lstat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+            return False
+        if sha256 is None:
+            return True
+        if size > _SMALL:
+            return False
+        with open(path, "rb", buffering=0) as file:
+            return hashlib.sha256(file.read()).hexdigest() == sha256
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _unfinished_damage(folder: Path) -> Iterator[str]:

@@ -50,8 +50,13 @@ def code_of_node(node: Any) -> dict[str, str]:
         >>> code_of_node({"_target_": "hw1.models.Mlp", "parts": [{"_target_": "torch.nn.ReLU"}]})
         {}
     """
+    return dict(_code_of_targets(tuple(dict.fromkeys(_targets(node))), tuple(sys.path), os.getcwd()))
+
+
+@functools.lru_cache(maxsize=256)  # the runs of a sweep name the same
+def _code_of_targets(targets: tuple[str, ...], path: tuple[str, ...], folder: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    waiting = [name for target in _targets(node) for name in _modules(target.replace(":", "."))]
+    waiting = [name for target in targets for name in _modules(target.replace(":", "."))]
     while waiting:
         name = waiting.pop()
         if name not in found and (file := source_of(name)):
@@ -67,7 +72,7 @@ def source_of(name: str) -> Path | None:
 
 
 def _targets(node: Any) -> Iterator[str]:
-    if isinstance(node, Mapping):
+    if isinstance(node, dict | Mapping):
         if isinstance(target := node.get("_target_"), str):
             yield target
         node = list(node.values())

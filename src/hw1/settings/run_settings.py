@@ -143,7 +143,7 @@ class RunSettings:
         trainer = _mapping(settings, "trainer")
         epochs, steps = _length(trainer)
         for name, kind in OWN_TRAINER_SETTINGS.items():
-            if type(trainer.get(name)) is not kind:  # else nothing is asked of it: ten thousand runs are checked
+            if type(trainer.get(name)) not in (kind, *((int,) if kind is float else ())):  # most are: no need to ask
                 check_setting(f"trainer.{name}", trainer.get(name), kind)
         if trainer["threads"] < 1:
             raise ConfigError(f"trainer.threads: got {trainer['threads']}, expected a positive integer")

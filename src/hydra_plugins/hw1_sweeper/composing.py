@@ -10,20 +10,26 @@ from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hw1.replaced import shared_settings
-from hw1.settings.identity import put, select
+from hw1.settings.identity import copied, put, select
 
 _SINGLE = bool | int | float | str
 _NO_SETTING: list[str] = []
 # What an environment variable gives is the same for all jobs of a command.
 _FIXED = re.compile(r"\$\{oc\.env:[^${}]*\}")
+_WHOLE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}")  # a value that is another one
+# Words that the parser need not see, half a millisecond each: a key and a number, as Hydra's grammar has both.
+_NUMBER = re.compile(
+    r"(?P<key>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)=(?:(?P<integer>-?(?:0|[1-9]\d*))|(?P<real>-?(?:0|[1-9]\d*)(?:\.\d+(?:[eE][-+]?\d+)?|[eE][-+]?\d+)))",
+    re.ASCII,
+)
 
 
 class Composer:
-    """Composes once per combination of groups, and puts plain values into what came out: 0.6 ms a job instead of 60.
+    """Composes once per combination of groups, and puts plain values into what came out: 0.1 ms a job instead of 60.
 
     Args:
         loader: Hydra's.
@@ -68,7 +74,7 @@ class Composer:
 
     def _parse(self, word: str) -> Override:
         if word not in self._parsed:
-            self._parsed[word] = self._parser.parse_override(word)
+            self._parsed[word] = _number(word) or self._parser.parse_override(word)
         return self._parsed[word]
 
     def _is_plain(self, word: Override, moving: Sequence[str]) -> bool:
@@ -85,10 +91,13 @@ class _Pattern:
         config: their own; values are put into it.
         keys: where.
         references: paths of what refers to other settings.
+        same: {path: the key whose value stands there}, where that is all that the references say; None where not.
     """
 
-    def __init__(self, config: DictConfig, keys: Sequence[str], references: Sequence[str]) -> None:
-        self._config, self._paths = config, [*keys, *references]
+    def __init__(
+        self, config: DictConfig, keys: Sequence[str], references: Sequence[str], same: Mapping[str, str] | None
+    ) -> None:
+        self._config, self._paths, self._same = config, [*keys, *references], same
         self._settings: dict[str, Any] | None = None
 
     @classmethod
@@ -99,17 +108,66 @@ class _Pattern:
         references = [path for path in _interpolated(raw) if path not in keys]
         if "" in references or not all(value is None or isinstance(value, _SINGLE) for value in values):
             return None
-        return cls(copy.deepcopy(base), keys, references)
+        return cls(copy.deepcopy(base), keys, references, _same(raw, keys, references))
 
     def __call__(self, words: Sequence[Override]) -> dict[str, Any]:
+        if self._settings is not None and self._same is not None:
+            settings: dict[str, Any] = copied(self._settings)
+            values = {word.key_or_group: word.value() for word in words}  # of one key, the last counts
+            for key, value in values.items():
+                put(settings, key, value)
+            for path, key in self._same.items():
+                put(settings, path, values[key])
+            return settings
         ConfigLoaderImpl._apply_overrides_to_config(list(words), self._config)
         if self._settings is None:
             self._settings = _resolved(self._config)
-        settings = copy.deepcopy(self._settings)
+        settings = copied(self._settings)
         for path in self._paths:
             value = OmegaConf.select(self._config, path, throw_on_missing=True)
             put(settings, path, _resolved(value) if OmegaConf.is_config(value) else value)
         return settings
+
+
+def _same(raw: Mapping[str, Any], keys: Sequence[str], references: Sequence[str]) -> dict[str, str] | None:
+    """{path: key} of the references to a key, where every reference is to one key and no more, or to none of them.
+
+    None where one is more than that: part of a text, of a list, relative, by a resolver, or to a whole group.
+    """
+    found = {}
+    for path in references:
+        value, seen = select(raw, path), {path}
+        while True:
+            whole = _WHOLE.fullmatch(value) if isinstance(value, str) else None
+            if whole is None:
+                return None
+            if whole[1] in keys:
+                found[path] = whole[1]
+                break
+            if whole[1] in seen:  # to itself: Hydra says so
+                return None
+            seen.add(whole[1])
+            value = select(raw, whole[1])
+            if not isinstance(value, str) or "${" not in value:
+                if isinstance(value, Mapping | list):
+                    return None
+                break
+    return found
+
+
+def _number(word: str) -> Override | None:
+    """The override that sets a key to a number, as Hydra's parser reads it; None of any other word."""
+    found = _NUMBER.fullmatch(word)
+    if found is None:
+        return None
+    value = int(found["integer"]) if found["integer"] else float(found["real"])
+    return Override(
+        type=OverrideType.CHANGE,
+        key_or_group=found["key"],
+        value_type=ValueType.ELEMENT,
+        _value=value,
+        input_line=word,
+    )
 
 
 def _moves(word: Override) -> bool:

@@ -5,7 +5,8 @@ Hydra imports this file at every start: it stays free of torch.
 
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -121,6 +122,8 @@ def _record_failure(job: Job, error: Exception, record: Mapping[str, Any]) -> No
     write_record(job.folder / "result.json", {"format": FORMAT, **result, "seed": job.settings.seed, "error": text})
 
 
-def begun(jobs: Iterable[Job]) -> list[Run]:
-    """The runs of jobs that have ever begun."""
-    return [Run(job.folder, job.settings) for job in jobs if (job.folder / "config.yaml").is_file()]
+def begun(jobs: Iterable[Job]) -> Iterator[Run]:
+    """The runs of jobs that have ever begun; each holds its result for as long as it is kept."""
+    for job in jobs:
+        with suppress(FileNotFoundError):
+            yield Run(job.folder, job.settings)

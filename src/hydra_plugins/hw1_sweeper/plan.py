@@ -3,6 +3,7 @@
 Hydra imports this file at every start: it stays free of torch.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,14 +154,19 @@ def _slug(names: Iterable[str], overrides: Iterable[str], settings: dict[str, An
     typed = {word.lstrip("+").partition("=")[0]: word.partition("=")[2] for word in overrides}
     parts = []
     for name in dict.fromkeys(names):
-        silent = any(name == path or name.startswith(f"{path}.") for path in (*WITHOUT_EFFECT, "experiment"))
-        if name in typed and not silent and name != "adopted":
+        if name in typed and not _is_silent(name) and name != "adopted":
             value = select(settings, name, typed[name])
             if name.endswith("._target_"):  # a class says enough by its own name
                 parts.append(f"{name.removesuffix('._target_')}={str(value).rpartition('.')[2]}")
                 continue
             parts.append(f"{name}={_name(value, typed[name]) if isinstance(value, dict) else _short(value)}")
     return slug_of(parts)
+
+
+@functools.cache
+def _is_silent(name: str) -> bool:
+    """Whether a setting cannot change a result."""
+    return any(name == path or name.startswith(f"{path}.") for path in (*WITHOUT_EFFECT, "experiment"))
 
 
 def _name(node: dict[str, Any], typed: str) -> str:

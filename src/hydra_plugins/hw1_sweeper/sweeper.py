@@ -28,7 +28,7 @@ from hw1.machine import at_most
 from hw1.news import at_work_on
 from hw1.records import FORMAT, make_key, read_record, write_record
 from hw1.replaced import as_typed
-from hw1.runs import Ask, Run, Sweep, is_complete
+from hw1.runs import Ask, Run, Sweep, complete_result, is_complete
 from hw1.runs.changed import READING, TRAINING, changed, refuse_changed
 from hw1.runs.sound import passing_damage
 from hw1.settings import ConfigError
@@ -255,9 +255,12 @@ class Hw1Sweeper(BasicSweeper):
         for job in jobs:  # Hydra writes a log there before the job itself looks
             refuse_links(job.folder)
         again = self._trained_otherwise(jobs)
-        to_train = [job for job in jobs if job.folder in again or not is_complete(job.folder)]
-        complete = _others(jobs, to_train)
-        if damage := [line for job in complete for line in passing_damage(job.folder)]:
+        to_train, complete, damage = list[Job](), list[Job](), list[str]()
+        for job in jobs:  # one look at each, whose result is read once: there may be ten thousand
+            result = None if job.folder in again else complete_result(job.folder)
+            (to_train if result is None else complete).append(job)
+            damage += passing_damage(job.folder, result) if result is not None else []
+        if damage:
             raise ConfigError("\n".join(damage))
         lacking = lacking_measures(complete, asks)
         if to_train:
@@ -426,10 +429,9 @@ class Hw1Sweeper(BasicSweeper):
         """The folders of runs to train again, as their code has changed."""
         if self.rerun and self.keep:
             raise ConfigError("--rerun, --keep: got both, expected one of them")
-        runs = begun(jobs)
         if not self.rerun and not self.keep:
-            refuse_changed(runs, TRAINING)
-        return {run.path for run in changed(runs)} if self.rerun else set()
+            refuse_changed(begun(jobs), TRAINING)
+        return {run.path for run in changed(begun(jobs))} if self.rerun else set()
 
 
 def _value(search: Search, jobs: Sequence[Job], asks: Sequence[Ask]) -> float | None:
