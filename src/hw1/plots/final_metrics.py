@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from hw1.metrics import QUANTITIES, axis, unit
 from hw1.plots.style import COLORS, DASHES, MARKERS, broken, heading, inches_of, scale, style
 
+_MANY = 2_000  # points, from which on they are pixels in the vector graphics too: each would be a hundred bytes
 _FAR = 20  # numbers whose largest is so many times the smallest lie on a logarithmic axis
 
 
@@ -32,7 +33,8 @@ def draw_final_metrics(points: pd.DataFrame, keys: Sequence[str], sets: Sequence
                 for i, one in enumerate(sets):
                     if (name := f"{one}/{quantity}") in points:
                         look: dict[str, Any] = {"color": COLORS[i], "marker": MARKERS[i]}
-                        ax.plot(places, points[name], **look, linestyle="", markersize=4, alpha=0.5)
+                        cloud: dict[str, Any] = {"rasterized": len(points) > _MANY, "alpha": 0.5, "markersize": 4}
+                        ax.plot(places, points[name], **look, linestyle="", **cloud)
                         mean = points[name].groupby(places).mean()
                         ax.plot(mean.index, mean, linestyle=DASHES[i], **look, label=f"{one} set")
                 ax.set_xlabel(axis(key, note))

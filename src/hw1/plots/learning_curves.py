@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,6 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from hw1.metrics import axis, unit
 from hw1.plots.style import COLORS, DASHES, MARKERS, Look, heading, scale, style
+
+_POINTS = 1_000  # of a line, at about as many columns of pixels
 
 # The first set, the second and a third.
 _SETS: tuple[Look, ...] = (
@@ -67,12 +70,29 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
         n = curves.groupby("series")["seed"].nunique()
         count = f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
         spread = "line: mean, band: range over seeds" if n.max() > 1 else "one seed: no spread"
-        heading(figure, curves, f"n = {count} ({spread})", title)
+        width = bin_width(curves["epoch"].nunique())
+        thinned = f"each point: mean and range of {width:,} evaluations" if width > 1 else ""
+        heading(figure, curves, f"n = {count} ({spread})", thinned, title)
     return figure
+
+
+def bin_width(epochs: int) -> int:
+    """How many epochs a point of a line stands for: one, unless there are more than a figure has columns for.
+
+    Example:
+        >>> bin_width(1_000), bin_width(2_001), bin_width(1_000_000)
+        (1, 3, 1000)
+    """
+    return 1 if epochs <= 2 * _POINTS else -(-epochs // _POINTS)
 
 
 def _band(ax: Axes, curve: pd.DataFrame, look: Look) -> None:
     over_seeds = curve.groupby("epoch")["value"]
     mean, low, high = over_seeds.mean(), over_seeds.min(), over_seeds.max()
+    if (width := bin_width(len(mean))) > 1:
+        bins = np.arange(len(mean)) // width
+        places = mean.index.to_series().groupby(bins).mean()
+        mean, low, high = mean.groupby(bins).mean(), low.groupby(bins).min(), high.groupby(bins).max()
+        mean.index = low.index = high.index = pd.Index(places)
     ax.plot(mean.index, mean, **look, markersize=4, markevery=max(1, len(mean) // 10))
     ax.fill_between(mean.index, low, high, color=look["color"], alpha=0.15, linewidth=0)

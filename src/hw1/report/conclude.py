@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -220,11 +222,20 @@ def _to_tensorboard(folder: Path, figures: list[str]) -> None:
     """Show the study's figures under the sweep's name in TensorBoard."""
     if not figures:
         return
-    from matplotlib.image import imread
-    from torch.utils.tensorboard import SummaryWriter
+    # Not torch's writer: without a study, nothing else of a sweep's end needs torch.
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
     for old in folder.glob("events.out.tfevents.*"):  # of an earlier drawing of the same sweep
         old.unlink()
-    with SummaryWriter(str(folder)) as writer:
+    writer = EventFileWriter(str(folder))
+    try:
         for name in figures:
-            writer.add_image(f"figures/{Path(name).stem}", imread(folder / name)[..., :3], dataformats="HWC")
+            content = (folder / name).read_bytes()
+            wide, high = struct.unpack(">II", content[16:24])  # of the PNG's header
+            image = Summary.Image(height=high, width=wide, colorspace=4, encoded_image_string=content)
+            value = Summary.Value(tag=f"figures/{Path(name).stem}", image=image)
+            writer.add_event(Event(wall_time=time.time(), summary=Summary(value=[value])))
+    finally:
+        writer.close()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hw1.studies.answers import Answer
 
 _ROWS_SHOWN = 40
+_VALUES_SHOWN = 40  # of a swept key
+_FAILED_SHOWN = 40
 _OF_THE_COMMAND = ("about", "study", "measures", "output", "sweep", "measured_sweep", "name")  # no settings of a run
 
 
@@ -57,13 +59,14 @@ def page(
         images=[
             image(sweep.path, name, answer.captions, sweep.about.title) for name in figures if name.endswith(".png")
         ],
-        failed=failed,
+        failed=dict(list(failed.items())[:_FAILED_SHOWN]),
+        more_failed=max(0, len(failed) - _FAILED_SHOWN),
         tables=[
             _shown(name, table, answer.columns.get(name, ()), labels)
             for name, table in sorted(tables.items(), key=lambda item: (item[0] not in answer.columns, len(item[1])))
         ],
         runs=count(len(sweep.runs), "run"),
-        swept={key: sorted({str(run.value(key)) for run in sweep.runs}, key=_natural) for key in sweep.keys},
+        swept={key: _values(sweep, key) for key in sweep.keys},
         measures=yaml.safe_dump(measures, sort_keys=False) if measures else "",
         study=yaml.safe_dump(sweep.record["study"], sort_keys=False) if sweep.record["study"] else "",
         settings=yaml.safe_dump(shared, sort_keys=False),
@@ -86,6 +89,14 @@ def _shown(name: str, table: pd.DataFrame, chosen: Sequence[str], labels: Mappin
         "length": len(table),
         "chosen": [columns.index(column) for column in dict.fromkeys(chosen) if column in columns],
     }
+
+
+def _values(sweep: Sweep, key: str) -> list[str]:
+    """What the runs have of a swept key; of many values, the first and the last."""
+    values = sorted({str(run.value(key)) for run in sweep.runs}, key=_natural)
+    if len(values) <= _VALUES_SHOWN:
+        return values
+    return [*values[: _VALUES_SHOWN - 1], f"... ({count(len(values), 'value')})", values[-1]]
 
 
 def _cell(value: Any) -> str:

@@ -181,9 +181,16 @@ class Run:
         Raises:
             DamagedError: the file is not what a finished run wrote.
         """
-        file = self.path / "metrics.csv"
-        self._require(file)
-        return read_csv(file, ("epoch", "step"))
+        self.require_history()
+        return read_csv(self.path / "metrics.csv", ("epoch", "step"))
+
+    def require_history(self) -> None:
+        """Compare metrics.csv with what the run wrote when it ended.
+
+        Raises:
+            DamagedError: it is not what a finished run wrote.
+        """
+        self._require(self.path / "metrics.csv")
 
     def _listed(self, file: Path) -> tuple[int, str] | None:
         """Size and SHA-256 that result.json lists for a file of the run; None where it does not."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import METRICS
+from hw1.runs.histories import evaluated
 from hw1.settings import ConfigError
 from hw1.settings.run_settings import LAST
 from hw1.studies.headlines import told_apart, unseeded
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from hw1.settings import RunSettings
 
 _NO_CLASSES = "which has no classes; expected images with labels, as dataset=mnist"
+_SIDES = ("split", "quantity")
 SERIES = "series"  # the column that holds what a training's settings are called in a figure
 # What both tables say of a training behind the swept keys.
 DESCRIBED = (SERIES, "architecture", "parameters", "depth", "corruption", "data", "source", "n_train", NETWORK)
@@ -50,20 +53,50 @@ def learning_curves(sweep: Sweep, metrics: Sequence[str] = METRICS) -> pd.DataFr
     """
     import pandas as pd
 
-    frames, series = [], _series(sweep)
-    for member in sweep.members():
-        history = member.history().dropna(subset="epoch")
-        history = history.assign(epoch=history["epoch"].astype(int) + 1)
-        if member.run.settings.weights != LAST:  # the end is of other weights than the evaluation at its epoch
-            history = history[history["epoch"] < member.run.result["epochs"]]
-        end = pd.DataFrame([{name: member.metrics[name] for name in metrics if name in member.metrics}])
-        end = end.assign(epoch=member.run.result["epochs"])
-        both = [part.melt(["epoch"], [name for name in metrics if name in part]) for part in (history, end)]
-        long = pd.concat(both, ignore_index=True).drop_duplicates(["epoch", "variable"])
-        long[["split", "quantity"]] = long.pop("variable").str.split("/", expand=True)
-        described = {**_described(member, unseeded(sweep.keys), series), "seed": member.seed}
-        frames.append(long.assign(**described)[[*described, "epoch", "split", "quantity", "value"]])
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    members, series = list(sweep.members()), _series(sweep)
+    if not members:
+        return pd.DataFrame()
+    long = _curves(members, metrics)
+    of_member = long.pop("of").to_numpy()
+    described = [{**_described(member, unseeded(sweep.keys), series), "seed": member.seed} for member in members]
+    front = pd.DataFrame(described).iloc[of_member].reset_index(drop=True)
+    split = {name: name.partition("/")[::2] for name in metrics}
+    names = long.pop("variable")
+    value = long.pop("value")
+    sides = {side: names.map({name: both[i] for name, both in split.items()}) for i, side in enumerate(_SIDES)}
+    return pd.concat([front, long.assign(**sides, value=value)], axis=1)
+
+
+def _curves(members: Sequence[Member], metrics: Sequence[str]) -> pd.DataFrame:
+    """Columns of (position in `members`), epoch (completed ones), variable, value; of each, the end stands last."""
+    import pandas as pd
+
+    runs = list(dict.fromkeys(member.run for member in members))
+    place = {run: number for number, run in enumerate(runs)}
+    last = [member.run.result["epochs"] for member in members]
+    whose = pd.DataFrame({"of": range(len(members)), "run": [place[member.run] for member in members]})
+    whose["member"] = [member.number for member in members]
+    # The end is of other weights than the evaluation at its epoch, where a run's are not those of the last step.
+    whose["before"] = [math.inf if m.run.settings.weights == LAST else e for m, e in zip(members, last, strict=True)]
+    parts = []
+    for history in evaluated(runs, metrics):
+        on = ["run", "member"] if "member" in history else ["run"]
+        own = history.merge(whose[["of", "before", *on]], on=on)
+        own["epoch"] += 1
+        own = own[own["epoch"] < own["before"]]
+        for number, name in enumerate(metrics):
+            if name in own:
+                parts.append(own[["of", "epoch"]].assign(variable=name, value=own[name], order=number))
+    end = [
+        (number, last[number], name, member.metrics[name], len(metrics) + i)
+        for number, member in enumerate(members)
+        for i, name in enumerate(metrics)
+        if name in member.metrics
+    ]
+    parts.append(pd.DataFrame(end, columns=["of", "epoch", "variable", "value", "order"]))
+    joined = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    joined = joined.sort_values(["of", "order"], kind="stable", ignore_index=True)
+    return joined.drop(columns="order").drop_duplicates(["of", "epoch", "variable"], ignore_index=True)
 
 
 def ends(sweep: Sweep) -> pd.DataFrame:
