@@ -13,8 +13,7 @@ from omegaconf import OmegaConf
 
 from hw1.command import explain, fail, job_line, normalised, refuse_slips, with_budget
 from hw1.measures.take import Taken
-from hw1.runs import Ask
-from hw1.runs.measured import Measured, write_measured
+from hw1.runs.order import Order
 from hw1.settings import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -288,26 +287,24 @@ def sweep_of(tmp_path, results, **result):
             (tmp_path / "runs" / name / "result.json").write_text(json.dumps(result | {"status": status}))
     sweep = tmp_path / "sweeps" / "now"
     sweep.mkdir(parents=True)
-    record = {"trained": names[1:], "launched": names[1:], "launched_at": time.time() - 60, "measures": []}
-    record |= {"runs": [{"folder": name} for name in names]}
-    (sweep / "sweep.json").write_text(json.dumps(record))
     return sweep
 
 
-def record_of(sweep):
-    return json.loads((sweep / "sweep.json").read_text())
+def order_of(sweep, trains=True, runs=4):
+    """What jobs of this sweep were told a minute ago, when all but the first were launched."""
+    return Order(trains, [], None, runs, runs - 1, time.time() - 60, str(sweep / "ended"))
 
 
 def test_the_line_of_a_job(tmp_path):
     metrics = {"train/loss": 1.0, "test/loss": 0.12345, "test/accuracy": 0.9}
     sweep = sweep_of(tmp_path, ["complete", "complete", None, None], metrics=metrics, seconds=61.2)
-    line = job_line(record_of(sweep), tmp_path / "runs" / "b-1", [])
+    line = job_line(order_of(sweep), tmp_path / "runs" / "b-1", [], ended=1)
     assert line == "[2/4] b: test/loss 0.1235, test/accuracy 0.9000 in 1 min 01 s; about 2 min 00 s left"
 
 
 def test_the_line_of_a_failed_and_of_the_last_job(tmp_path):
     sweep = sweep_of(tmp_path, ["complete", "failed", "complete"], error="the training loss is nan at step 3")
-    line = job_line(record_of(sweep), tmp_path / "runs" / "b-1", [])
+    line = job_line(order_of(sweep, runs=3), tmp_path / "runs" / "b-1", [], ended=2)
     assert line == "[3/3] b: FAILED: the training loss is nan at step 3"
 
 
@@ -324,23 +321,20 @@ def test_the_line_of_a_failed_and_of_the_last_job(tmp_path):
 )
 def test_durations(seconds, text, tmp_path):
     sweep = sweep_of(tmp_path, ["complete", "complete"], metrics={}, seconds=seconds)
-    line = job_line(record_of(sweep), tmp_path / "runs" / "b-1", [])
+    line = job_line(order_of(sweep, runs=2), tmp_path / "runs" / "b-1", [], ended=1)
     assert line.endswith(f" in {text}")
 
 
 def test_the_line_of_a_job_says_what_was_measured(tmp_path):
     sweep = sweep_of(tmp_path, ["complete", "complete"], metrics={"test/loss": 0.5}, seconds=2)
-    asks = [Ask("flat", {"_target_": "mine.Flat"}), Ask("round", {"_target_": "mine.Round"})]
-    record = record_of(sweep) | {"measures": [ask.record() for ask in asks]}
+    order, measuring = order_of(sweep, runs=2), order_of(sweep, trains=False, runs=2)
     folder = tmp_path / "runs" / "b-1"
-    write_measured(asks[0].file(folder), Measured("flat", "key"), {})
     taken = [Taken("flat", 1.5)]
-    line = job_line(record, folder, taken)
+    line = job_line(order, folder, taken, ended=0)
     assert line.endswith("b: test/loss 0.5000 in 2 s; measured flat in 1.5 s; about 1 min 00 s left")
-    write_measured(asks[1].file(folder), Measured("round", "key", error="no such thing"), {})
     taken.append(Taken("round", 0.5, "no such thing"))
-    line = job_line(record, folder, taken)
+    line = job_line(order, folder, taken, ended=1)
     assert line.endswith("measured flat in 1.5 s; measures.round FAILED: no such thing")
-    line = job_line(record | {"trained": []}, folder, taken)
+    line = job_line(measuring, folder, taken, ended=1)
     assert line == "[2/2] b: measured flat in 1.5 s; measures.round FAILED: no such thing"
-    assert job_line(record | {"trained": []}, folder, []) == "[2/2] b: measured already"
+    assert job_line(measuring, folder, [], ended=1) == "[2/2] b: measured already"

@@ -8,7 +8,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from hw1.typed import training
 
 if TYPE_CHECKING:
     from hw1.measures.take import Taken
+    from hw1.runs.order import Order
 
 # Hydra's other modes; with one of them the command is no sweep.
 _OTHER_MODES = ("--cfg", "-c", "--info", "-i", "--run", "-r", "--shell-completion", "-sc", "--hydra-help", "--version")
@@ -233,33 +234,33 @@ def _one_line(text: str) -> str:
     return " ".join(kept)
 
 
-def job_line(record: Mapping[str, Any], folder: Path, taken: Sequence[Taken]) -> str:
+def job_line(order: Order, folder: Path, taken: Sequence[Taken], ended: int) -> str:
     """What to say when a job of a sweep has ended: count, name, result, measures, time left.
 
     Args:
-        record: of the command that launched it: the content of its sweep.json.
+        order: of the command that launched it.
         folder: of the run.
         taken: the measures that the job took.
+        ended: how many of the command's jobs have, this one too.
     """
-    from hw1.runs import Run, ended
+    from hw1.runs import Run
 
-    done = [name for name in record["launched"] if ended(folder.parent / name, record)]
-    left = len(record["launched"]) - len(done)
-    seconds = (time.time() - record["launched_at"]) / max(1, len(done)) * left
-    idle = len(record["runs"]) - len(record["launched"])
+    left = max(0, order.launched - ended)
+    seconds = (time.time() - order.launched_at) / max(1, ended) * left
+    done = min(order.runs, order.runs - order.launched + ended)  # one that was launched again may count twice
     run = Run(folder)
     result = run.result
     parts = []
     if result["status"] != "complete":
         parts.append(f"FAILED: {result['error']}")
-    elif folder.name in record["trained"]:
+    elif order.trains:
         metrics = [f"{name} {_value(value)}" for name, value in result["metrics"].items() if name.startswith("test/")]
         parts.append(", ".join(metrics) + f" in {duration(result['seconds'])}")
     if good := [one for one in taken if not one.error]:
         names, spent = ", ".join(one.name for one in good), sum(one.seconds for one in good)
         parts.append(f"measured {names} in {duration(spent)}")
     parts += [f"measures.{one.name} FAILED: {one.error}" for one in taken if one.error]
-    text = f"[{idle + len(done)}/{len(record['runs'])}] {run.slug}: " + ("; ".join(parts) or "measured already")
+    text = f"[{done}/{order.runs}] {run.slug}: " + ("; ".join(parts) or "measured already")
     return text + (f"; about {duration(seconds)} left" if left else "")
 
 

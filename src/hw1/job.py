@@ -18,8 +18,8 @@ def run(config: Any) -> None:
     from hw1.command import fail, job_line
     from hw1.environment import stored_settings
     from hw1.measures.take import epochs_wanted, take
-    from hw1.records import read_record
-    from hw1.runs import Run, asks_in
+    from hw1.runs import Run
+    from hw1.runs.order import count_end, read_order
     from hw1.settings import ConfigError, RunSettings
     from hw1.terminal import say
 
@@ -28,8 +28,8 @@ def run(config: Any) -> None:
         problem = "hydra.mode: got RUN, expected MULTIRUN: a run's folder and key are picked by the sweeper"
         fail(ConfigError(problem), full=False)
     folder = Path(hydra.runtime.output_dir)
-    record = read_record(Path(config.sweep))
-    asks = asks_in(record)
+    order = read_order(Path(config.sweep))
+    asks = order.asks
     if config.measured_sweep is None:
         from hw1.training.fit import fit
 
@@ -38,10 +38,10 @@ def run(config: Any) -> None:
         words = [word for word in hydra.overrides.task if not word.startswith("sweep=")]
         result = fit(settings, folder, words, epochs_wanted(asks, settings), _for_hydras_users(config, hydra))
         if result["status"] != "complete":
-            say(job_line(record, folder, []))
+            say(job_line(order, folder, [], count_end(order.counter)))
             return
-    taken = take(Run(folder), asks, None if folder.name in record["trained"] else record["measuring_threads"])
-    say(job_line(record, folder, taken))
+    taken = take(Run(folder), asks, order.threads)
+    say(job_line(order, folder, taken, count_end(order.counter)))
 
 
 def _for_hydras_users(config: Any, hydra: Any) -> dict[str, str]:

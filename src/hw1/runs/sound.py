@@ -208,7 +208,7 @@ def _unfinished_damage(folder: Path) -> Iterator[str]:
     import torch
 
     from hw1.training.checkpoint import RECORDED
-    from hw1.training.metrics_csv import recorded_part
+    from hw1.training.metrics_csv import require_recorded
 
     try:
         refuse_claims(checkpoint)
@@ -221,7 +221,7 @@ def _unfinished_damage(folder: Path) -> Iterator[str]:
             yield f"{problem}; {_AGAIN}"
     if "metrics" in recorded:
         try:
-            recorded_part(folder / "metrics.csv", recorded["metrics"])
+            require_recorded(folder / "metrics.csv", recorded["metrics"])
         except DamagedError as error:
             yield str(error)
 

@@ -1,10 +1,13 @@
-"""metrics.csv: every metric of a run, one row a step, kept across interruptions."""
+"""metrics.csv: every metric of a run, one row a step, kept across interruptions.
 
-import contextlib
+However long the file is, no more than a block of it is in memory: a run may log a million steps.
+"""
+
 import csv
 import hashlib
 import io
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,9 @@ from lightning.pytorch.loggers import Logger
 
 from hw1.files import replacing
 from hw1.records import DamagedError
+
+_BLOCK = 2**20  # bytes that are read at once
+_ROWS = 4_096  # that are written at once
 
 
 class MetricsCsv(Logger):
@@ -42,17 +48,16 @@ class MetricsCsv(Logger):
         self._columns = ["epoch", "step"] if members == 1 else ["epoch", "step", "member"]
         self._pending: dict[int, dict[str, Any]] = {}
         self._size, self._hash = 0, hashlib.sha256()  # of the file, as it grows
-        kept = []
         if recorded is not None:
-            self._columns, *kept = csv.reader(io.StringIO(recorded_part(self._path, recorded), newline=""))
+            self._replace(recorded_blocks(self._path, recorded))
+            self._columns = _header(self._path)
         elif self._path.exists():  # of a run of an earlier version
-            with self._path.open(newline="", encoding="utf-8") as file:
-                reader = csv.reader(file)
-                self._columns = next(reader, self._columns)
-                # A last line cut off by a kill lacks cells, or belongs to a step from which training starts again.
-                whole = [row for row in reader if len(row) == len(self._columns) and row[1].isdigit()]
-                kept = [row for row in whole if int(row[1]) < first_step]
-        self._rewrite(kept)
+            self._columns = _header(self._path) or self._columns
+            # A last line cut off by a kill lacks cells, or belongs to a step from which training starts again.
+            whole = (row for row in _rows(self._path) if len(row) == len(self._columns) and row[1].isdigit())
+            self._rewrite(row for row in whole if int(row[1]) < first_step)
+        else:
+            self._rewrite([])
 
     @property
     def name(self) -> str:
@@ -86,10 +91,9 @@ class MetricsCsv(Logger):
         values = [{"step": step, **self._pending.pop(step)} for step in steps]
         new = [name for row in values for name in row if name not in self._columns]
         if new:  # a column's first values have the whole file written again, atomically
-            with self._path.open(newline="", encoding="utf-8") as file:
-                old = list(csv.reader(file))[1:]
             self._columns += list(dict.fromkeys(new))
-            self._rewrite([row + [""] * (len(self._columns) - len(row)) for row in old] + self._rows(values))
+            old = (row + [""] * (len(self._columns) - len(row)) for row in _rows(self._path))
+            self._rewrite(itertools.chain(old, self._rows(values)))
         else:
             text = _text(self._rows(values))
             with self._path.open("ab") as file:
@@ -118,12 +122,19 @@ class MetricsCsv(Logger):
         """Write what is pending."""
         self.write()
 
-    def _rewrite(self, rows: list[list[Any]]) -> None:
-        text = _text([self._columns, *rows])
-        with replacing(self._path) as temporary:
-            temporary.write_bytes(text)
-        self._size, self._hash = 0, hashlib.sha256()
-        self._count(text)
+    def _rewrite(self, rows: Iterable[list[Any]]) -> None:
+        self._replace(_texts(itertools.chain([self._columns], rows)))
+
+    def _replace(self, blocks: Iterable[bytes]) -> None:
+        """Put a file of these blocks in place of the one that stands there, which they may be read from."""
+        size, hashed = 0, hashlib.sha256()
+        with replacing(self._path) as temporary, temporary.open("wb") as file:
+            for block in blocks:
+                file.write(block)
+                size += len(block)
+                hashed.update(block)
+            file.flush()
+        self._size, self._hash = size, hashed
 
 
 def last_values(folder: Path) -> tuple[dict[str, float], int]:
@@ -141,26 +152,68 @@ def _is_of_step(name: str) -> bool:
     return name in ("epoch", "step", "member") or name.startswith("train_step/")
 
 
-def recorded_part(file: Path, recorded: Mapping[str, Any]) -> str:
-    """The part of a metrics.csv that stood there when `MetricsCsv.record` was made.
+def require_recorded(file: Path, recorded: Mapping[str, Any]) -> None:
+    """Compare a metrics.csv with what `MetricsCsv.record` said of it.
+
+    Raises:
+        DamagedError: it does not begin with what stood there.
+    """
+    for _ in recorded_blocks(file, recorded):
+        pass
+
+
+def recorded_blocks(file: Path, recorded: Mapping[str, Any]) -> Iterator[bytes]:
+    """The part of a metrics.csv that stood there when `MetricsCsv.record` was made, block by block.
 
     Columns that came later stand behind the others, and are empty there: without them the text is what it was.
 
     Raises:
-        DamagedError: it is not there.
+        DamagedError: it is not there; said behind the last block.
     """
-    content = file.read_bytes() if file.is_file() else b""
-    with contextlib.suppress(UnicodeDecodeError, csv.Error):
-        rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
-        if rows and len(rows[0]) > recorded["columns"]:
-            content = _text([row[: recorded["columns"]] for row in rows])
-    part = content[: recorded["bytes"]]
-    if len(part) < recorded["bytes"] or hashlib.sha256(part).hexdigest() != recorded["sha256"]:
+    left, hashed = int(recorded["bytes"]), hashlib.sha256()
+    try:
+        for block in _as_of(file, recorded["columns"]) if file.is_file() else ():
+            part = block[:left]
+            hashed.update(part)
+            left -= len(part)
+            yield part
+            if not left:
+                break
+    except (UnicodeDecodeError, csv.Error):
+        left = -1
+    if left or hashed.hexdigest() != recorded["sha256"]:
         raise DamagedError(
             f"{file} is damaged: it does not begin with what its run's last checkpoint recorded; "
             "delete the run's folder and run its command again"
         )
-    return part.decode()
+
+
+def _as_of(file: Path, columns: int) -> Iterator[bytes]:
+    """The text of a metrics.csv when it had so many columns."""
+    header = _header(file)
+    if len(header) > columns:
+        yield from _texts(row[:columns] for row in itertools.chain([header], _rows(file)))
+        return
+    with file.open("rb") as opened:
+        while block := opened.read(_BLOCK):
+            yield block
+
+
+def _header(file: Path) -> list[str]:
+    with file.open(newline="", encoding="utf-8") as opened:
+        return next(csv.reader(opened), [])
+
+
+def _rows(file: Path) -> Iterator[list[str]]:
+    """The rows of a file without its header."""
+    with file.open(newline="", encoding="utf-8") as opened:
+        yield from itertools.islice(csv.reader(opened), 1, None)
+
+
+def _texts(rows: Iterable[list[Any]]) -> Iterator[bytes]:
+    left = iter(rows)
+    while block := list(itertools.islice(left, _ROWS)):
+        yield _text(block)
 
 
 def _text(rows: list[list[Any]]) -> bytes:

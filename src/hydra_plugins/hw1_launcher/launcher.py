@@ -180,4 +180,5 @@ def _run(pickled: bytes, job: tuple[int, list[str]]) -> bytes:
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)  # closes the run's log
     if isinstance(done._return_value, Exception):
         done._return_value = portable(done._return_value)
+    done.cfg = done.hydra_cfg = None  # nobody asks for them, and ten thousand take gigabytes
     return bytes(cloudpickle.dumps(done))

@@ -17,6 +17,7 @@ from hw1.records import FORMAT, write_record
 from hw1.runs import Run, asks_in, ended, is_complete, runs_by_key
 from hw1.runs.changed import changed, set_aside
 from hw1.runs.measured import Measured, write_measured
+from hw1.runs.order import count_end, counter_of, remove_orders, write_orders
 from hw1.settings import ConfigError
 from hw1.terminal import say
 from hw1.words import count
@@ -29,17 +30,28 @@ def launch(launcher: Any, jobs: list[Job], file: Path, record: Mapping[str, Any]
     Args:
         launcher: Hydra's, or our own.
         jobs: what is launched.
-        file: where jobs read the record.
+        file: of the record; what jobs read of it stands beside it meanwhile.
         record: of the command.
     """
     batches = [jobs] if jobs else []
+    orders = write_orders(file, record, len(jobs)) if jobs else {}
+    try:
+        _launch(launcher, batches, orders, record)
+    finally:
+        remove_orders(orders.values())
+
+
+def _launch(launcher: Any, batches: list[list[Job]], orders: Mapping[bool, Path], record: Mapping[str, Any]) -> None:
+    trained = set(record.get("trained", ()))
     while batches:
         batch = batches.pop(0)
         begun = time.time()
         if (expect := getattr(launcher, "expect", None)) is not None:  # our own begins with the longest
             expect([job.settings for job in batch])
         try:
-            results = launcher.launch([_words(job, file) for job in batch], initial_job_idx=0)
+            results = launcher.launch(
+                [_words(job, orders[job.folder.name in trained]) for job in batch], initial_job_idx=0
+            )
         except Exception as error:  # a launcher's own: a killed worker, a lost node
             lost = [job for job in batch if not ended(job.folder, record)]
             started = [job for job in lost if _written_since(job.folder / "config.yaml", begun)]
@@ -47,6 +59,7 @@ def launch(launcher: Any, jobs: list[Job], file: Path, record: Mapping[str, Any]
             if len(batch) == 1 or not lost:
                 for job in lost:
                     _record_failure(job, error, record)
+                    count_end(counter_of(orders[True]))
                 continue
             say(f"launcher: {explain(error)}; going on with {count(len(lost), 'run')}", file=sys.stderr)
             alone = lost if waiting == batch else started  # no run started: not even a smaller batch will
@@ -56,6 +69,7 @@ def launch(launcher: Any, jobs: list[Job], file: Path, record: Mapping[str, Any]
             raised = result._return_value
             if isinstance(raised, Exception) and not ended(job.folder, record):
                 _record_failure(job, raised, record)
+                count_end(counter_of(orders[True]))
 
 
 def _words(job: Job, file: Path) -> list[str]:
