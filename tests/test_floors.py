@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"hw1", "vectors", "files", "seeds", "kinds", "losses", "metrics", "words", "models", "optim", "records", "sealed"}
-    | {"_before_torch", "bounds", "cells", "inside", "machine", "markdown", "memory", "news", "paper", "record_shapes"}
-    | {"stages", "stored_csv", "stored_json", "tensor_files", "terminal", "typed", "workers"},
+    | {"_before_torch", "bounds", "cells", "inside", "lease", "lease_file", "machine", "markdown", "memory", "news"}
+    | {"paper", "record_shapes", "stages", "stored_csv", "stored_json", "tensor_files", "terminal", "typed", "workers"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training"},
     {"runs"},
@@ -53,6 +53,8 @@ BESIDE = {
     ("stored_csv", "bounds"),
     ("stored_csv", "memory"),
     ("stored_csv", "records"),
+    ("files", "lease"),
+    ("lease", "lease_file"),
     ("words", "metrics"),
     ("paper", "typed"),
     ("paper", "words"),
@@ -165,9 +167,9 @@ def test_a_config_object_stays_at_the_door():
 # data only what decides where examples come from.
 LIGHT_ROOMS = ("settings", "runs", "measures", "studies", "report", "reproduction", "hydra_plugins")
 LIGHT_MODULES = (
-    *("files", "machine", "news", "stages", "terminal", "workers", "seeds", "kinds", "metrics", "typed", "words"),
+    *("files", "lease", "lease_file", "machine", "news", "stages", "terminal", "workers", "seeds", "kinds", "metrics"),
     *("inside", "cells", "markdown"),
-    *("arguments", "child", "command", "help", "slips", "job", "__main__", "notebook", "python"),
+    *("typed", "words", "arguments", "child", "command", "help", "slips", "job", "__main__", "notebook", "python"),
     *("data.source", "project.folder", "project.start"),
 )
 LIGHT = [

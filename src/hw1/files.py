@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hw1 import lease
 from hw1.bounds import special
 
 try:
@@ -39,8 +40,10 @@ def replacing(path: Path) -> Iterator[Path]:
     replaced, not followed.
 
     Raises:
+        LostError: another process holds the folder by now (see `lease`).
         OSError: it cannot be written, or the block left no plain file.
     """
+    lease.require(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _tidy(path.parent)
     # The prefix keeps globs like *.safetensors from seeing half a file.
@@ -54,7 +57,12 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(made)
             yield temporary
             _set_mode(temporary, mode)
-            os.replace(temporary, path)
+            lease.require(path)
+            try:
+                os.replace(temporary, path)
+            except FileNotFoundError:  # who took the folder over a moment ago has removed it
+                lease.require(path)
+                raise
         finally:
             try:
                 os.rmdir(room)
@@ -157,7 +165,7 @@ def file_digest(file: Path) -> str:
     status = file.stat()
     if kind := special(status.st_mode):  # a pipe, say, whose reader waits
         raise ValueError(f"{file}: got {kind}, expected a file")
-    return _digest(file, status.st_size, status.st_mtime_ns)
+    return _digest(file, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def file_sums(file: Path) -> list[Any]:
@@ -166,6 +174,6 @@ def file_sums(file: Path) -> list[Any]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _digest(file: Path, size: int, time: int) -> str:
+def _digest(file: Path, size: int, time: int, node: int) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -12,11 +12,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from hw1.lease import is_held
 from hw1.records import read_record
 from hw1.runs import ended
 from hw1.runs.standing import named_runs, read_progress
 from hw1.stages import duration
-from hw1.training.contents import PROGRESS, RESULT
+from hw1.training.contents import RESULT
 from hw1.words import printable
 
 _LINES = 5  # about runs that have ended: a long sweep's would fill the notebook
@@ -70,7 +71,7 @@ class Watch:
     def __init__(self, sweep: Path) -> None:
         record = read_record(sweep / "sweep.json")
         launched = set(record.get("launched", []))
-        self._record, self._since = record, float(record.get("launched_at", 0.0))
+        self._record = record
         runs = sweep.parent.parent / "runs"
         self._left = [runs / name for name, _ in named_runs(record) if name in launched]
         self._all = len(self._left)
@@ -80,9 +81,8 @@ class Watch:
         self._left = [folder for folder in self._left if not self._has_ended(folder)]
         found = []
         for folder in self._left:
-            stamp = _written(folder / PROGRESS)
             # What an earlier, interrupted command left says nothing of this one.
-            if stamp is None or stamp < self._since - 1 or (far := read_progress(folder, time.time())) is None:
+            if not is_held(folder) or (far := read_progress(folder, time.time())) is None:
                 continue
             left = f", about {duration(far.left)} left" if far.left == far.left else ""
             said = f"epoch {far.epoch} of {far.epochs}{left}"
@@ -95,12 +95,4 @@ class Watch:
         return found
 
     def _has_ended(self, folder: Path) -> bool:
-        return _written(folder / RESULT) is not None and ended(folder, self._record)
-
-
-def _written(file: Path) -> float | None:
-    """When a file was written; None where there is none."""
-    try:
-        return file.stat().st_mtime
-    except OSError:
-        return None
+        return (folder / RESULT).is_file() and ended(folder, self._record)

@@ -26,10 +26,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from hw1.files import new_folder, remove_parts
 from hw1.inside import inside, refuse_linked_parts, refuse_links
+from hw1.lease import HeldError, hold
 from hw1.records import FORMAT, make_key, read_record, rewrite_record, write_record
 from hw1.runs import find_run, is_complete, slug_of
 from hw1.runs.weights import snapshot_files
@@ -106,7 +105,7 @@ class Recording:
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Recording:
-        """Make the folder, with its settings, under its lock.
+        """Make the folder, with its settings, and hold it.
 
         Raises:
             ConfigError: the run is complete, or another process records it.
@@ -119,7 +118,7 @@ class Recording:
         refuse_linked_parts(self._base)
         refuse_links(self.path)
         with self._held:
-            with FileLock(self._base / ".lock"):
+            with hold(self._base):
                 if is_complete(self.path):
                     self._make_way()
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -228,15 +227,14 @@ class Recording:
         say(set_aside([Run(self.path)], self._base), file=sys.stderr)
 
     def _lock(self, folder: Path, problem: str) -> None:
-        lock = FileLock(folder / ".lock")
         try:
-            self._held.enter_context(lock.acquire(timeout=0))
-        except Timeout:
+            self._held.enter_context(hold(folder, 0))
+        except HeldError:
             raise ConfigError(problem) from None
 
     def _enlist(self) -> Path:
         """Name the run in the latest sweep of recorded ones, or in a new one; returns its folder."""
-        with FileLock(self._base / ".lock"):
+        with hold(self._base):
             folder, record = self._latest()
             own = {"key": self._settings.key, "folder": self.path.name, "overrides": self._words}
             runs = [entry for entry in record["runs"] if entry["folder"] != self.path.name] + [own]

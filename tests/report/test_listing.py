@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from hw1.lease import is_held
 from hw1.report.listing import listing
 from hw1.runs import Sweep
 from hw1.runs.inventory import Filter, inventory, selected
-from hw1.runs.standing import is_locked, read_progress
+from hw1.runs.standing import read_progress
 from hw1.settings import ConfigError
 from hw1.terminal import table
 from hw1.words import cut, printable, width
@@ -72,7 +73,7 @@ def test_looking_makes_no_lock_and_changes_nothing(tmp_path):
     sweep = make_sweep(tmp_path, [folder], [])
     before = sorted(tmp_path.rglob("*"))
     listing(tmp_path, [], 80)
-    assert not is_locked(folder) and sorted(tmp_path.rglob("*")) == before and not (sweep / ".lock").exists()
+    assert not is_held(folder) and sorted(tmp_path.rglob("*")) == before and not (sweep / ".lock").exists()
 
 
 def test_progress_that_cannot_be_is_none(tmp_path):

@@ -8,8 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from filelock import FileLock
-
+from hw1.lease import LostError, hold
 from hw1.measures.protocol import Finding, Measure, Subject, Weights
 from hw1.runs.measured import Ask, Measured, read_measured, write_measured
 from hw1.runs.run import Run
@@ -107,10 +106,14 @@ def take(run: Run, asks: Sequence[Ask], threads: int | None = None) -> list[Take
 
     Raises:
         ConfigError: a measure needs weights that the run did not keep.
+        LostError: another process took the run over while this one was silent.
     """
     taken = []
     data: DataModule | None = None
-    with FileLock(run.path / ".lock"):  # another process may be at the same run
+    with hold(run.path) as lease:  # another process may be at the same run
+        if lease.succeeds:
+            for torn in run.path.rglob(".*.part"):
+                torn.unlink(missing_ok=True)
         for ask in missing(run, asks):
             measure = measure_of(ask)
             epochs = _epochs(run, ask, measure)
@@ -121,6 +124,8 @@ def take(run: Run, asks: Sequence[Ask], threads: int | None = None) -> list[Take
                 with stage(f"{run.slug}: {ask.name}"):
                     finding = _taken(run, measure, epochs, data, threads or run.settings.threads)
                 measured, files = _checked(measured, measure, finding, run.count), dict(finding.files)
+            except LostError:
+                raise
             except Exception as problem:  # it is written down, and named by the command
                 error = " ".join(str(problem).split()) or type(problem).__name__
                 if not isinstance(problem, ConfigError | ValueError | ArithmeticError):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hw1.lease import LEASE, LOCK
 from hw1.measures.take import epochs_wanted
 from hw1.report.removal import Plan, Removal
 from hw1.runs import Ask, Run, asks_in
@@ -216,7 +217,7 @@ def _said_of_study(sweep: SweepStanding, experiment: Experiment) -> str:
 
 def _quiet(folder: Path, made: Plan) -> bool:
     """Whether nothing in a folder has changed of late."""
-    paths = [folder, *(path for path in folder.iterdir() if path.name != ".lock")]
+    paths = [folder, *(path for path in folder.iterdir() if path.name not in (LEASE, LOCK))]
     if max(path.lstat().st_mtime for path in paths) < time.time() - _STARTING:
         return True
     made.leave(f"{folder}: changed in the last {_STARTING / 60:.0f} minutes: left, a command may be starting with it")

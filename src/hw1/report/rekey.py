@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from hw1.files import write_text
+from hw1.lease import HeldError, hold
 from hw1.measures.cache import Cache, stem_of
 from hw1.measures.take import asks_of, measure_of, measurement_key
 from hw1.records import FORMAT, read_record, rewrite_record
@@ -57,13 +57,14 @@ def rekey(base: Path) -> list[str]:
         raise ConfigError(f"{base}: got a folder without runs, expected that of an experiment, as multirun/NAME")
     lines: list[str] = []
     renamed = 0
-    with FileLock(base / ".lock"):  # no command allots runs meanwhile
+    with hold(base):  # no command allots runs meanwhile
         for folder in folders:
             try:
-                with FileLock(folder / ".lock", timeout=0):
-                    renamed += _run(folder, lines)
-            except Timeout:
+                lease = hold(folder, 0)
+            except HeldError:
                 raise ConfigError(f"{folder}: a command is at work on this run; try again when it has ended") from None
+            with lease:
+                renamed += _run(folder, lines)
     formerly = {
         key: folder for folder in sorted((base / "runs").glob("*/")) for key in Run(folder).result.get("formerly", [])
     }

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from hw1.files import file_sums
+from hw1.lease import HeldError, hold
 from hw1.records import read_record, rewrite_record
 from hw1.settings import ConfigError
 from hw1.training.contents import RESULT
@@ -65,10 +64,10 @@ def carry_out(agreed: Plan, again: Callable[[], Plan]) -> tuple[int, list[str]]:
     bases = dict.fromkeys(removal.folder.parent.parent for removal in agreed.removals)
     for base in bases:
         try:
-            lock = FileLock(base / ".lock").acquire(timeout=_PATIENCE)
-        except Timeout:
+            lease = hold(base, _PATIENCE)
+        except HeldError:
             raise ConfigError(f"{base}: a command is making folders there; try again when it has") from None
-        with lock:
+        with lease:
             still = {removal.folder: removal for removal in again().removals}
             for removal in agreed.removals:
                 if removal.folder.parent.parent != base:
@@ -84,13 +83,13 @@ def carry_out(agreed: Plan, again: Callable[[], Plan]) -> tuple[int, list[str]]:
 
 
 def _removed(removal: Removal, still: set[Path]) -> bool:
-    """Remove it under its own lock; False if a process holds that."""
+    """Remove it under its own lease; False if a process holds that."""
     folder = removal.folder
     try:
-        lock = FileLock(folder / ".lock").acquire(timeout=0)
-    except Timeout:
+        lease = hold(folder, 0)
+    except HeldError:
         return False
-    with lock:
+    with lease:
         if removal.files:
             _forget(folder, [file for file in removal.files if file in still])
             return True

@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from hw1.lease import HeldError, hold
 from hw1.records import is_own
 from hw1.runs.folders import complete_result
 from hw1.runs.run import Run
@@ -57,7 +56,7 @@ def set_aside(runs: Collection[Run], base: Path) -> str:
 
     Args:
         runs: of one experiment.
-        base: its folder, whose lock the caller holds.
+        base: its folder, which the caller holds.
 
     Raises:
         ConfigError: a process is at work on one of them; none was moved.
@@ -65,8 +64,8 @@ def set_aside(runs: Collection[Run], base: Path) -> str:
     with ExitStack() as held:
         for run in runs:
             try:
-                held.enter_context(FileLock(run.path / ".lock").acquire(timeout=0))
-            except Timeout:
+                held.enter_context(hold(run.path, 0))
+            except HeldError:
                 raise ConfigError(f"{run.path}: a command is at work on it; try --rerun when it has ended") from None
         moved = [_free(base / "replaced" / run.path.name) for run in runs]
         for run, folder in zip(runs, moved, strict=True):

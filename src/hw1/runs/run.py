@@ -47,7 +47,7 @@ class Run:
     def __init__(self, path: str | os.PathLike[str], settings: RunSettings | None = None) -> None:
         self.path = Path(path)
         self._settings = settings
-        self._read: tuple[tuple[int, int], dict[str, Any]] | None = None
+        self._read: tuple[tuple[int, int, int], dict[str, Any]] | None = None
         refuse_links(self.path)
         if not (self.path / "config.yaml").is_file():
             raise FileNotFoundError(f"{self.path} is not the folder of a run: it has no config.yaml")
@@ -134,8 +134,8 @@ class Run:
             status = file.stat()
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        if self._read is None or self._read[0] != (status.st_mtime_ns, status.st_size):
-            self._read = (status.st_mtime_ns, status.st_size), read_record(file)
+        if self._read is None or self._read[0] != (status.st_mtime_ns, status.st_size, status.st_ino):
+            self._read = (status.st_mtime_ns, status.st_size, status.st_ino), read_record(file)
         return self._read[1]
 
     @property

@@ -1,7 +1,6 @@
 """How runs and sweeps stand at this moment: waiting, running and how far, ended and how. Nothing is written. No torch.
 
-A record says what its command last wrote; whether the command is still at work is told by the lock that it holds: of a
-killed one, the system has let go of it.
+A record says what its command last wrote; whether the command is still at work is told by the lease that it holds.
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from hw1.inside import is_name, refuse_links
+from hw1.lease import is_held
 from hw1.records import DamagedError, read_record
 from hw1.runs.run import Run
 from hw1.training.contents import PROGRESS, RESULT
@@ -114,27 +112,13 @@ class SweepStanding:
         return dict(named_runs(self.record))
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether a process holds the lock of a run's or a sweep's folder; no lock is made where there is none."""
-    file = folder / ".lock"
-    if not file.is_file():
-        return False
-    try:
-        FileLock(file).acquire(timeout=0).lock.release()
-    except Timeout:
-        return True
-    except OSError:  # it is not this user's to lock
-        return False
-    return False
-
-
 def sweep_status(folder: Path, record: Mapping[str, Any]) -> str:
-    """What a sweep's record says of it, unless its lock says otherwise.
+    """What a sweep's record says of it, unless its lease says otherwise.
 
     One that a process holds is `running`; one whose record says so, and that nobody holds, is `interrupted`.
     """
     status = str(record.get("status", INTERRUPTED))
-    if is_locked(folder):
+    if is_held(folder):
         return RUNNING
     return status if status != RUNNING else INTERRUPTED
 
@@ -189,8 +173,8 @@ def standing(
         said = " ".join(str(error).split())
         return stands(DAMAGED, said if isinstance(error, ValueError) else f"{folder}: {type(error).__name__}: {said}")
     if result.get("status") == COMPLETE and run is not None:
-        return stands(MEASURING if (expected or busy) and is_locked(folder) else COMPLETE)
-    if is_locked(folder):
+        return stands(MEASURING if (expected or busy) and is_held(folder) else COMPLETE)
+    if is_held(folder):
         return stands(RUNNING, progress=read_progress(folder, time.time()))
     if result.get("status") == "failed":
         return stands(FAILED, " ".join(str(result.get("error", "")).split()))

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from hw1 import lease
 from hw1.files import file_digest, file_sums, write_text
 from hw1.inside import inside
 from hw1.records import FORMAT, DamagedError, is_own, read_record, rewrite_record, write_record
@@ -81,6 +82,7 @@ def end(folder: Path, result: Mapping[str, Any]) -> None:
     if is_own(folder / SETTINGS):
         write_record(folder / RESULT, record)
     else:
+        lease.require(folder)
         (folder / RESULT).unlink(missing_ok=True)
         rewrite_record(folder / RESULT, record)
 
@@ -89,12 +91,14 @@ def contents(folder: Path) -> dict[str, list[Any]]:
     """[bytes, SHA-256] of every file of the training by its path in the run's folder.
 
     Left out is what goes on growing or comes later: run.log, the files of TensorBoard and Weights & Biases, measures
-    and the lock.
+    and the lease.
     """
     found = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        aside = name in (RESULT, PROGRESS, "run.log", ".lock") or name.startswith(("measures/", "wandb/"))
+        aside = name in (RESULT, PROGRESS, "run.log", lease.LEASE, lease.LOCK) or name.startswith(
+            ("measures/", "wandb/")
+        )
         aside = aside or "tfevents" in file.name
         aside = aside or any(part.endswith(".part") for part in file.relative_to(folder).parts)
         if file.is_file() and not aside:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from hw1.files import remove_parts
 from hw1.inside import refuse_links
+from hw1.lease import LostError
 from hw1.records import FORMAT, DamagedError, read_record
 from hw1.sealed import is_whole
 from hw1.seeds import mixed
@@ -53,7 +54,7 @@ def fit(
 ) -> dict[str, Any]:
     """Train one run in its folder, or go on with it, or return what it has already come to.
 
-    Everything stands in the folder under the run's own lock: a second process waits, then reuses the result. An
+    Everything stands in the folder under the run's own lease: a second process waits, then reuses the result. An
     exception during training does not leave this function; it becomes a result with status "failed".
 
     Args:
@@ -69,6 +70,7 @@ def fit(
     Raises:
         ConfigError: the folder is not this run's.
         DamagedError: a link stands in it, which nothing is written through.
+        LostError: another process took the run over while this one was silent.
         KeyboardInterrupt: the user interrupted; the run goes on from its last checkpoint next time.
     """
     key = settings.key
@@ -80,7 +82,8 @@ def fit(
         before = stored(folder / RESULT)
         if before is not None and before["status"] == "complete":
             return before
-        remove_parts(folder)  # what a killed process was writing; the lock says that it is gone
+        remove_parts(folder)  # what a killed process was writing, or one that is no longer to finish it
+        (folder / RESULT).unlink(missing_ok=True)  # of a failed attempt
         first = not (folder / SETTINGS).exists()  # or the run was begun by an earlier version, which sealed nothing
         checkpoint = folder / "checkpoints" / "last.ckpt"
         if first and checkpoint.exists() and is_whole(checkpoint) is None:
@@ -104,6 +107,8 @@ def fit(
                 adopted = settings.value("adopted")
                 result |= take_in(settings, folder) if adopted else _train(settings, folder, snapshots)
             result["status"] = "complete"
+        except LostError:
+            raise
         except Exception as error:
             result |= {"error": " ".join(str(error).split()), "traceback": traceback.format_exc()}
             if not isinstance(error, ArithmeticError | ConfigError | DamagedError):

@@ -13,6 +13,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+from hw1 import lease
 from hw1.files import replacing
 from hw1.records import DamagedError
 
@@ -96,7 +97,9 @@ class MetricsCsv(Logger):
             self._rewrite(itertools.chain(old, self._rows(values)))
         else:
             text = _text(self._rows(values))
+            # Opened first: who takes the run over writes the file anew, and this one is then nobody's.
             with self._path.open("ab") as file:
+                lease.require(self._path)
                 file.write(text)
             self._count(text)
 

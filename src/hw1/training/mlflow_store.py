@@ -9,10 +9,10 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from filelock import FileLock
 from lightning.pytorch.loggers import MLFlowLogger
 
 from hw1.inside import is_link
+from hw1.lease import hold
 from hw1.settings import ConfigError
 
 try:
@@ -84,5 +84,5 @@ def _alone(tracking_uri: str) -> Iterator[None]:
     if is_link(file):
         raise ConfigError(f"logger.mlflow.tracking_uri: got {file}, a link; expected a file: name what it leads to")
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_name(f".{file.name}.lock")):
+    with hold(file.parent):
         yield

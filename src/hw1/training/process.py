@@ -1,5 +1,6 @@
-"""What a training needs of the process that it runs in: threads, torch's switches, signals, warnings, a lock."""
+"""What a training needs of the process that it runs in: threads, torch's switches, signals, warnings, a lease."""
 
+import functools
 import logging
 import signal
 import warnings
@@ -8,25 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import Logger
+
+from hw1.lease import Lease, hold
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """The run's own lock; says so if another process has it."""
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("%s: another process is at it; waiting for its result", folder.name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def locked(folder: Path) -> Iterator[Lease]:
+    """The run's own lease; says so if another process has it."""
+    said = functools.partial(log.info, "%s: another process is at it; waiting for its result", folder.name)
+    with hold(folder, waits=said) as lease:
+        yield lease
 
 
 @contextmanager

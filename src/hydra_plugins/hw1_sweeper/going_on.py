@@ -13,9 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from hw1.files import replacing
+from hw1.lease import HeldError, hold
 from hw1.records import is_own
 from hw1.runs import Run, is_complete, runs_by_key
 from hw1.runs.changed import changed
@@ -58,7 +57,7 @@ def go_on(jobs: Sequence[Job], base: Path) -> list[str]:
         if run is not None and not reason:
             try:
                 _place(run, job)
-            except Timeout:
+            except HeldError:
                 reason = "a command is at work on the shorter run"
         if reason or run is None:
             line = f"trained from the start: {reason}"
@@ -147,7 +146,7 @@ def _are_integers(value: Any) -> bool:
 def _place(run: Run, job: Job) -> None:
     """Copy a finished run's checkpoint, metrics and snapshots, the checkpoint last: what is there is whole."""
     folder = job.folder
-    with FileLock(run.path / ".lock").acquire(timeout=0), FileLock(folder / ".lock").acquire(timeout=0):
+    with hold(run.path, 0), hold(folder, 0):
         begin(folder, job.settings, [*job.overrides, *job.pins], {}, resumed=False)
         end = _last_snapshot(run)
         for file in [run.path / "metrics.csv", *sorted((run.path / "snapshots").glob("*.safetensors"))]:

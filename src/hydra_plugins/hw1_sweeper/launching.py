@@ -3,16 +3,14 @@
 Hydra imports this file at every start: it stays free of torch.
 """
 
+import contextlib
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from filelock import FileLock
-
 from hw1.command import explain, quoted
+from hw1.lease import HeldError, LostError, hold
 from hw1.records import FORMAT, write_record
 from hw1.runs import Run, asks_in, ended, is_complete, runs_by_key
 from hw1.runs.changed import changed, set_aside
@@ -24,8 +22,11 @@ from hw1.words import count
 from hydra_plugins.hw1_sweeper.plan import Job
 
 
-def launch(launcher: Any, jobs: list[Job], file: Path, record: Mapping[str, Any]) -> None:
+def launch(launcher: Any, jobs: list[Job], file: Path, record: Mapping[str, Any]) -> dict[str, str]:
     """Launch; after a launcher's error, those that had not started, then each that was in flight alone.
+
+    Returns:
+        {folder's name: why} of the runs that another command took over.
 
     Args:
         launcher: Hydra's, or our own.
@@ -36,16 +37,19 @@ def launch(launcher: Any, jobs: list[Job], file: Path, record: Mapping[str, Any]
     batches = [jobs] if jobs else []
     orders = write_orders(file, record, len(jobs)) if jobs else {}
     try:
-        _launch(launcher, batches, orders, record)
+        return _launch(launcher, batches, orders, record)
     finally:
         remove_orders(orders.values())
 
 
-def _launch(launcher: Any, batches: list[list[Job]], orders: Mapping[bool, Path], record: Mapping[str, Any]) -> None:
+def _launch(
+    launcher: Any, batches: list[list[Job]], orders: Mapping[bool, Path], record: Mapping[str, Any]
+) -> dict[str, str]:
     trained = set(record.get("trained", ()))
+    taken_over: dict[str, str] = {}
     while batches:
         batch = batches.pop(0)
-        begun = time.time()
+        before = {job.key: _stamp(job.folder / "config.yaml") for job in batch}  # every run begins by writing it
         if (expect := getattr(launcher, "expect", None)) is not None:  # our own begins with the longest
             expect([job.settings for job in batch])
         try:
@@ -54,7 +58,7 @@ def _launch(launcher: Any, batches: list[list[Job]], orders: Mapping[bool, Path]
             )
         except Exception as error:  # a launcher's own: a killed worker, a lost node
             lost = [job for job in batch if not ended(job.folder, record)]
-            started = [job for job in lost if _written_since(job.folder / "config.yaml", begun)]
+            started = [job for job in lost if _stamp(job.folder / "config.yaml") != before[job.key]]
             waiting = [job for job in lost if job not in started]
             if len(batch) == 1 or not lost:
                 for job in lost:
@@ -67,9 +71,12 @@ def _launch(launcher: Any, batches: list[list[Job]], orders: Mapping[bool, Path]
             continue
         for job, result in zip(batch, results, strict=True):
             raised = result._return_value
-            if isinstance(raised, Exception) and not ended(job.folder, record):
+            if isinstance(raised, LostError):
+                taken_over[job.folder.name] = str(raised)
+            elif isinstance(raised, Exception) and not ended(job.folder, record):
                 _record_failure(job, raised, record)
                 count_end(counter_of(orders[True]))
+    return taken_over
 
 
 def _words(job: Job, file: Path) -> list[str]:
@@ -98,7 +105,7 @@ class folder_errors:
 
 
 def allot(base: Path, jobs: Sequence[Job], rerun: bool = False) -> list[Job]:
-    """Make the folders of runs under one lock; returns those that are still to train.
+    """Make the folders of runs under one lease; returns those that are still to train.
 
     A run is found by its key; the slug is the first command's. Another command may have finished some by now. With
     `rerun`, runs whose code has changed make way.
@@ -106,7 +113,7 @@ def allot(base: Path, jobs: Sequence[Job], rerun: bool = False) -> list[Job]:
     todo = []
     with folder_errors():
         base.mkdir(parents=True, exist_ok=True)
-        with FileLock(base / ".lock"):
+        with hold(base):
             there = runs_by_key(base / "runs")
             for job in jobs:
                 job.folder = there.get(job.key, job.folder)
@@ -115,18 +122,39 @@ def allot(base: Path, jobs: Sequence[Job], rerun: bool = False) -> list[Job]:
             for job in jobs:
                 if not is_complete(job.folder):
                     job.folder.mkdir(parents=True, exist_ok=True)
-                    (job.folder / "result.json").unlink(missing_ok=True)  # of a failed attempt: it is tried again
+                    _forget_failure(job.folder)
                     todo.append(job)
     return todo
 
 
-def _written_since(file: Path, moment: float) -> bool:
-    return file.exists() and file.stat().st_mtime >= moment - 1  # some file systems count whole seconds
+def _forget_failure(folder: Path) -> None:
+    """Remove the result of a failed attempt, which is tried again; not under the hands of a process that is at it."""
+    if (folder / "result.json").exists():
+        with contextlib.suppress(HeldError), hold(folder, 0):
+            if not is_complete(folder):  # it may be by now
+                (folder / "result.json").unlink(missing_ok=True)
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """What changes where a file is written again, whatever the clock says; None where there is none."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _record_failure(job: Job, error: Exception, record: Mapping[str, Any]) -> None:
-    """A job that never came to fit, or took its worker with it, says so in its own folder."""
-    text = explain(error)
+    """A job that never came to fit, or took its worker with it, says so in its own folder, unless another is at it."""
+    try:
+        lease = hold(job.folder, 0)
+    except HeldError:
+        return
+    with lease:
+        _record_held_failure(job, explain(error), record)
+
+
+def _record_held_failure(job: Job, text: str, record: Mapping[str, Any]) -> None:
     if is_complete(job.folder):
         for ask in asks_in(record):
             if not ask.file(job.folder).exists():
@@ -139,5 +167,5 @@ def _record_failure(job: Job, error: Exception, record: Mapping[str, Any]) -> No
 def begun(jobs: Iterable[Job]) -> Iterator[Run]:
     """The runs of jobs that have ever begun; each holds its result for as long as it is kept."""
     for job in jobs:
-        with suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):
             yield Run(job.folder, job.settings)

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from hw1.lease import hold
 from hw1.records import read_record, rewrite_record
 from hw1.runs import Ask, Run, Sweep, asks_in, read_measured
 from hw1.settings import ConfigError
@@ -104,7 +104,7 @@ def take_in(folder: Path, asks: Sequence[Ask], runs: Sequence[Path]) -> tuple[li
         for (run, i), one in found.items()
         if one is None or one.error
     }
-    with FileLock(folder / ".lock"):  # of what was written since, nothing is lost
+    with hold(folder):  # of what was written since, nothing is lost
         record = read_record(folder / "sweep.json")
         known = [ask.record() for ask in asks_in(record)]
         new = [ask.record() for i, ask in enumerate(asks) if i in good and ask.record() not in known]

@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -24,6 +23,7 @@ from omegaconf import OmegaConf
 from hw1.command import quoted
 from hw1.files import new_folder
 from hw1.inside import refuse_linked_parts, refuse_links
+from hw1.lease import HeldError, hold
 from hw1.machine import at_most
 from hw1.news import at_work_on
 from hw1.records import FORMAT, make_key, read_record, write_record
@@ -147,7 +147,7 @@ class Hw1Sweeper(BasicSweeper):
         record |= self._launching(launched, to_train)
         forget(to_measure, asks)
         also = f", {len(to_measure)} to measure" if to_measure else ""
-        with FileLock(folder / ".lock"):  # held while the command is at work
+        with hold(folder):  # while the command is at work
             write_record(folder / "sweep.json", record)
             at_work_on(folder)
             what = "read" if jobs[0].settings.value("adopted") else "train"
@@ -155,13 +155,13 @@ class Hw1Sweeper(BasicSweeper):
                 f"{record['name']}: {count(len(jobs), 'run')}, {len(to_train)} to {what}{also}, in {base}", flush=True
             )
             try:
-                launch(self.launcher, launched, folder / "sweep.json", record)
+                lost = launch(self.launcher, launched, folder / "sweep.json", record)
                 with at_most(self._most_cores()), stage(f"measuring and drawing {record['name']}"):
                     lines = conclude(folder)
             except KeyboardInterrupt:
                 write_record(folder / "sweep.json", {**record, "status": "interrupted"})
                 interrupted(record)
-        self._end(folder, lines)
+        self._end(folder, lines, lost)
 
     def _search(self, arguments: Sequence[str], base: Path) -> None:
         """Train what Optuna asks for, batch by batch, and conclude; see `searching`.
@@ -184,6 +184,7 @@ class Hw1Sweeper(BasicSweeper):
         of_trials: list[list[str]] = []
         record: dict[str, Any] = {}
         folder: Path | None = None
+        lost: dict[str, str] = {}
         with ExitStack() as held:
             for batch in trials.batches():
                 with stage("planning the runs"):
@@ -220,7 +221,7 @@ class Hw1Sweeper(BasicSweeper):
                     forget(to_measure, asks)
                     write_record(folder / "sweep.json", record)
                     try:
-                        launch(self.launcher, launched, folder / "sweep.json", record)
+                        lost |= launch(self.launcher, launched, folder / "sweep.json", record)
                     except KeyboardInterrupt:
                         write_record(folder / "sweep.json", {**record, "status": "interrupted"})
                         interrupted(record)
@@ -238,16 +239,16 @@ class Hw1Sweeper(BasicSweeper):
             write_record(folder / "sweep.json", {**self._launching([], []), **record})
             with at_most(self._most_cores()), stage(f"drawing {record['name']}"):
                 lines = conclude(folder)
-        self._end(folder, lines)
+        self._end(folder, lines, lost)
 
     # Parts of a command
 
     def _opened(self, base: Path, held: ExitStack) -> Path:
-        """The new folder of a sweep, whose lock is held while the command is at work."""
+        """The new folder of a sweep, which is held while the command is at work."""
         with folder_errors():
             folder = new_folder(base / "sweeps")
         _prepare_to_sign()
-        held.enter_context(FileLock(folder / ".lock"))
+        held.enter_context(hold(folder))
         return folder
 
     def _standing(self, jobs: Sequence[Job], asks: Sequence[Ask]) -> tuple[list[Job], list[Job], dict[str, list[Ask]]]:
@@ -309,12 +310,12 @@ class Hw1Sweeper(BasicSweeper):
         idle = _others(_others(jobs, todo), to_measure)
         return _others(jobs, idle), todo, to_measure
 
-    def _end(self, folder: Path, lines: Sequence[str]) -> None:
-        """Say what a sweep came to, and leave by exit code 1 where something failed."""
+    def _end(self, folder: Path, lines: Sequence[str], lost: Mapping[str, str]) -> None:
+        """Say what a sweep came to, and leave by exit code 1 where something failed, or was taken over."""
         say(*lines)
         concluded = read_record(folder / "sweep.json")
-        _say_failures(concluded["failed"])
-        if concluded["status"] != "complete":
+        _say_failures({**concluded["failed"], **lost})
+        if lost or concluded["status"] != "complete":
             sys.exit(1)
 
     def _measure(self, path: Path, arguments: Sequence[str]) -> None:
@@ -332,9 +333,8 @@ class Hw1Sweeper(BasicSweeper):
         if not finished:
             raise ConfigError(f"{path}: got a sweep without a finished run, expected one; run its command first")
         try:  # another measuring command has it for a moment, in the end
-            patience = 0 if sweep.record.get("status") == "running" else -1
-            FileLock(sweep.path / ".lock").acquire(timeout=patience).lock.release()
-        except Timeout:
+            hold(sweep.path, 0 if sweep.record.get("status") == "running" else None).release()
+        except HeldError:
             raise ConfigError(
                 f"{path}: a command is still at work on this sweep; measure it when that has ended"
             ) from None
@@ -366,12 +366,13 @@ class Hw1Sweeper(BasicSweeper):
             file.write(json.dumps(record))
             file.flush()
             try:
-                launch(self.launcher, to_measure, Path(file.name), record)
+                lost = launch(self.launcher, to_measure, Path(file.name), record)
             except KeyboardInterrupt:
                 interrupted(record)
         with at_most(self._most_cores()), stage(f"drawing {sweep.record['name']}"):
             lines, failed = take_in(sweep.path, asks, [run.path for run in finished])
         say(*lines)
+        failed |= lost
         _say_failures(failed)
         if failed:
             sys.exit(1)
