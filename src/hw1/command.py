@@ -246,7 +246,7 @@ def job_line(order: Order, folder: Path, taken: Sequence[Taken], ended: int) -> 
     from hw1.runs import Run
 
     left = max(0, order.launched - ended)
-    seconds = (time.time() - order.launched_at) / max(1, ended) * left
+    seconds = max(0.0, time.time() - order.launched_at) / max(1, ended) * left
     done = min(order.runs, order.runs - order.launched + ended)  # one that was launched again may count twice
     run = Run(folder)
     result = run.result

@@ -138,9 +138,15 @@ def remove_parts(folder: Path) -> None:
 
 
 def new_folder(base: Path) -> Path:
-    """A folder in `base` that was not there, named by the present second; two processes never get the same."""
-    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    for name in itertools.chain([stamp], (f"{stamp}_{i}" for i in itertools.count(2))):
+    """A folder in `base` that was not there, named by the present second; two processes never get the same.
+
+    Its name is the last of all, also where the clock was set back: readers take the last for the newest.
+    """
+    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    there = [path.name[: len(now)] for path in base.glob("[0-9]*")]
+    stamp = max([now, *(name for name in there if re.fullmatch(r"\d{4}(-\d\d){2}_\d\d(-\d\d){2}", name))])
+    numbers = (f"{stamp}_{i}" if i < 10 else f"{stamp}_9_{i:06d}" for i in itertools.count(2))
+    for name in itertools.chain([stamp], numbers):
         try:
             (base / name).mkdir(parents=True)
         except FileExistsError:

@@ -217,7 +217,7 @@ def _left(sweep: SweepStanding, runs: Sequence[Standing]) -> str:
     own = [run for run in runs if run.folder.name in launched]
     left = [run for run in own if run.status in (*AT_WORK, WAITING)]
     if own and len(left) < len(own):
-        return duration((time.time() - began) / (len(own) - len(left)) * len(left))
+        return duration(max(0.0, time.time() - began) / (len(own) - len(left)) * len(left))
     slowest = [run.progress.left for run in left if run.progress is not None]
     if left and len(slowest) == len(left) and all(seconds == seconds for seconds in slowest):
         return duration(max(slowest))

@@ -199,7 +199,7 @@ def read_progress(folder: Path, now: float | None = None) -> Progress | None:
     if not (0 <= first <= step <= steps and steps > 0 and epochs > 0):
         return None
     rate = (step - first) / (last - since) if now is not None and step > first and last > since else math.nan
-    left = max(0.0, (steps - step) / rate - ((now or last) - last)) if rate == rate else math.nan
+    left = max(0.0, (steps - step) / rate - max(0.0, (now or last) - last)) if rate == rate else math.nan
     return Progress(step, steps, epochs, rate, left)
 
 

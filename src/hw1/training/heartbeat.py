@@ -22,8 +22,9 @@ class Heartbeat(Callback):
     """Writes `<run>/progress.json` while a run trains, and removes it when training has ended well.
 
     What an interrupted or killed run leaves says where it stopped; whether somebody is at work is told by the run's
-    lease: where another process has taken that over, training ends with the step. It holds `since`, the Unix time at which this process began to train, `first`, the steps that were behind it
-    then, `time`, `step`, `steps` in all, and `epochs`.
+    lease: where another process has taken that over, training ends with the step. It holds `since`, the Unix time at
+    which this process began to train, `first`, the steps that were behind it then, `time`, `step`, `steps` in all, and
+    `epochs`.
     """
 
     def __init__(self) -> None:

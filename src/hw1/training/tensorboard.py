@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
+from hw1.lease import over
 from hw1.training.charts import Charts
 
 
@@ -36,7 +37,23 @@ def tensorboard_logger(
     logger.experiment.add_custom_scalars(
         {q: {title: ["Multiline", curves] for title, curves in group.items()} for q, group in charts.items()}
     )
+    _ends_with_the_lease(logger, save_dir)
     return logger
+
+
+def _ends_with_the_lease(logger: TensorBoard, folder: str) -> None:
+    """Drop what is still to be written once another process has taken the run over.
+
+    A thread of TensorBoard's writes, some time after it was logged: where training checks, it is too late.
+    """
+    leases, file = over(folder), logger.experiment._get_file_writer().event_writer._general_file_writer
+    written = file.write
+
+    def write(content: bytes) -> None:
+        if not any(lease.is_lost() for lease in leases):
+            written(content)
+
+    file.write = write
 
 
 class TensorBoard(TensorBoardLogger):
