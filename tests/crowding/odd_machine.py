@@ -4,6 +4,7 @@ import datetime
 import errno
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -59,15 +60,18 @@ def years(number):
 
 def stale():
     """Listings of `runs` show nothing new: a network file system's may be a minute old."""
-    real = os.scandir
+    real, nothing = os.scandir, tempfile.mkdtemp()
 
     def scandir(path="."):
         if str(path).endswith("/runs"):
-            return real(os.path.join(ROOT, "tests", "crowding", "none"))
+            return real(nothing)
         return real(path)
 
-    (ROOT / "tests" / "crowding" / "none").mkdir(exist_ok=True)
     os.scandir = scandir
+
+
+def umask(mask):
+    os.umask(int(mask, 8))
 
 
 def error(number, folder):
@@ -89,7 +93,7 @@ def error(number, folder):
 
 if __name__ == "__main__":
     kind, *more = os.environ["ODD"].split(":")
-    {"no_locks": no_locks, "idle_locks": idle_locks, "years": years, "stale": stale, "error": error}[kind](*more)
+    globals()[kind](*more)
     sys.path.insert(0, str(ROOT))
     import train
 
