@@ -17,6 +17,7 @@ import pytest
 
 import hw1
 from hw1 import ConfigError, Sweep, python
+from hw1.lease import hold
 from hw1.notebook import Live, Watch, in_notebook
 from made_runs import make_run, make_sweep
 
@@ -281,9 +282,8 @@ def test_bars_are_of_runs_at_work(tmp_path):
         now = time.time()
         told = {"since": now - 10, "first": 0, "time": now, "step": 25, "steps": 100, "epochs": 4}
         (folder / "progress.json").write_text(json.dumps(told))
-    old = record["launched_at"] - 100
-    os.utime(folders[2] / "progress.json", (old, old))  # of an interrupted command: this one waits
     watch = Watch(path)
-    runs, first = watch.bars()
+    with hold(folders[1]):  # the other is of an interrupted command: it waits
+        runs, first = watch.bars()
     assert runs[0] == "runs" and runs[1] == pytest.approx((1 + 0.25) / 3) and runs[2] == "1 of 3"
     assert first[:2] == ("batch_size=64_seed=1_lr=0.001", 0.25) and first[2] == "epoch 1 of 4, about 30 s left"

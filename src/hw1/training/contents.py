@@ -96,9 +96,8 @@ def contents(folder: Path) -> dict[str, list[Any]]:
     found = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        aside = name in (RESULT, PROGRESS, "run.log", lease.LEASE, lease.LOCK) or name.startswith(
-            ("measures/", "wandb/")
-        )
+        aside = name in (RESULT, PROGRESS, "run.log", lease.LOCK)
+        aside = aside or name.startswith(("measures/", "wandb/", lease.LEASE))
         aside = aside or "tfevents" in file.name
         aside = aside or any(part.endswith(".part") for part in file.relative_to(folder).parts)
         if file.is_file() and not aside:
