@@ -67,6 +67,8 @@ def is_held(folder: Path) -> bool:
         found = read(folder / LEASE)
         if found is not None and found.state == HELD and not is_gone(found):
             return True
+        if found is not None and not found.lock:
+            return False
     lock = folder / LOCK
     if not lock.is_file():
         return False
@@ -105,13 +107,12 @@ class Lease:
     Attributes:
         folder: it.
         succeeds: whether the one before did not give it back: it was killed, or silent.
-        lock: the system's, where this process has that, too.
     """
 
-    lock: FileLock | None = None
-
-    def __init__(self, folder: Path, descriptor: int, token: str, succeeds: bool, beat: float) -> None:
-        self.folder, self.succeeds = folder, succeeds
+    def __init__(
+        self, folder: Path, descriptor: int, token: str, succeeds: bool, beat: float, lock: FileLock | None
+    ) -> None:
+        self.folder, self.succeeds, self._lock = folder, succeeds, lock
         self._token, self._descriptor, self._beat = token, descriptor, beat
         self._counter, self._lost, self._asked = 0, False, time.monotonic()
         self._writing, self._ended = threading.Lock(), threading.Event()
@@ -163,8 +164,8 @@ class Lease:
                 self._write(FREE)
             os.close(self._descriptor)
             self._descriptor = -1
-        if self.lock is not None:
-            self.lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def _beats(self) -> None:
         while not self._ended.wait(self._beat):
@@ -185,7 +186,7 @@ class Lease:
             duplicate = os.dup(self._descriptor)
             try:
                 os.lseek(duplicate, 0, os.SEEK_SET)
-                os.write(duplicate, text(self._token, self._counter, state))
+                os.write(duplicate, text(self._token, self._counter, state, self._lock is not None))
             finally:
                 os.close(duplicate)
 
@@ -203,12 +204,14 @@ def _taken(folder: Path, wait: float | None, waits: Callable[[], None]) -> Lease
         system = locked(lock)
         try:
             found = read(folder / LEASE)
+            if system is False and found is not None and not found.lock:
+                system = None
             silent = holder.watched(found) > patience
             gone, free = is_gone(found), found is None or found.state == FREE
             if (silent and not free) or ((gone or free) and system is not False):
-                if (lease := _claimed(folder, found, not free, patience)) is not None:
-                    if system:
-                        lease.lock, system = lock, None
+                lease = _claimed(folder, found, not free, patience, lock if system else None)
+                if lease is not None:
+                    system = None
                     return lease
                 claim = read(folder / _CLAIM)
                 if claimer.watched(claim) > patience or is_gone(claim):
@@ -226,7 +229,7 @@ def _taken(folder: Path, wait: float | None, waits: Callable[[], None]) -> Lease
         time.sleep(POLL)
 
 
-def _claimed(folder: Path, found: Found | None, succeeds: bool, patience: float) -> Lease | None:
+def _claimed(folder: Path, found: Found | None, succeeds: bool, patience: float, lock: FileLock | None) -> Lease | None:
     """A lease of this process's in the place of the one that was found; None where another was faster."""
     claim, file = folder / _CLAIM, folder / LEASE
     token = secrets.token_hex(16)
@@ -236,7 +239,7 @@ def _claimed(folder: Path, found: Found | None, succeeds: bool, patience: float)
         return None
     kept = False
     try:
-        os.write(descriptor, text(token, 0, HELD))
+        os.write(descriptor, text(token, 0, HELD, lock is not None))
         if read(file) != found:
             _unlink_own(claim, descriptor)
             return None
@@ -245,7 +248,7 @@ def _claimed(folder: Path, found: Found | None, succeeds: bool, patience: float)
         now = read(file)
         if now is None or now.token != token:
             return None
-        lease = Lease(folder, descriptor, token, succeeds, patience / _BEATS)
+        lease = Lease(folder, descriptor, token, succeeds, patience / _BEATS, lock)
         kept = True
         return lease
     except OSError:

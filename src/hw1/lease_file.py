@@ -26,9 +26,14 @@ POLL = 0.1  # seconds between two looks at it
 
 @dataclass(frozen=True)
 class Found:
-    """What stands in a lease; of one that cannot be read, the bytes alone."""
+    """What stands in a lease; of one that cannot be read, the bytes alone.
+
+    `lock`: whether its process has, or had, the system's lock too. Where it was taken over from a process that is
+    stopped, that one goes on to have it, and it tells nothing.
+    """
 
     raw: bytes = b""
+    lock: bool = True
     token: str = ""
     state: str = ""
     host: str = ""
@@ -82,16 +87,17 @@ def read(file: Path) -> Found | None:
     try:
         told = json.loads(raw)
         words = {name: str(told[name]) for name in ("token", "state", "host", "space", "start")}
-        return Found(raw, pid=int(told["pid"]), **words)
+        return Found(raw, bool(told.get("lock", True)), pid=int(told["pid"]), **words)
     except (ValueError, KeyError, TypeError, OverflowError):
         return Found(raw)
 
 
-def text(token: str, counter: int, state: str) -> bytes:
+def text(token: str, counter: int, state: str, lock: bool) -> bytes:
     """The content of a lease of this process, of one length whatever the counter."""
     host, space, start = _self(os.getpid())
     told = {"token": token, "counter": f"{counter:020d}", "state": state}
-    return (json.dumps({**told, "host": host, "space": space, "pid": os.getpid(), "start": start}) + "\n").encode()
+    whose = {"host": host, "space": space, "pid": os.getpid(), "start": start, "lock": lock}
+    return (json.dumps(told | whose) + "\n").encode()
 
 
 @functools.lru_cache(maxsize=1)

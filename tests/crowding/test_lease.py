@@ -127,6 +127,9 @@ def test_a_stopped_holder_is_taken_over_and_writes_nothing_when_it_wakes(tmp_pat
         for torn in tmp_path.glob(".by_holder*.part"):  # as `fit` does
             torn.unlink()
         write_text(tmp_path / "by_taker", "mine")
+    begun = time.monotonic()
+    with hold(tmp_path, 0) as taken:  # the lock is with the stopped one still
+        assert not taken.succeeds and time.monotonic() - begun < 0.9
         before = (tmp_path / "by_holder").stat().st_mtime_ns, sorted(os.listdir(tmp_path))
         process.send_signal(signal.SIGCONT)
         said, _ = process.communicate(timeout=60)
