@@ -15,7 +15,7 @@ FLOORS = [
     | {"_before_torch", "bounds", "cells", "inside", "lease", "lease_file", "machine", "markdown", "memory", "news"}
     | {"paper", "record_shapes", "stages", "stored_csv", "stored_json", "tensor_files", "terminal", "typed", "workers"},
     {"risk", "settings", "data", "plots"},
-    {"curvature", "landscape", "training"},
+    {"curvature", "landscape", "training", "trust"},
     {"runs"},
     {"measures", "recording"},
     {"callbacks", "studies"},
@@ -165,7 +165,7 @@ def test_a_config_object_stays_at_the_door():
 
 # What runs before the first training, and all that is only read: no module of these rooms loads anything heavy, and of
 # data only what decides where examples come from.
-LIGHT_ROOMS = ("settings", "runs", "measures", "studies", "report", "reproduction", "hydra_plugins")
+LIGHT_ROOMS = ("settings", "trust", "runs", "measures", "studies", "report", "reproduction", "hydra_plugins")
 LIGHT_MODULES = (
     *("files", "lease", "lease_file", "machine", "news", "stages", "terminal", "workers", "seeds", "kinds", "metrics"),
     *("inside", "cells", "markdown"),

@@ -2,12 +2,13 @@
 
 import argparse
 import os
-import re
 import sys
 from pathlib import Path
 
-from hw1.arguments import parser
-from hw1.project import enter, is_project, is_signed
+from hw1.arguments import completing, parser
+from hw1.project import enter, hint, is_project
+from hw1.project.trusting import lacks_code, let_in_signed, trust
+from hw1.trust.reading import take_words
 from hw1.typed import program
 
 _NOT_ENDED = {  # what to say of such a sweep that is drawn
@@ -16,15 +17,20 @@ _NOT_ENDED = {  # what to say of such a sweep that is drawn
 }
 
 
-# Commands that run the user's own code; and those that ask studies and measures, which may be the user's own.
-_RUN_CODE, _ASK = ("train", "measure", "adopt"), ("report", "clean", "rekey")
+_RUN_CODE = ("train", "adopt")  # the code of the current folder; others take it from a project of the user's alone
+_OF_DATA = ("report", "measure", "rekey")  # which take dataset.root= and the like; elsewhere these are filters
 
 
 def main(words: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     given, here = sys.argv[1:] if words is None else words, Path.cwd()
-    if given[:1] == ["-sc"] and not (given := _completing(given)):
+    if given[:1] == ["-sc"] and not (given := completing(given)):
         return 0
+    try:
+        given = take_words(given, here, data=given[:1] != [] and given[0] in _OF_DATA)
+    except ValueError as refused:
+        print(f"error: {refused}", file=sys.stderr)
+        return 1
     if given[:1] == ["train"]:  # its words are Hydra's
         from hw1.job import command
 
@@ -36,7 +42,7 @@ def main(words: list[str] | None = None) -> int:
     if flags and chosen.command not in ("homework", "tensorboard"):  # whose flags are another program's
         made.error(f"unrecognized arguments: {' '.join(flags)}")
 
-    own = chosen.command in _ASK and (is_project(here) or ("path" in chosen and is_signed(Path(chosen.path))))
+    own = is_project(here)
     enter(here, runs_code=own or chosen.command in _RUN_CODE)
 
     from hw1.command import explain
@@ -50,8 +56,10 @@ def main(words: list[str] | None = None) -> int:
 
             print(*map(printable, start(chosen.folder)), sep="\n")
             return 0
+        if chosen.command == "trust":
+            return trust(chosen.folder, chosen.yes)
         if chosen.command == "measure":
-            return _measure(chosen)
+            return _measure(chosen, own)
         if chosen.command == "adopt":
             from hw1.adopt import adopt
 
@@ -92,9 +100,14 @@ def main(words: list[str] | None = None) -> int:
         if chosen.command == "report":
             from hw1.report.conclude import conclude
             from hw1.runs.changed import READING, refuse_changed
+            from hw1.trust.owner import keep_code
 
+            if not own:
+                let_in_signed(sweep, here)
             if not chosen.keep:
                 refuse_changed(sweep.complete().runs, READING)
+            for run in sweep.runs if chosen.keep else ():
+                keep_code(run.path, run.settings.plain, run.key)
             if (said := _NOT_ENDED.get(sweep.status)) is not None:
                 say(f"{sweep.path.name}: {sweep.status}: {said}", file=sys.stderr)
             print(*map(printable, conclude(sweep.path)), sep="\n")
@@ -110,28 +123,12 @@ def main(words: list[str] | None = None) -> int:
             raise
         for line in explain(error).splitlines():
             print(f"error: {printable(line)}", file=sys.stderr)
+        if not own and chosen.command not in _RUN_CODE and lacks_code(error) and (said := hint(here)):
+            print(printable(said), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def _completing(words: list[str]) -> list[str]:
-    """What is to be run where the shell asks `hw1 -sc query=bash`, of a line that begins with `hw1 train`, say.
-
-    The command itself is completed here; its words are those of a training, and Hydra's to complete.
-    """
-    line = os.environ.get("COMP_LINE", "")
-    typed = line.split(" ")
-    if len(typed) == 2 and words[1:] != ["install=bash"]:
-        known = re.search(r"\{([a-z,]+)\}", parser().format_usage())
-        print(*(one for one in (known[1].split(",") if known else ()) if one.startswith(typed[1])))
-        return []
-    if typed[1:2] == ["train"]:
-        rest = " ".join([typed[0], *typed[2:]])
-        point = int(os.environ.get("COMP_POINT") or len(line)) - len(line) + len(rest)
-        os.environ |= {"COMP_LINE": rest, "COMP_POINT": str(point)}
-    return ["train", *words]
 
 
 def _list(words: list[str], watched: bool) -> int:
@@ -262,7 +259,7 @@ def _verify(path: Path) -> int:
     return 1 if found.damage else 0
 
 
-def _measure(chosen: argparse.Namespace) -> int:
+def _measure(chosen: argparse.Namespace, own_conf: bool) -> int:
     """Hand a measure command over to Hydra, whose launchers then take the measures, in parallel if they do."""
     from hw1.command import quoted
     from hw1.job import command
@@ -279,7 +276,9 @@ def _measure(chosen: argparse.Namespace) -> int:
     words += [f"hydra.sweep.dir={quoted(str(sweep.parent.parent))}", *(f"measures.{word}" for word in own), *others]
     flags = ["--config-dir", chosen.config_dir] if chosen.config_dir else []
     asked = {"--dry-run": chosen.dry_run, "--keep": chosen.keep}
-    command(Path.cwd(), [*flags, *words, *(flag for flag, given in asked.items() if given)])
+    if not own_conf:
+        let_in_signed(Sweep.read(sweep), Path.cwd())
+    command(Path.cwd(), [*flags, *words, *(flag for flag, given in asked.items() if given)], own_conf)
     return 0
 
 

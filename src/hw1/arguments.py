@@ -1,6 +1,8 @@
 """The words of `hw1` and `python -m hw1`: its commands, what each takes, and their help."""
 
 import argparse
+import os
+import re
 from pathlib import Path
 
 from hw1.help import version_text
@@ -19,6 +21,9 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help=f"train, measure and draw what an experiment asks; {training()} --help says more")
     begun = commands.add_parser("init", help="begin a project of your own, with a model, data, a measure, a test")
     begun.add_argument("folder", type=Path, help="a new or an empty one")
+    signed = commands.add_parser("trust", help="sign results, or a project, as yours, after a look at what they import")
+    signed.add_argument("folder", type=Path, help="of results, at any depth, or a project")
+    signed.add_argument("--yes", action="store_true", help="sign without asking")
     paths = "a sweep (multirun/NAME/sweeps/TIME), or multirun/NAME for its latest one"
     below = "a run, a sweep, multirun/NAME, or a folder of those (default: multirun)"
     report = commands.add_parser("report", help="measure and draw a sweep again, and write its page")
@@ -88,3 +93,21 @@ def parser() -> argparse.ArgumentParser:
         table = commands.add_parser(name, help=text)
         table.add_argument("output", nargs="?", type=Path, help="where the sweeps are; default: multirun/")
     return made
+
+
+def completing(words: list[str]) -> list[str]:
+    """What is to be run where the shell asks `hw1 -sc query=bash`, of a line that begins with `hw1 train`, say.
+
+    The command itself is completed here; its words are those of a training, and Hydra's to complete.
+    """
+    line = os.environ.get("COMP_LINE", "")
+    typed = line.split(" ")
+    if len(typed) == 2 and words[1:] != ["install=bash"]:
+        known = re.search(r"\{([a-z,]+)\}", parser().format_usage())
+        print(*(one for one in (known[1].split(",") if known else ()) if one.startswith(typed[1])))
+        return []
+    if typed[1:2] == ["train"]:
+        rest = " ".join([typed[0], *typed[2:]])
+        point = int(os.environ.get("COMP_POINT") or len(line)) - len(line) + len(rest)
+        os.environ |= {"COMP_LINE": rest, "COMP_POINT": str(point)}
+    return ["train", *words]

@@ -22,7 +22,10 @@ def run(config: Any) -> None:
     from hw1.runs.order import count_end, read_order
     from hw1.settings import ConfigError, RunSettings
     from hw1.terminal import say
+    from hw1.trust.owner import vouch
+    from hw1.trust.reading import ready
 
+    ready()
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
         problem = "hydra.mode: got RUN, expected MULTIRUN: a run's folder and key are picked by the sweeper"
@@ -35,6 +38,7 @@ def run(config: Any) -> None:
 
         plain: Any = OmegaConf.to_container(config, resolve=True)
         settings = RunSettings.check(plain, stored_settings(config))
+        vouch([settings.plain])
         words = [word for word in hydra.overrides.task if not word.startswith("sweep=")]
         result = fit(settings, folder, words, epochs_wanted(asks, settings), _for_hydras_users(config, hydra))
         if result["status"] != "complete":
@@ -63,20 +67,25 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def command(project: Path, words: Sequence[str] | None = None) -> None:
+def command(project: Path, words: Sequence[str] | None = None, own_conf: bool = True) -> None:
     """Normalise the words, hand over to Hydra, and put every error into one line.
 
     Args:
         project: the folder of the default output, and of the user's own conf/.
         words: of the command; by default those of this process.
+        own_conf: whether the conf/ there is the user's to take settings from.
     """
     from hw1.command import completes, fail, normalised, refuse_slips, with_budget
     from hw1.help import help_for, own_folder, start_line, version_text
-    from hw1.settings.conf import PROJECT, project_conf, refuse_replaced, shipped
+    from hw1.settings.conf import CONF, PROJECT, project_conf, refuse_replaced, shipped
     from hw1.slips import left_out
 
     words, conf = list(sys.argv[1:] if words is None else words), shipped()
     os.environ[PROJECT] = str(project)
+    if own_conf:
+        os.environ.pop(CONF, None)
+    else:
+        os.environ[CONF] = "none"
     full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     try:
         if asked := {"--help", "-h", "--version"} & set(words):

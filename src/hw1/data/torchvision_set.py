@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hw1.data.downloads import may_download
 from hw1.data.protocol import TrainTest
 from hw1.data.source import data_root
 from hw1.kinds import Kind
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # (channels, height and width, classes) that are known without a file; 0: images of many sizes.
-_KNOWN = {
+KNOWN = {
     "CIFAR10": (3, 32, 10),
     "CIFAR100": (3, 32, 100),
     "DTD": (3, 0, 47),
@@ -80,11 +81,11 @@ class TorchvisionSet:
         options: Mapping[str, Any],
         stream: bool,
     ) -> None:
-        known = _KNOWN.get(set, (0, 0, 0))
+        known = KNOWN.get(set, (0, 0, 0))
         found = {"size": size or known[1], "channels": channels or known[0], "classes": classes or known[2]}
         for name, value in found.items():
             if value < 1:
-                why = "whose images have many sizes" if set in _KNOWN else "of which hw1 does not know it"
+                why = "whose images have many sizes" if set in KNOWN else "of which hw1 does not know it"
                 raise ValueError(f"{name}: got null for {set}, {why}, expected a number")
         if found["channels"] not in _MODES:
             raise ValueError(f"channels: got {channels!r}, expected 1 (grey) or 3 (RGB)")
@@ -144,6 +145,8 @@ class TorchvisionSet:
             try:
                 self._made(part)
             except FileNotFoundError:
+                if not may_download():
+                    raise
                 self._made(part, download=True)
 
     def identity(self) -> str:

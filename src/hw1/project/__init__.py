@@ -1,6 +1,7 @@
-"""A folder of the user's own: its modules, its settings, its results. No torch."""
+"""A folder of the user's own: its modules for a command, and how one begins."""
 
-from hw1.project.folder import enter, importable, is_project, is_signed
+from hw1.project.folder import enter, hint, importable
 from hw1.project.start import start
+from hw1.trust.projects import is_project
 
-__all__ = ["enter", "importable", "is_project", "is_signed", "start"]
+__all__ = ["enter", "hint", "importable", "is_project", "start"]

@@ -1,37 +1,29 @@
 """What a folder of the user's own gives to a command: modules to import. Its conf/ and results are `hw1.job`'s.
 
-Commands that train or measure run the code of the folder that they are started in, as `python script.py` does. Commands
-that only read what lies there, which may be somebody else's, take no code from it; those of them that ask studies and
-measures do so where the folder is a project, or the sweep is signed by the user.
+`hw1 train` and `hw1 adopt` run the code of the folder that they are started in, as `python script.py` does. Commands
+that read what lies there, which may be somebody else's, take no code from it, unless it is one of the user's projects:
+one that `hw1 init` or `hw1 trust` has signed.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from pathlib import Path
 
-from hw1.records import is_own
 from hw1.terminal import say
+from hw1.typed import program
 
 PLUGINS = "hydra_plugins"
 
 
-def is_project(folder: Path) -> bool:
-    """Whether a folder is marked as a project of hw1's: its pyproject.toml has a table [tool.hw1]."""
-    try:
-        node = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    tools = node.get("tool")
-    return isinstance(tools, dict) and "hw1" in tools
-
-
-def is_signed(path: Path) -> bool:
-    """Whether a sweep, or the latest one of an experiment's folder, is the user's own."""
-    files = [path, path / "sweep.json", *sorted(path.glob("sweeps/*/sweep.json"))[-1:]]
-    return any(is_own(file) for file in files if file.name == "sweep.json" and file.is_file())
+def hint(folder: Path) -> str:
+    """What to say of modules and settings in a folder that is no project of the user's; "" where there are none."""
+    lying = [name for name in ("conf",) if (folder / name).is_dir()]
+    lying += sorted(file.name for file in folder.glob("*.py") if file.name not in ("train.py", "setup.py"))[:3]
+    if not lying:
+        return ""
+    return f"{folder}: {', '.join(lying)} not taken: no project of yours; {program()} trust {folder} if it is"
 
 
 def has_plugins(folder: Path) -> bool:

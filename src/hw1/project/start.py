@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hw1.files import write_text
 from hw1.settings import ConfigError
+from hw1.trust.projects import add_project
 
 TEMPLATE = Path(__file__).parent / "template"
 _NAME = "myproject"  # in the template's README
@@ -23,7 +24,7 @@ def files() -> dict[str, str]:
 
 
 def start(folder: Path) -> list[str]:
-    """Write a new project.
+    """Write a new project, and sign it as the user's.
 
     Args:
         folder: where; it may be there if it is empty.
@@ -44,4 +45,7 @@ def start(folder: Path) -> list[str]:
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, text.replace(_NAME, name) if path == "README.md" else text)
-    return [*(f"  {path}" for path in made), f"{folder}: a project; its README.md says how to go on"]
+    lines = [*(f"  {path}" for path in made), f"{folder}: a project; its README.md says how to go on"]
+    if problem := add_project(folder):
+        lines.append(f"{folder} is not signed as yours: {problem}; commands that read take no code from it")
+    return lines

@@ -22,6 +22,8 @@ from hw1.settings import ConfigError, RunSettings
 from hw1.studies.protocol import make
 from hw1.terminal import size
 from hw1.training.contents import RESULT
+from hw1.trust import judge_measures, reading
+from hw1.trust.owner import why_not_own_record
 from hw1.words import count
 
 _STARTING = 600.0  # seconds; what has changed within may belong to a command that is starting
@@ -180,6 +182,11 @@ def _chosen(run: Run, naming: Sequence[SweepStanding], level: Level) -> list[Pat
         epochs = sorted(snapshots)
         asks = [ask for sweep in naming for ask in asks_in(sweep.record)]
         asks += [Ask(name, node) for name, node in run.settings.measures.items()]
+        for sweep in naming:
+            if why := why_not_own_record(sweep.folder / "sweep.json"):
+                judge_measures({ask.name: ask.node for ask in asks_in(sweep.record)}, reading().trusted, why)
+        if why := run.why_not_own:
+            judge_measures(run.settings.measures, reading().trusted, why)
         kept = {end, *spaced(epochs, level.keep), *epochs_wanted(asks, run.settings)}
         found = [*found, *(snapshots[epoch] for epoch in epochs if epoch not in kept)]
     return found
@@ -203,7 +210,12 @@ def _said_of_study(sweep: SweepStanding, experiment: Experiment) -> str:
     if not sweep.record.get("study") or not runs:
         return ""
     swept = [str(key) for key in sweep.record.get("swept", [])]
+    theirs = why_not_own_record(sweep.folder / "sweep.json") or any(
+        run.run.why_not_own for run in experiment.of(sweep) if run.run is not None
+    )
     try:
+        if theirs:  # a check may build what they name
+            raise ConfigError("study: got somebody else's, which is not asked")
         study = make(sweep.record["study"])
         study.check(runs, swept)
         study.check([RunSettings.check({**run.plain, "callbacks": {}}) for run in runs], swept)

@@ -28,7 +28,8 @@ from hw1.studies.answers import Answer
 from hw1.studies.headlines import Headline
 from hw1.studies.learned import TABLE, left_out, training, untrained
 from hw1.studies.overview import Overview
-from hw1.studies.protocol import Study, make
+from hw1.studies.protocol import Study, of_sweep
+from hw1.trust import TrustError
 from hw1.words import printable
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
     cache = cache or Cache(base / "measurements")
     if record["study"] or len(record["runs"]) > 1:
         try:
-            study: Study = make(record["study"]) if record["study"] else Overview()
+            study: Study = of_sweep(sweep) if record["study"] else Overview()
             tables = study.measure(sweep, cache)
             if tables:
                 from hw1.plots.style import entitle, save
@@ -109,6 +110,8 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
                 answer = answered(study, tables, sweep.keys, numbers, reason)
             elif record["study"]:
                 problem = "too few complete runs to answer its question"
+        except TrustError:  # nothing was run: what makes it the user's own is said, and the command given again
+            raise
         except Exception as error:  # the runs and their table are worth a page all the same
             kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
             problem = kind + " ".join(str(error).split())

@@ -30,6 +30,7 @@ from hw1.runs.weights import snapshot_files
 from hw1.settings import ConfigError, RunSettings
 from hw1.studies.protocol import of_today
 from hw1.training.contents import RESULT, config_text, contents
+from hw1.trust import judge_measures, reading, why_not_hers
 
 _MEASURES = {
     "hw1.callbacks.Sharpness": "hw1.measures.Sharpness",
@@ -89,6 +90,8 @@ def _run(folder: Path, lines: list[str]) -> bool:
     except ConfigError as error:
         lines.append(f"{folder} is left as it is: {error}")
         return False
+    if why := why_not_hers(folder / RESULT, plain, None):  # below, they are asked for their columns
+        judge_measures(today["measures"], reading().trusted, why)
     settings = RunSettings.check(today)
     metrics = dict(run.result["metrics"])
     run = Run(folder, settings)

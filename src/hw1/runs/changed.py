@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from hw1.lease import HeldError, hold
-from hw1.records import is_own
 from hw1.runs.folders import complete_result
 from hw1.runs.run import Run
 from hw1.settings import ConfigError
@@ -97,7 +96,7 @@ def _other_data(run: Run, before: str | None, known: dict[str, Today | None]) ->
         return []
     node = str(source_node(run.settings.dataset))
     if node not in known:  # of a stranger's result nothing is built
-        known[node] = today(run.settings.dataset, known_only=not is_own(run.path / SETTINGS))
+        known[node] = today(run.settings.dataset, known_only=bool(run.why_not_own))
     now = known[node]
     if now is None or now.identity == before:
         return []

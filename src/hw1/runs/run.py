@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hw1.data.downloads import nothing_downloaded
 from hw1.files import file_digest
 from hw1.inside import refuse_links
 from hw1.records import DamagedError, is_own, read_record
@@ -22,6 +25,8 @@ from hw1.settings.interpolation import as_literal, here, refuse_resolvers, resol
 from hw1.settings.stored_yaml import read_yaml
 from hw1.stored_csv import read_csv
 from hw1.training.contents import RESULT, SETTINGS, difference, require, stored
+from hw1.trust import TrustError, judge_settings, reading, ready, why_not_hers
+from hw1.trust.data import strangers, with_given
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,15 +43,20 @@ class Run:
     Args:
         path: `multirun/<name>/runs/<slug>-<key>`.
         settings: of the run, where they are known; else they are read from its config.yaml.
+        trust: modules of yours that a run which is not yours may name, as ["my_models"].
 
     Raises:
         FileNotFoundError: no run stands there.
         DamagedError: a link stands in its folder, which nothing follows.
     """
 
-    def __init__(self, path: str | os.PathLike[str], settings: RunSettings | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], settings: RunSettings | None = None, trust: Sequence[str] = ()
+    ) -> None:
         self.path = Path(path)
+        self._trust = tuple(trust)
         self._settings = settings
+        self._judged = False
         self._read: tuple[tuple[int, int, int], dict[str, Any]] | None = None
         refuse_links(self.path)
         if not (self.path / "config.yaml").is_file():
@@ -111,6 +121,32 @@ class Run:
     def _begun(self) -> dict[str, Any]:
         """What was recorded when it began, or with its result."""
         return self.result if "settings" in self.result else stored(self.path / SETTINGS) or {}
+
+    @cached_property
+    def why_not_own(self) -> str:
+        """Why it is a stranger's to you, and what makes it yours; "" where it is your own: signed, and your code."""
+        file = self.path / (RESULT if "settings" in self.result else SETTINGS)
+        return why_not_hers(file, self.settings.plain, self.code)
+
+    def judge(self) -> RunSettings:
+        """The settings, fit to be built: your own as they are, of a stranger's each name that they hold is judged.
+
+        Raises:
+            TrustError: a stranger's settings name something that is not built for a stranger; nothing was called.
+        """
+        ready()
+        if not self._judged and (why := self.why_not_own):
+            judge_settings(self.settings.plain, (*reading().trusted, *self._trust), why)
+        self._judged = True
+        return self.settings
+
+    def dataset_node(self, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The node of its data, with what the user says of where they are; a stranger's paths lead nowhere."""
+        said = given or reading().dataset
+        if self.why_not_own:
+            return strangers(self.judge().dataset, said, strict=bool(given))
+        node = with_given(self.judge().dataset, said, strict=bool(given))
+        return node | {"root": here(node["root"])} if "root" in node else node
 
     @property
     def key(self) -> str:
@@ -293,28 +329,44 @@ class Run:
                 values.append(file.get_tensor(layer))
         return Snapshots(epochs, torch.stack(values))
 
-    def datamodule(self) -> DataModule:
+    def datamodule(self, **given: str | os.PathLike[str]) -> DataModule:
         """The run's data, loaded, from the root that its settings name; $HW1_DATA where that is gone.
+
+        Args:
+            **given: where they are, instead: `root`, or what the data call their `file` or `folder`. Of a run that is
+                not yours no path is opened that stands in its settings, and nothing is downloaded.
 
         Raises:
             ConfigError: the data are not those that the run was trained on.
+            TrustError: the run is a stranger's, and names what is not built for one, or data that you must name.
         """
         from hw1.training import build
 
-        dataset = dict(self.settings.dataset)
-        if is_own(self.path / RESULT):
-            dataset["root"] = here(dataset.get("root"))
-        if dataset.get("root") and not Path(dataset["root"]).exists():
+        dataset = self.dataset_node(given)
+        if not given and dataset.get("root") and not Path(dataset["root"]).exists():
             dataset["root"] = None
-        data = build.datamodule(dataset)
-        data.prepare_data()
-        trained_on = self.result.get("dataset", {}).get("sha256")
-        if trained_on not in (None, data.identity()):
-            raise ConfigError(
-                f"{self.path}: the data have changed since this run was trained; restore them, or delete it"
-            )
-        data.setup()
-        return build.with_loss(data, self.settings)
+        with nothing_downloaded() if self.why_not_own else nullcontext(), self._lacking():
+            data = build.datamodule(dataset)
+            data.prepare_data()
+            trained_on = self.result.get("dataset", {}).get("sha256")
+            if trained_on not in (None, data.identity()):
+                raise ConfigError(
+                    f"{self.path}: the data have changed since this run was trained; restore them, or delete it"
+                )
+            data.setup()
+            return build.with_loss(data, self.settings)
+
+    @contextmanager
+    def _lacking(self) -> Iterator[None]:
+        """Say what to do where data of somebody else's run are not here."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            if not self.why_not_own:
+                raise
+            reason = " ".join(str(error).split())
+            remedy = "add dataset.root=FOLDER (in Python, run.datamodule(root=FOLDER))"
+            raise TrustError(f"dataset.{reason}; {remedy}") from error
 
     def constant(self) -> dict[str, float]:
         """Train loss, and accuracy where there is one, of the best constant prediction; see `constant_metrics`."""
@@ -341,6 +393,7 @@ class Run:
 
         Raises:
             FileNotFoundError: the run has no such weights.
+            TrustError: the run is a stranger's, and names what is not built for one.
         """
         import torch
 
@@ -350,9 +403,10 @@ class Run:
         if file is None:
             raise FileNotFoundError(f"{self.path} has no snapshot of epoch {epoch}")
         self._require(file)
-        data = build.datamodule(self.settings.dataset)  # shapes are known without the files of the data
+        settings = self.judge()
+        data = build.datamodule(self.dataset_node())  # shapes are known without the files of the data
         with torch.random.fork_rng():
-            nets = [build.single_network(self.settings, data) for _ in range(self.count)]
+            nets = [build.single_network(settings, data) for _ in range(self.count)]
         if str(self.value("trainer.precision")) in ("64", "64-true"):  # Lightning takes the number too
             nets = [net.double() for net in nets]
         load(nets, file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from hw1.runs.standing import named_runs, sweep_status
 from hw1.settings import ConfigError
 from hw1.settings.about import About
 from hw1.settings.paths import meant, paths
+from hw1.trust.owner import why_not_own_record
 from hw1.words import count
 
 if TYPE_CHECKING:
@@ -54,10 +55,14 @@ class Sweep:
     runs: list[Run] = field(default_factory=list)
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Sweep:
+    def read(cls, path: str | os.PathLike[str], trust: Sequence[str] = ()) -> Sweep:
         """Read a sweep by its folder or sweep.json; by the folder of an experiment, its latest one.
 
         Of the runs that its record names, those are read that are folders in `runs`; see `named_runs`.
+
+        Args:
+            path: of it.
+            trust: modules of yours that runs which are not yours may name, as ["my_models"].
 
         Raises:
             FileNotFoundError: there is no sweep.json.
@@ -78,7 +83,7 @@ class Sweep:
             raise ValueError(f"{folder / 'sweep.json'} is not the record of a sweep; delete its folder")
         runs = folder.parent.parent / "runs"
         folders = [runs / name for name, _ in named_runs(record)]
-        return cls(folder, record, [Run(run) for run in folders if (run / "config.yaml").is_file()])
+        return cls(folder, record, [Run(run, trust=trust) for run in folders if (run / "config.yaml").is_file()])
 
     def __repr__(self) -> str:
         return as_text(*self._shown())
@@ -107,6 +112,11 @@ class Sweep:
     def status(self) -> str:
         """`running`, `complete`, `failed`, or `interrupted`: also where a killed command left the word `running`."""
         return sweep_status(self.path, self.record)
+
+    @property
+    def why_not_own(self) -> str:
+        """Why its record is a stranger's to you, and what makes it yours; "" where it is your own."""
+        return why_not_own_record(self.path / "sweep.json")
 
     @property
     def asks(self) -> list[Ask]:

@@ -71,6 +71,13 @@ def source_of(name: str) -> Path | None:
     return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 
+def code_of_module(name: str, folder: Path) -> str | None:
+    """The hash of a module that lies in a folder, imported or not; None where there is none."""
+    base = folder.joinpath(*name.split("."))
+    file = next((one for one in (base / "__init__.py", base.with_suffix(".py")) if one.is_file()), None)
+    return None if file is None else _read(file)[0]
+
+
 def _targets(node: Any) -> Iterator[str]:
     if isinstance(node, dict | Mapping):
         if isinstance(target := node.get("_target_"), str):

@@ -19,6 +19,7 @@ _MANY = 20  # options, from which on those in folders are not listed
 _OF_A_TARGET = ("model", "dataset", "optimizer", "scheduler", "loss")
 
 PROJECT = "HW1_PROJECT"  # the environment variable with the folder that a command works in; conf/train.yaml reads it
+CONF = "HW1_CONF"  # "none" where the conf/ in that folder may be somebody else's
 LOCAL = "local.yaml"  # what differs between machines; see conf/train.yaml
 
 
@@ -30,7 +31,7 @@ def shipped() -> Path:
 
 def project_conf() -> Path | None:
     """The user's own conf/, in the folder that a command works in; None where there is none but hw1's."""
-    project = os.environ.get(PROJECT)
+    project = os.environ.get(PROJECT) if os.environ.get(CONF) != "none" else None
     folder = Path(project or "", "conf")
     return folder if project and folder.is_dir() and not _same(folder, shipped()) else None
 

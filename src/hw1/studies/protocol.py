@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hw1.settings.construct import call
+from hw1.trust import judge_study, reading, ready
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,6 +100,20 @@ def make(node: Mapping[str, Any]) -> Study:
     """
     study: Study = call(of_today(node), "study")
     return study
+
+
+def of_sweep(sweep: Sweep) -> Study:
+    """The study of a finished sweep; of one that is not the user's, hw1's alone.
+
+    Raises:
+        TrustError: it is another one; nothing of it was imported.
+        ConfigError: an unknown setting or a refused value, by its key.
+    """
+    node = of_today(sweep.record["study"])
+    ready()
+    if why := sweep.why_not_own:
+        judge_study(node, reading().trusted, why)
+    return make(node)
 
 
 def of_today(node: Mapping[str, Any]) -> Mapping[str, Any]:

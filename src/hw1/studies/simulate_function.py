@@ -249,7 +249,7 @@ def _architecture(run: Run) -> str:
     from hw1.training import build
 
     with torch.random.fork_rng(), torch.device("meta"):
-        net = build.single_network(run.settings, build.datamodule(run.settings.dataset))
+        net = build.single_network(run.judge(), build.datamodule(run.dataset_node()))
     if not isinstance(net, Mlp):
         return type(net).__name__
     linear = [layer for layer in net.modules() if isinstance(layer, nn.Linear)]

@@ -44,7 +44,7 @@ def today(node: Mapping[str, Any], known_only: bool = False) -> Today | None:
 
     Args:
         node: the settings.
-        known_only: whether data that this machine has never read are passed over, and no source is built for them.
+        known_only: whether no source is built: what was not read here before, or has changed since, is passed over.
 
     Returns:
         None where there are no such data, or what there is cannot be read.
@@ -54,7 +54,7 @@ def today(node: Mapping[str, Any], known_only: bool = False) -> Today | None:
     before = remembered(definition)
     if before is not None and before.stands():
         return Today(before.identity, tuple(before.stamps))
-    if before is None and known_only:
+    if known_only:  # somebody else's: neither is anything imported, nor a path of theirs opened
         return None
     touched = before.touched() or before.stamps if before is not None else ()
     try:

@@ -18,6 +18,7 @@ from hw1.runs import Ask, Run, Sweep, asks_in, read_measured
 from hw1.settings import ConfigError
 from hw1.settings.budget import limited
 from hw1.settings.identity import put, select
+from hw1.trust import judge_measures, reading
 from hydra_plugins.hw1_sweeper.plan import Job
 
 
@@ -51,6 +52,8 @@ def asks_of_command(config: DictConfig, loader: Any, sweep: Sweep, arguments: Se
         if key.startswith("measures."):
             put(usual, key.removeprefix("measures."), value)
     own = {ask.name: ask.node for ask in sweep.asks if not ask.differs}
+    if why := sweep.why_not_own:
+        judge_measures({name: node for name, node in own.items() if name in given}, reading().trusted, why)
     asks = []
     for name, node in given.items():
         base = own.get(name, usual[name])

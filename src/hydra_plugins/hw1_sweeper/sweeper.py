@@ -33,8 +33,10 @@ from hw1.runs.changed import READING, TRAINING, changed, refuse_changed
 from hw1.runs.sound import passing_damage
 from hw1.settings import ConfigError
 from hw1.settings.budget import budget_name
+from hw1.settings.code import code_of_node
 from hw1.stages import stage
 from hw1.terminal import say
+from hw1.trust.owner import keep_code, vouch, vouch_folder
 from hw1.typed import training
 from hw1.words import count
 from hydra_plugins.hw1_sweeper.checking import check_runs
@@ -149,6 +151,7 @@ class Hw1Sweeper(BasicSweeper):
         also = f", {len(to_measure)} to measure" if to_measure else ""
         with hold(folder):  # while the command is at work
             write_record(folder / "sweep.json", record)
+            vouch_folder(folder)
             at_work_on(folder)
             what = "read" if jobs[0].settings.value("adopted") else "train"
             print(
@@ -248,6 +251,7 @@ class Hw1Sweeper(BasicSweeper):
         with folder_errors():
             folder = new_folder(base / "sweeps")
         _prepare_to_sign()
+        vouch_folder(folder)
         held.enter_context(hold(folder))
         return folder
 
@@ -290,6 +294,7 @@ class Hw1Sweeper(BasicSweeper):
             "about": OmegaConf.to_container(self.config.about, resolve=True) if "about" in self.config else {},
             "study": study,
             "measures": [ask.record() for ask in asks],
+            "code": code_of_node([study, [ask.node for ask in asks]]),  # of the user's own
             "runs": _entries(jobs),
         }
 
@@ -347,6 +352,11 @@ class Hw1Sweeper(BasicSweeper):
         jobs = [Job(words, run.settings, run.path) for run in finished]
         lacking = lacking_measures(jobs, asks)
         to_measure = [job for job in jobs if job.key in lacking]
+        for run in finished:
+            if any(job.folder == run.path for job in to_measure):  # else each of them would say so, as a failure
+                run.dataset_node()
+                if self.keep:
+                    keep_code(run.path, run.settings.plain, run.key)
         print(
             f"{sweep.record['name']}: {count(len(finished), 'run')}, {len(to_measure)} to measure, in {base}",
             flush=True,
@@ -419,7 +429,9 @@ class Hw1Sweeper(BasicSweeper):
 
     def _plan(self, arguments: list[str], base: Path) -> tuple[list[str], list[Job]]:
         """The swept keys, and every job of the sweep; no folder is made."""
-        return self._planner.plan(arguments, base)
+        swept, jobs = self._planner.plan(arguments, base)
+        vouch(job.settings.plain for job in jobs)
+        return swept, jobs
 
     @cached_property
     def _planner(self) -> Planner:
@@ -432,6 +444,8 @@ class Hw1Sweeper(BasicSweeper):
             raise ConfigError("--rerun, --keep: got both, expected one of them")
         if not self.rerun and not self.keep:
             refuse_changed(begun(jobs), TRAINING)
+        for run in begun(jobs) if self.keep else ():
+            keep_code(run.path, run.settings.plain, run.key)
         return {run.path for run in changed(begun(jobs))} if self.rerun else set()
 
 
