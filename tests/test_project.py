@@ -66,9 +66,13 @@ def test_a_project_is_written_into_a_new_or_an_empty_folder_alone(tmp_path):
 
 def test_what_marks_a_project(tmp_path):
     assert not is_project(tmp_path) and is_project(ROOT)
-    for text, marked in (("[tool.hw1]", True), ("[tool.other]", False), ("[tool.hw1", False), ("tool = 3", False)):
-        (tmp_path / "pyproject.toml").write_text(text)
-        assert is_project(tmp_path) == marked, text
+    (tmp_path / "pyproject.toml").write_text("[tool.hw1]")
+    assert not is_project(tmp_path)  # a file may have come with somebody else's results
+    start(tmp_path / "mine")
+    (tmp_path / "link").symlink_to("mine")
+    assert (
+        is_project(tmp_path / "mine") and is_project(tmp_path / "link") and not is_project(tmp_path / "mine" / "conf")
+    )
 
 
 # Its conf/
@@ -172,7 +176,7 @@ def test_hints_name_the_command_that_was_typed(started, train, other, monkeypatc
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("hw1 tr", "train"),
+        ("hw1 tra", "train"),
         ("hw1 re", "report rekey results"),
         ("hw1 train --dr", "--dry-run"),
         ("hw1 train model=x experiment=min_ratio/c", "experiment=min_ratio/cnn"),
@@ -210,11 +214,13 @@ def test_a_command_in_a_folder_of_ones_own(tmp_path):
     assert sweep.record["program"] == "python -m hw1 train"
     code, out, err = in_folder(folder, "list")
     assert code == 0 and "seed_spread" in out and "1 run" in out
-    assert in_folder(folder, "report", "multirun/seed_spread")[0] == 0
-    (folder / "pyproject.toml").unlink()
-    assert in_folder(folder, "report", "multirun/seed_spread")[0] == 0  # the sweep is signed by the same user
-    code, out, err = in_folder(folder, "report", "multirun/seed_spread", "--keep", XDG_CONFIG_HOME=str(tmp_path))
-    assert code == 1 and "my_studies.SeedSpread, which cannot be imported" in err  # of somebody else
+    again = in_folder(folder, "report", "multirun/seed_spread")
+    assert again[0] == 0
+    other = {"XDG_CONFIG_HOME": str(tmp_path)}  # of another user
+    code, out, err = in_folder(folder, "report", "multirun/seed_spread", **other)
+    assert code == 1 and err.count("\n") == 1 and f"python -m hw1 trust {folder} if it is yours" in err
+    assert in_folder(folder, "trust", str(folder), "--yes", **other)[0] == 0
+    assert in_folder(folder, "report", "multirun/seed_spread", **other) == (0, *again[1:])
 
 
 def test_a_folder_without_results(tmp_path):

@@ -105,7 +105,7 @@ def main(words: list[str] | None = None) -> int:
             if not own:
                 let_in_signed(sweep, here)
             if not chosen.keep:
-                refuse_changed(sweep.complete().runs, READING)
+                refuse_changed([run for run in sweep.complete().runs if run.is_signed], READING)
             for run in sweep.runs if chosen.keep else ():
                 keep_code(run.path, run.settings.plain, run.key)
             if (said := _NOT_ENDED.get(sweep.status)) is not None:

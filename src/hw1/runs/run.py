@@ -122,11 +122,20 @@ class Run:
         """What was recorded when it began, or with its result."""
         return self.result if "settings" in self.result else stored(self.path / SETTINGS) or {}
 
+    @property
+    def _record(self) -> Path:
+        """Where its settings stand."""
+        return self.path / (RESULT if "settings" in self.result else SETTINGS)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether its settings carry your signature, whatever has become of your code since."""
+        return is_own(self._record)
+
     @cached_property
     def why_not_own(self) -> str:
         """Why it is a stranger's to you, and what makes it yours; "" where it is your own: signed, and your code."""
-        file = self.path / (RESULT if "settings" in self.result else SETTINGS)
-        return why_not_hers(file, self.settings.plain, self.code)
+        return why_not_hers(self._record, self.settings.plain, self.code)
 
     def judge(self) -> RunSettings:
         """The settings, fit to be built: your own as they are, of a stranger's each name that they hold is judged.

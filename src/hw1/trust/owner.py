@@ -13,7 +13,7 @@ from typing import Any
 from hw1.records import DamagedError, is_own, read_record, write_record
 from hw1.seeds import digest
 from hw1.settings.code import code_of, source_of
-from hw1.trust.projects import in_project
+from hw1.trust.projects import in_project, looks_like_a_project
 from hw1.typed import program
 
 KEPT = "kept.json"  # in a run's folder: the code that `--keep` or `hw1 trust` took it with
@@ -47,7 +47,7 @@ def _other_code(folder: Path, settings: Mapping[str, Any], code: Mapping[str, st
             continue
         return (
             f"{name} ({source_of(name)}) is not what {folder} was trained with; restore it, or add --keep to the "
-            f"command, or {program()} trust {folder}"
+            f"command, or {program()} trust {to_sign(folder)}"
         )
     return ""
 
@@ -57,7 +57,15 @@ def why_not_own_record(file: Path) -> str:
     folder = file.parent
     if is_own(file) or folder.resolve() in _made:
         return ""
-    return f"{folder} is not signed by you; {program()} trust {folder} if it is yours"
+    return f"{folder} is not signed by you; {program()} trust {to_sign(folder)} if it is yours"
+
+
+def to_sign(folder: Path) -> Path:
+    """What `hw1 trust` is to be given for a run or a sweep: the project around it, else its experiment's folder."""
+    here, whole = Path.cwd(), folder.absolute()
+    if whole.is_relative_to(here) and looks_like_a_project(here):
+        return here
+    return folder.parent.parent if folder.parent.name in ("runs", "sweeps") else folder
 
 
 def vouch(settings: Iterable[Mapping[str, Any]]) -> None:

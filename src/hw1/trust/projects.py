@@ -5,6 +5,7 @@ A file in a folder cannot say that the folder is hers: it may have come with som
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 from hw1.records import FORMAT, DamagedError, is_own, key_file, make_key, read_record, write_record
@@ -51,6 +52,16 @@ def add_project(folder: Path) -> str:
         except OSError as error:
             return f"{key_file().with_name(FILE)} cannot be written ({error.strerror})"
     return ""
+
+
+def looks_like_a_project(folder: Path) -> bool:
+    """Whether a folder looks like a project: marked in its pyproject.toml, or with a conf/, or modules beside."""
+    try:
+        tool = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("tool")
+    except (OSError, ValueError):
+        tool = None
+    marked = isinstance(tool, dict) and "hw1" in tool
+    return marked or (folder / "conf").is_dir() or any(folder.glob("*.py"))
 
 
 def _checkout() -> Path:

@@ -6,7 +6,6 @@ So a laptop takes in what its cluster trained. No link is followed: what is sign
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from hw1.settings.code import source_of
 from hw1.trust.judge import targets
 from hw1.trust.names import lies_in, parts_of
 from hw1.trust.owner import keep_code
-from hw1.trust.projects import add_project, is_project
+from hw1.trust.projects import add_project, is_project, looks_like_a_project
 from hw1.typed import program
 
 _RUN = ("settings.json", "result.json")
@@ -52,7 +51,7 @@ def plan(folder: Path) -> Signing:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: got no folder, expected one of results, or a project")
-    made = Signing(folder, _is_project(folder))
+    made = Signing(folder, looks_like_a_project(folder))
     for file in _records(folder):
         try:
             record = read_record(file)
@@ -135,13 +134,3 @@ def _records(folder: Path) -> Iterator[Path]:
             measured = here.name == "measures" and file.suffix == ".json" and "." not in file.stem
             if (name in _RUN or name == "sweep.json" or measured) and file.is_file() and not file.is_symlink():
                 yield file
-
-
-def _is_project(folder: Path) -> bool:
-    """Whether a folder looks like a project: marked in its pyproject.toml, or with a conf/, or modules beside."""
-    try:
-        tool = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("tool")
-    except (OSError, ValueError):
-        tool = None
-    marked = isinstance(tool, dict) and "hw1" in tool
-    return marked or (folder / "conf").is_dir() or any(folder.glob("*.py"))

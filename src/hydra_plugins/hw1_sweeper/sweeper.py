@@ -347,7 +347,7 @@ class Hw1Sweeper(BasicSweeper):
         for ask in asks:
             measure_of(ask)  # refuses its settings
         if not self.keep:
-            refuse_changed(finished, READING)
+            refuse_changed([run for run in finished if run.is_signed], READING)  # others are judged
         words = [f"measured_sweep={quoted(str(sweep.path))}"]
         jobs = [Job(words, run.settings, run.path) for run in finished]
         lacking = lacking_measures(jobs, asks)
