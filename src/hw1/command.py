@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hw1.files import explained
 from hw1.records import DamagedError
 from hw1.replaced import drop, leftovers, settable, shared_settings
 from hw1.settings.conf import folders_of, options_of, options_with, shipped, unknown_option
@@ -145,8 +146,9 @@ def explain(error: BaseException, loader: Any = None) -> str:
     if name == "MissingMandatoryValue" and (key := getattr(error, "full_key", None)):
         return missing_value(str(key), shipped())
     text = _one_line(str(error))
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    cause = error.__cause__ if "configure handler" in text else error  # what a run's log file met
+    if isinstance(cause, OSError) and cause.strerror and cause.filename is not None:
+        return explained(cause)
     if isinstance(error, FileNotFoundError) and text:  # hw1's own, which says what is not there
         return text
     return f"{name}: {text}" if text else name

@@ -6,6 +6,7 @@ whoever writes into it by name, as safetensors and torch do, follows no link tha
 
 import contextlib
 import datetime
+import errno
 import functools
 import hashlib
 import itertools
@@ -30,6 +31,14 @@ except ImportError:  # not on Windows, where what a killed process left is remov
 _PART = re.compile(r"\..+\.[0-9a-f]{16}\.part", re.DOTALL)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _tidied: set[str] = set()
+_ROOM = "make room there and run the command again, which goes on"
+_REMEDIES = {
+    errno.EISDIR: "a file is expected there; delete it and run the command again",
+    errno.ENOTDIR: "a folder is expected where a file is; delete that and run the command again",
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EIO: "the disk could not be read or written; when it can, run the command again, which goes on",
+}
 
 
 @contextlib.contextmanager
@@ -164,6 +173,16 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON to `path` atomically; NaN is refused by no one and read back by Python."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def explained(error: OSError) -> str:
+    """What the system said of a file, in one line: which, what is wrong and, where there is one, the remedy."""
+    said = str(error.strerror or error)
+    if error.filename is None:
+        return " ".join(said.split())
+    file = error.filename if error.filename2 is None else error.filename2  # of a rename, what it would have become
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{file}: {said[0].lower()}{said[1:]}" + (f"; {remedy}" if remedy else "")
 
 
 def file_digest(file: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from hw1.files import remove_parts
+from hw1.files import explained, remove_parts
 from hw1.inside import refuse_links
 from hw1.lease import LostError
 from hw1.records import FORMAT, DamagedError, read_record
@@ -111,7 +111,9 @@ def fit(
             raise
         except Exception as error:
             result |= {"error": " ".join(str(error).split()), "traceback": traceback.format_exc()}
-            if not isinstance(error, ArithmeticError | ConfigError | DamagedError):
+            if isinstance(error, OSError) and error.filename is not None:
+                result["error"] = explained(error)
+            elif not isinstance(error, ArithmeticError | ConfigError | DamagedError):
                 result["error"] = f"{type(error).__name__}: {result['error']}"
         end(folder, result)
         return read_record(folder / RESULT)
