@@ -69,6 +69,7 @@ BESIDE = {
     ("arguments", "help"),
     ("command", "help"),
     ("command", "slips"),
+    ("job", "slips"),
     ("command", "replaced"),
     ("hydra_plugins", "replaced"),
     ("command", "sweep_words"),

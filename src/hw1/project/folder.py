@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from hw1.terminal import say
+from hw1.trust.projects import is_project
 from hw1.typed import program
 
 PLUGINS = "hydra_plugins"

@@ -18,7 +18,7 @@ from hw1.inside import inside, refuse_linked_parts
 from hw1.measures.cache import FORMAT, Cache
 from hw1.news import at_work_on
 from hw1.records import read_record, rewrite_record
-from hw1.runs import Ask, Run, Sweep, read_measured
+from hw1.runs import Run, Sweep, asks_in, read_measured
 from hw1.runs.sound import sweep_damage
 from hw1.runs.standing import named_runs, strays
 from hw1.seeds import digest as hashed

@@ -174,7 +174,7 @@ class RunSettings:
             logger=_nodes(settings, "logger"),
             budget=_budget(settings),
             transform=added(settings, "transform"),
-            stored=settings if stored is None else copy.deepcopy(dict(stored)),
+            stored=settings if stored is None else copied(dict(stored)),
         )
 
     @cached_property
