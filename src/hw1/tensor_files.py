@@ -11,7 +11,7 @@ import struct
 import zipfile
 from pathlib import Path
 
-from hw1.bounds import HEADER_BYTES, TENSORS, special
+from hw1.bounds import HEADER_BYTES, special
 
 
 def refuse_claims(file: Path) -> None:
@@ -50,4 +50,4 @@ def _archive(file: Path, size: int) -> str:
         return f"got the compressed entry {inflated[0].filename[:60]!r}, expected entries as torch.save stores them"
     if (claimed := sum(entry.file_size for entry in entries)) > size:
         return f"got entries of {claimed:,} bytes in all, expected no more than the file's {size:,}"
-    return TENSORS.problem(len(entries))
+    return ""
