@@ -16,8 +16,6 @@ from .kinds import KINDS
 from .preload import compiled, compiler
 from .scenarios import SCENARIOS, STARTS
 
-SABOTAGED = 4  # faults that meet a writer that is broken, after the others
-
 
 def main(words=None):
     """The exit code: 1 if something was lost or silently wrong."""
@@ -41,7 +39,7 @@ def main(words=None):
                 _note(asked.table, asked.seed, outcome)
             if outcome.verdict in (LOST, SILENT) or "traceback" in outcome.notes or asked.loud:
                 print(_line(asked.seed, outcome), flush=True)
-        caught = [outcome.verdict for outcome in map(campaign.sabotaged, range(SABOTAGED))]
+        caught = [outcome.verdict for outcome in map(campaign.sabotaged, range(asked.sabotaged))]
     finally:
         shutil.rmtree(folder)
     print(table(outcomes, VERDICTS))
@@ -117,6 +115,7 @@ def _parser():
     parser.add_argument("--kinds", default=KINDS, choices=KINDS, metavar="KIND", **several)
     parser.add_argument("--table", type=Path, help="a CSV that gets one row a fault")
     parser.add_argument("--folder", type=Path, help="where it works; a temporary one by default")
+    parser.add_argument("--sabotaged", type=int, default=4, help="how many more meet a writer that is broken")
     parser.add_argument("--loud", action="store_true", help="print a line for every fault")
     return parser
 

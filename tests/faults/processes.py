@@ -91,7 +91,7 @@ def run(function, *arguments, told=None):
         arguments: of it.
         told: called first, in that process.
     """
-    streams = [tempfile.TemporaryFile() for _ in range(2)]
+    streams = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115, they outlive this process's part
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
