@@ -95,7 +95,8 @@ def _below(key: str, value: Any, root: Any) -> str:
     base = Path(str(root)).expanduser().absolute()
     file, colon, part = str(value).partition(".npz:")  # an array's name in its file
     path = base / (file + (".npz" if colon else ""))
-    if not os.path.realpath(path).startswith(os.path.join(os.path.realpath(base), "")) or "\0" in str(value):
+    below = "\0" not in str(value) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(base))
+    if not below:
         raise TrustError(f"dataset.{key}: got {value!r} of a stranger, not below dataset.root, {_SAY}: {named}")
     return str(path) + (f":{part}" if colon else "")
 
