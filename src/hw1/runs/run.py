@@ -86,7 +86,9 @@ class Run:
         if not isinstance(node, dict | None):
             raise DamagedError(f"{file}: got a {type(node).__name__}, expected settings by name; {_AGAIN}")
         settings = resolved({str(name): value for name, value in (node or {}).items()}, file)
-        return OmegaConf.create(as_literal(settings))
+        config = OmegaConf.create(as_literal(settings))
+        assert isinstance(config, DictConfig)
+        return config
 
     @cached_property
     def settings(self) -> RunSettings:
