@@ -103,10 +103,10 @@ class Run:
         if settings is not None:
             refuse_resolvers(settings, self.path)
         file = self.path / (RESULT if "settings" in self.result else SETTINGS)
+        if settings is None:  # a run of an earlier version
+            file = self.path / "config.yaml"
+            settings = OmegaConf.to_container(self.config, resolve=True)
         try:
-            if settings is None:  # a run of an earlier version
-                file = self.path / "config.yaml"
-                settings = OmegaConf.to_container(self.config, resolve=True)
             return RunSettings.check({str(name): value for name, value in settings.items()})
         except (ConfigError, OmegaConfBaseException, RecursionError) as error:
             looped = isinstance(error, RecursionError)
