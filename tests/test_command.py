@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from hw1.arguments import parser
 from hw1.command import explain, fail, job_line, normalised, refuse_slips, with_budget
 from hw1.measures.take import Taken
 from hw1.runs.order import Order
@@ -338,3 +339,13 @@ def test_the_line_of_a_job_says_what_was_measured(tmp_path):
     line = job_line(measuring, folder, taken, ended=1)
     assert line == "[2/2] b: measured flat in 1.5 s; measures.round FAILED: no such thing"
     assert job_line(measuring, folder, [], ended=1) == "[2/2] b: measured already"
+
+
+def test_words_that_a_command_lacks_are_one_line(capsys):
+    for words, said in (
+        (["measure", "x"], "error: .* measure: got no words, expected some; .* measure --help says more"),
+        (["mesure"], "error: .*"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            parser().parse_args(words)
+        assert left.value.code == 2 and re.fullmatch(said, capsys.readouterr().err.rstrip("\n"))

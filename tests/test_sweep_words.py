@@ -60,7 +60,7 @@ def test_two_zips_multiply():
 def test_a_zip_that_cannot_be_is_refused_in_a_line(value, said):
     with pytest.raises(ConfigError, match=said) as refused:
         made(value, LR, BATCH, "seed=0,1", "model.width=2")
-    assert str(refused.value).startswith("hydra.sweeper.zip: ") and "\n" not in str(refused.value)
+    assert str(refused.value).startswith("--zip (hydra.sweeper.zip): ") and "\n" not in str(refused.value)
 
 
 def test_an_interval_has_no_values():

@@ -4,14 +4,25 @@ import argparse
 import os
 import re
 from pathlib import Path
+from typing import NoReturn
 
 from hw1.help import version_text
 from hw1.typed import program, training
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all of hw1's."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the words, and leave with exit code 2."""
+        lacking = message.removeprefix("the following arguments are required: ")
+        said = f"got no {lacking}, expected some" if lacking != message else message
+        self.exit(2, f"error: {self.prog}: {said}; {self.prog} --help says more\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """What reads the words of a command."""
-    made = argparse.ArgumentParser(
+    made = _Parser(
         prog=program(),
         description="Commands on experiments and finished sweeps; only train and homework train. Results are those of "
         "the current folder's multirun/.",

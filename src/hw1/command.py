@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw1.files import explained
+from hw1.help import own_folder
 from hw1.records import DamagedError
 from hw1.replaced import drop, leftovers, settable, shared_settings
 from hw1.settings.conf import folders_of, options_of, options_with, shipped, unknown_option
 from hw1.settings.construct import takes, target_of
 from hw1.settings.identity import ConfigError
 from hw1.settings.local import named
-from hw1.slips import elsewhere, in_file, missing_value, slips, unknown_function
+from hw1.slips import elsewhere, in_file, left_out, missing_value, slips, unknown_function
 from hw1.stages import duration
 from hw1.sweep_words import ZIP, apart, joined, zipped
 from hw1.terminal import say
@@ -95,6 +96,12 @@ def refuse_slips(words: Sequence[str], conf: Path) -> None:
         return
     if found := list(slips(joined(words), conf, [*FLAGS, ZIP, "-m", "--multirun"])):
         raise ConfigError("\n".join(found))
+
+
+def say_losses(words: Sequence[str], conf: Path) -> None:
+    """Print what a command's words leave out without saying so."""
+    if line := left_out(words, conf, own_folder(words)):
+        print(line, file=sys.stderr, flush=True)
 
 
 def with_budget(words: Sequence[str], conf: Path) -> list[str]:

@@ -35,7 +35,7 @@ def help_text(conf: Path, own: Path | None = None) -> str:
     launchers = [name for folder in folders for name in options_of(folder / "hydra" / "launcher")]
     groups["hydra/launcher"] = ["parallel", "basic", *launchers]
     lines = [
-        f"usage: {training()} [experiment=NAME] [GROUP=OPTION ...] [KEY=VALUE,... ...]",
+        f"usage: {training()} [experiment=NAME] [GROUP=OPTION ...] [KEY=VALUE ...]",
         "",
         *_wrapped(
             "Trains the runs that a command asks for (several values of a key: a sweep), then measures and draws. A "
@@ -44,7 +44,7 @@ def help_text(conf: Path, own: Path | None = None) -> str:
         "",
         "examples:",
         f"  {training()} experiment=flatness_interp",
-        f"  {training()} experiment=flatness_interp seed=1,2,3 init=independent,shared",
+        f"  {training()} experiment=flatness_interp seed=1,2,3 init=shared",
         f"  {training()} model=mlp dataset=digits optimizer.lr=1e-3,1e-2",
         "",
         "experiments (experiment=NAME; experiment=NAME --help says more of one):",

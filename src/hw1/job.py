@@ -75,10 +75,9 @@ def command(project: Path, words: Sequence[str] | None = None, own_conf: bool = 
         words: of the command; by default those of this process.
         own_conf: whether the conf/ there is the user's to take settings from.
     """
-    from hw1.command import completes, fail, normalised, refuse_slips, with_budget
-    from hw1.help import help_for, own_folder, start_line, version_text
+    from hw1.command import completes, fail, normalised, refuse_slips, say_losses, with_budget
+    from hw1.help import help_for, start_line, version_text
     from hw1.settings.conf import CONF, PROJECT, project_conf, refuse_replaced, shipped
-    from hw1.slips import left_out
 
     words, conf = list(sys.argv[1:] if words is None else words), shipped()
     os.environ[PROJECT] = str(project)
@@ -101,8 +100,8 @@ def command(project: Path, words: Sequence[str] | None = None, own_conf: bool = 
         hydras = normalised(words)
         if hydras[0] == "--multirun" and (line := start_line(words, conf)):
             print(line, file=sys.stderr, flush=True)
-        if hydras[0] == "--multirun" and (line := left_out(words, conf, own_folder(words))):
-            print(line, file=sys.stderr, flush=True)
+        if hydras[0] == "--multirun":
+            say_losses(words, conf)
 
         import hydra
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 SPLITS = ("train", "test")
 QUANTITIES = LOSS, ACCURACY = ("loss", "accuracy")
 
@@ -22,6 +25,12 @@ STATISTICS_NOTE = "batch-norm statistics are computed anew on the training set a
 
 BATCH_SIZE, LEARNING_RATE = "dataset.batch_size", "optimizer.lr"
 ADOPTED = "adopted.file"  # of weights that were trained elsewhere: what such runs differ in
+
+OTHER_LOSS = "loss_function"  # a column of tables whose losses are in no nats: which one they are
+_IN_NATS = (
+    *("", "cross_entropy", "focal", "ClassWeights", "CrossEntropyLoss", "NLLLoss", "nll_loss", "BCEWithLogitsLoss"),
+    "binary_cross_entropy_with_logits",
+)
 
 _LABELS = {
     STEP_LOSS: "loss of the batch",
@@ -55,18 +64,33 @@ def is_of_test_set(name: str) -> bool:
     return "test" in name.split("/")
 
 
-def unit(quantity: str, classes: bool) -> str:
+def not_in_nats(loss: Mapping[str, Any] | None) -> str:
+    """What a loss is called whose values are no nats, as squared errors of classes are none; "" where they are.
+
+    Args:
+        loss: the setting; None for that of the data.
+
+    Example:
+        >>> not_in_nats(None), not_in_nats({"_target_": "hw1.losses.mse"})
+        ('', 'mse')
+    """
+    name = str(loss["_target_"]).rpartition(".")[2] if loss else ""
+    return "" if name in _IN_NATS else name
+
+
+def unit(quantity: str, classes: bool, table: Iterable[str] = ()) -> str:
     """The unit of a loss or an accuracy.
 
     Args:
         quantity: loss or accuracy.
-        classes: whether the targets are classes, whose loss is a cross-entropy; any other has that of its targets.
+        classes: whether the targets are classes, whose own loss is a cross-entropy; any other has that of its targets.
+        table: of what is shown, or its columns; those of another loss have the column `OTHER_LOSS`.
 
     Example:
         >>> unit("loss", classes=True), unit("loss", classes=False), unit("accuracy", classes=True)
         ('nats', '', '')
     """
-    return "nats" if quantity == LOSS and classes else ""
+    return "nats" if quantity == LOSS and classes and OTHER_LOSS not in table else ""
 
 
 def noted(text: str, *notes: str) -> str:

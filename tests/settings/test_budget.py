@@ -138,3 +138,22 @@ def test_the_experiment_s_own_settings_have_dotted_keys():
     nested = {"name": "quick", "settings": {"trainer": {"max_epochs": 3}}}
     with pytest.raises(ConfigError, match=r"^quick\.trainer: got a group .* as trainer\.max_epochs: \.\.\.$"):
         budget_words({"budget": nested})
+
+
+@pytest.mark.parametrize(
+    ("node", "changed"),
+    [
+        ({"step_size": 20, "gamma": 0.1, "interval": "epoch"}, {"scheduler.step_size": 4}),
+        ({"milestones": [25, 40, 0.5]}, {"scheduler.milestones": [5, 8, 0.5]}),
+        ({"patience": 3, "cooldown": 9}, {"scheduler.patience": 1}),
+        ({"T_max": None, "warmup": 0.1}, {}),
+        ({"T_max": 500, "interval": "step"}, {}),
+        (None, {}),
+    ],
+)
+def test_a_schedule_in_epochs_shrinks_with_them(node, changed):
+    data = {"_target_": "hw1.data.Digits", "train_size": None, "batch_size": 64}
+    run = settings(data, epochs=50, scheduler=node)
+    assert limited(run, []) == {"trainer.max_epochs": 10, **changed}
+    assert limited(run, ["trainer.max_epochs"]) == {}
+    assert not set(limited(run, changed)) & set(changed)

@@ -1,12 +1,15 @@
 """A sweep without a study: learning curves, and the final metrics against what was swept."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from hw1.plots.final_metrics import draw_final_metrics
 from hw1.records import FORMAT, write_record
 from hw1.report.conclude import conclude
-from hw1.runs import Sweep
+from hw1.runs import Run, Sweep
+from hw1.runs.member import Member
 from hw1.studies.overview import Overview
 
 COMMAND = (
@@ -43,6 +46,20 @@ def test_its_page_shows_learning_curves_and_the_keys_against_the_final_metrics(s
     assert set(curves["split"]) == {"train", "val", "test"} and set(curves["quantity"]) == {"loss"}
     page = (swept.path / "report.html").read_text()
     assert page.count("data:image/png") == 2 and "optimizer.lr" in page
+    assert "<h1>Learning rate and activation</h1>" in page and "the other keys vary from point to point" in page
+    captions = Overview().answer({}, ["seed", "optimizer.lr"], []).captions
+    assert captions["final_metrics"] == "What the runs came to against the learning rate."
+
+
+def test_losses_of_classes_that_are_no_cross_entropy_have_no_nats(swept):
+    ends = pd.read_csv(swept.path / "ends.csv")
+    assert "loss_function" not in ends
+    for told, label in ((ends, "loss (nats, log scale)"), (ends.assign(loss_function="mse"), "loss (log scale)")):
+        figure = draw_final_metrics(told, ["optimizer.lr"], ["train", "test"], classes=True)
+        assert figure.axes[0].get_ylabel() == label
+    run = swept.runs[0]
+    mse = replace(run.settings, loss={"_target_": "hw1.losses.mse"})
+    assert Member(Run(run.path, mse), 0, {}, {}).origin["loss_function"] == "mse"
 
 
 def test_of_many_settings_no_curves_are_drawn_together(swept, monkeypatch):

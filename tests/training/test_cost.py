@@ -46,3 +46,15 @@ def test_a_run_that_is_evaluated_within_an_epoch_is_estimated(tmp_path, monkeypa
     plain = run_settings(hidden=(5,))
     plain["trainer"]["val_check_interval"] = 15  # more batches than are timed
     assert cost_of(RunSettings.check(plain)).seconds > 0
+
+
+def test_limits_of_an_epoch_are_part_of_the_estimate(monkeypatch):
+    seen = []
+    monkeypatch.setattr("hw1.training.cost._TIMED_SECONDS", 0.01)
+    monkeypatch.setattr("hw1.training.cost.seconds_of", lambda epochs, *of, **by: float(not seen.append(of[:2])))
+    small = settings(hidden=(5,))
+    for trainer in ({}, {"limit_train_batches": 0.5}, {"overfit_batches": 2}):
+        node = {**small.value("trainer"), "limit_val_batches": 0, **trainer}
+        cost_of(RunSettings.check({**small.plain, "trainer": node}))
+    # 1,437 digits in batches of 64; one evaluation, at the end.
+    assert seen == [(23, 1), (11, 1), (2, 1)]

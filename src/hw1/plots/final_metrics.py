@@ -38,7 +38,7 @@ def draw_final_metrics(points: pd.DataFrame, keys: Sequence[str], sets: Sequence
                         mean = points[name].groupby(places).mean()
                         ax.plot(mean.index, mean, linestyle=DASHES[i], **look, label=f"{one} set")
                 ax.set_xlabel(axis(key, note))
-            row[0].set_ylabel(axis(quantity, unit(quantity, classes), scale(row[0], "y", quantity)))
+            row[0].set_ylabel(axis(quantity, unit(quantity, classes, points), scale(row[0], "y", quantity)))
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), handlelength=3)
         heading(figure, points, f"n = {len(points)} networks; line: mean over all with the value below")

@@ -44,7 +44,7 @@ def draw_quality(parts: Parts, quantity: str, across: str, right: Mapping[str, s
             other.grid(visible=False)
             _setting_axis(left, part["x"], across)
             left.set_title(broken(name, inches_of(left)))
-        own_unit = unit(quantity, classes=TEST_ACCURACY in parts[0][1])
+        own_unit = unit(quantity, TEST_ACCURACY in parts[0][1], parts[0][1])
         left_axes[0].set_ylabel(axis(quantity, own_unit, scale(left_axes[0], "y", quantity)))
         right_axes[-1].set_ylabel(axis("sensitivity", scale(right_axes[0], "y", "sensitivity")))
         for ax in right_axes[:-1]:

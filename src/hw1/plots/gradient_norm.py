@@ -39,7 +39,7 @@ def draw_gradient_norm(curves: pd.DataFrame, ends: pd.DataFrame, across: str | N
             setting = f"{setting_in_words(across, value)}\n" if across else ""
             axes[0, column].set_title(f"{setting}n = {int(part['n'].max())}{dead}")
             axes[2, column].set_xlabel(axis("iteration", scale(axes[2, column], "x", "iteration")))
-        nats = unit(LOSS, classes=TRAIN_ACCURACY in ends)
+        nats = unit(LOSS, classes=TRAIN_ACCURACY in ends, table=ends)
         rows = ((LOSS, label(STEP_LOSS), nats), (GRADIENT_NORM, label(GRADIENT_NORM), ""))
         for ax, (quantity, called, of) in zip(
             axes[:, 0], (*rows, (GRADIENT_NORM, f"{label(GRADIENT_NORM)} of each layer", "")), strict=True

@@ -52,7 +52,7 @@ def draw_interpolation(
             axes[-1, j].set_xlabel(r"$\alpha$ in $(1-\alpha)\,\theta_1+\alpha\,\theta_2$")
         for i, quantity in enumerate(rows):
             note = scale(axes[i, 0], "y", quantity)
-            axes[i, 0].set_ylabel(axis(quantity, unit(quantity, classes=ACCURACY in rows), note))
+            axes[i, 0].set_ylabel(axis(quantity, unit(quantity, classes=ACCURACY in rows, table=table), note))
         named = {line.get_label(): line for ax in axes[0] for line in ax.get_legend_handles_labels()[0]}
         labels = sorted(named, key=lambda label: label == _CHORD)  # last
         handles = [named[label] for label in labels]

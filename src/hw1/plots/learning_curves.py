@@ -53,7 +53,7 @@ def draw_learning_curves(curves: pd.DataFrame, quantities: Sequence[str], title:
                 own = curves["series"].eq(name) & curves["split"].eq(split) & curves["quantity"].eq(quantity)
                 _band(ax, curves[own], look)
             note = scale(ax, "y", quantity)
-            ax.set(xlabel="epochs", ylabel=axis(quantity, unit(quantity, classes), note))
+            ax.set(xlabel="epochs", ylabel=axis(quantity, unit(quantity, classes, curves), note))
             ax.set_xlim(left=0)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if one:

@@ -32,7 +32,7 @@ def draw_sizes(points: pd.DataFrame, against: str, title: str, notes: Mapping[st
                 ax.plot(x, mean, DASHES[i], color=COLORS[i], marker=MARKERS[i], markersize=5, label=f"{split} set")
                 ax.fill_between(x, low, high, color=COLORS[i], alpha=0.2, linewidth=0)
             ax.set_xlabel(axis("weights" if against == "parameters" else against, scale(ax, "x", against)))
-            ax.set_ylabel(axis(quantity, unit(quantity, classes=True), scale(ax, "y", quantity)))
+            ax.set_ylabel(axis(quantity, unit(quantity, classes=True, table=points), scale(ax, "y", quantity)))
             if not is_log(against):
                 ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.set_title(notes.get(quantity, ""))

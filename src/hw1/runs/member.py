@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hw1.metrics import OTHER_LOSS, not_in_nats
 from hw1.runs.shown import as_html, as_text
 from hw1.words import NETWORK, model_in_words
 
@@ -51,10 +52,15 @@ class Member:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """Its data and what it is, as cells of a table: data, source, n_train, network_in_words."""
+        """Its data and what it is, as cells of a table: data, source, n_train, network_in_words.
+
+        And `OTHER_LOSS`, where its losses are in no nats.
+        """
         dataset, weights = self.run.result["dataset"], self.run.result["parameters"]
         examples = {"data": dataset["name"], "source": dataset["source"], "n_train": dataset["train"]}
-        return {**examples, NETWORK: model_in_words(self.run.settings.model, weights)}
+        loss = not_in_nats(self.run.settings.loss)
+        network = model_in_words(self.run.settings.model, weights)
+        return {**examples, NETWORK: network, **({OTHER_LOSS: loss} if loss else {})}
 
     def history(self) -> pd.DataFrame:
         """Its rows of metrics.csv, see `Run.history`."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw1.inside import refuse_links
+from hw1.metrics import label
 from hw1.records import read_record
 from hw1.runs import tables
 from hw1.runs.measured import Ask, Measured, asks_in
@@ -30,6 +31,19 @@ if TYPE_CHECKING:
 Cell = int | float | str
 
 _SWEEPS = "multirun/*/sweeps/*/sweep.json"
+
+_UNNAMED = "default"  # of conf/train.yaml, where neither an experiment nor a word says a name
+
+
+def _swept_in_words(keys: Sequence[str]) -> str:
+    """What was swept, as a title; "" where nothing was.
+
+    Example:
+        >>> _swept_in_words(["optimizer.lr", "dataset.batch_size", "seed"]), _swept_in_words(["seed"])
+        ('learning rate and batch size', 'seeds')
+    """
+    *most, last = [label(key) for key in keys if key != "seed"] or [""]
+    return f"{', '.join(most)} and {last}" if most else last or "seeds" * ("seed" in keys)
 
 
 def _meant(folder: Path) -> str:
@@ -104,9 +118,14 @@ class Sweep:
 
     @property
     def about(self) -> About:
-        """What the experiment says of itself, its name where it has no title."""
-        about = About.of(self.record.get("about"))
-        return about if about.title else replace(about, title=str(self.record["name"]))
+        """What the experiment says of itself; where it has no title its name, and what was swept if no study asks."""
+        about, name = About.of(self.record.get("about")), str(self.record["name"])
+        if about.title:
+            return about
+        words = "" if self.record.get("study") else _swept_in_words(self.keys)
+        if words and name == _UNNAMED:
+            return replace(about, title=words[:1].upper() + words[1:])
+        return replace(about, title=f"{name}: {words}" if words else name)
 
     @property
     def status(self) -> str:

@@ -13,6 +13,8 @@ from hw1.settings.paths import leaves
 # Settings that count epochs, by the end of their name: they shrink with max_epochs, so that a run takes as many
 # snapshots, evaluates as often and changes its objective as early as in the full experiment, relative to its length.
 _EPOCHS = ("every_n_epochs", "check_val_every_n_epoch", "objective.after")
+# Of a schedule that is stepped once an epoch, as torch calls them.
+_OF_SCHEDULES = ("step_size", "milestones", "patience", "T_max", "T_0", "total_iters", "total_steps", "warmup")
 
 _LIMITS = ("train_size", "epochs", "updates", "steps", "members", "seeds", "measured", "source")
 
@@ -100,7 +102,24 @@ def limited(settings: Settings, given: Collection[str]) -> dict[str, Any]:
         for key, value in leaves(without(settings, ["budget", "quick"])):
             if key.endswith(_EPOCHS) and isinstance(value, int) and value > 0:
                 changed[key] = max(1, round(value * share))
+        changed |= _sooner(settings.get("scheduler"), share)
     return {key: value for key, value in changed.items() if key not in given and value != select(settings, key)}
+
+
+def _sooner(node: Any, share: float) -> dict[str, Any]:
+    """The settings of a schedule that count epochs, shrunk: else it would begin to act when the run is over."""
+    if not isinstance(node, Mapping) or node.get("interval", "epoch") != "epoch":
+        return {}
+
+    def shrunk(value: Any) -> Any:
+        whole = isinstance(value, int) and not isinstance(value, bool) and value > 0  # below 1 it is a share already
+        return max(1, round(value * share)) if whole else value
+
+    found = {name: node[name] for name in _OF_SCHEDULES if name in node}
+    return {
+        f"scheduler.{name}": [shrunk(one) for one in value] if isinstance(value, list) else shrunk(value)
+        for name, value in found.items()
+    }
 
 
 def _epochs_of(limits: Mapping[str, Any], settings: Settings, changed: Mapping[str, Any]) -> int | None:

@@ -42,7 +42,7 @@ def barriers_in_words(tables: Mapping[str, pd.DataFrame], own: Sequence[str], pa
             else (f": {verdict(found, border, 'they lie in different valleys', 'they lie in one valley')}")
         )
         start = f"{where[:1].upper()}{where[1:]}: between" if where else "Between"
-        height = ranged(found, unit(LOSS, classes=f"{ACCURACY}_at_0" in part))
+        height = ranged(found, unit(LOSS, classes=f"{ACCURACY}_at_0" in part, table=part))
         sentences.append(f"{start} {listed(ends)} stands a barrier of {height}{follows}.")
         sentences += _sharper(part, ends[1])
         named.add(tuple(ends))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hw1.machine import cores, room
-from hw1.metrics import ACCURACY, LEARNING_RATE, LOSS, QUANTITIES, SPLITS, unit
+from hw1.metrics import ACCURACY, LEARNING_RATE, LOSS, OTHER_LOSS, QUANTITIES, SPLITS, unit
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer
 from hw1.studies.barriers_in_words import barriers_in_words
@@ -116,9 +116,12 @@ class FlatnessInterp:
             ends.append({**labels, **_measured(first, found, "at_0"), **_measured(second, found, "at_1")})
         if not pairs:
             return {}
-        columns, of_net = [*keys, "theta_1", "theta_2", "data", "source"], ("n_train", NETWORK)
+        columns, of_net = [*keys, "theta_1", "theta_2", "data", "source"], ("n_train", NETWORK, OTHER_LOSS)
         frames = [
-            table.assign(**{name: end[name] for name in columns}, **{name: first.origin[name] for name in of_net})
+            table.assign(
+                **{name: end[name] for name in columns},
+                **{name: value for name, value in first.origin.items() if name in of_net},
+            )
             for table, end, (first, _) in zip(self._tables(pairs, cache), ends, pairs, strict=True)
         ]
         interpolation = pd.concat(frames, ignore_index=True)
@@ -137,7 +140,7 @@ class FlatnessInterp:
         figures = {}
         for values, part in parts(table, [*(key for key in own if key != across), *alone]):
             varied = {key: value for key, value in values.items() if table[key].nunique() > 1}
-            heights = self._heights(tables["barriers"], values, across, unit(LOSS, classes=ACCURACY in table))
+            heights = self._heights(tables["barriers"], values, across, unit(LOSS, ACCURACY in table, table))
             title = settings_in_words({key: value for key, value in values.items() if key not in alone})
             figure = draw_interpolation(part, across, self.pair_by, title, heights)
             figures[f"interpolation{suffix(varied)}"] = figure
@@ -242,7 +245,7 @@ class FlatnessInterp:
             row = values | {"barrier": barrier(list(curve.index), list(curve["loss"]))}
             for column in (name for name in QUANTITIES if name in curve):
                 row |= {f"{column}_at_0": curve[column][0.0], f"{column}_at_1": curve[column][1.0]}
-            rows.append(row)
+            rows.append(row | {name: part[name].iloc[0] for name in (OTHER_LOSS,) if name in part})
         return pd.DataFrame(rows)
 
 

@@ -92,7 +92,12 @@ class Overview:
         """How a search went; of any other sweep, how to read the figures."""
         captions = {
             CURVES: "Losses and accuracies of whole sets, in evaluation mode, against epochs.",
-            "final_metrics": "What the runs came to against each swept key; the other keys vary from point to point.",
+            "final_metrics": "What the runs came to against "
+            + (
+                f"the {label(own[0])}."
+                if len(own := unseeded(keys)) == 1
+                else "each swept key; the other keys vary from point to point."
+            ),
             "search": "What each trial came to, the best so far, and the value against each setting that was tried.",
         }
         if TRIALS not in tables:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hw1.kinds import has_accuracy
-from hw1.metrics import ACCURACY, GRADIENT_NORM, LOSS, SPLITS, STEP_LOSS, axis, label, unit
+from hw1.metrics import ACCURACY, GRADIENT_NORM, LOSS, SPLITS, STEP_LOSS, axis, label, not_in_nats, unit
 from hw1.settings import RunSettings
 from hw1.settings.construct import is_node, target_of
 
@@ -26,7 +26,7 @@ def charts(settings: RunSettings) -> Charts:
     kind = getattr(target_of(settings.dataset, "dataset"), "kind", None)
     splits = [SPLITS[0], *(["val"] if settings.dataset.get("val_fraction") else []), *SPLITS[1:]]
     learning = {
-        axis(LOSS, unit(LOSS, kind == "classes" and settings.loss is None)): _exactly(
+        axis(LOSS, unit(LOSS, kind == "classes" and not not_in_nats(settings.loss))): _exactly(
             *(f"{split}/{LOSS}" for split in splits)
         )
     }

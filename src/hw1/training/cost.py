@@ -21,6 +21,7 @@ from hw1.settings.identity import WITHOUT_EFFECT, without
 from hw1.settings.run_settings import LOSS
 from hw1.training import build
 from hw1.training.adopted import weights_path
+from hw1.training.flags import Situation
 from hw1.training.metrics_csv import MetricsCsv
 from hw1.training.process import closing_all, expected_warnings, threads
 from hw1.training.step_loss import StepLoss
@@ -134,13 +135,17 @@ def _steps(settings: RunSettings) -> int:
     """Optimizer steps an epoch."""
     data = build.datamodule(settings.dataset)
     data.prepare_data()
-    return -(-len(data.train_dataloader()) // int(settings.trainer.get("accumulate_grad_batches", 1)))
+    return -(
+        -Situation(settings, len(data.train_dataloader())).epoch_batches
+        // int(settings.trainer.get("accumulate_grad_batches", 1))
+    )
 
 
 def _phase(settings: RunSettings, minimise: str, epochs: int, whole: int) -> Cost:
     """Cost of `epochs` of the run's `whole` epochs under one objective."""
     short: dict[str, Any] = {"max_epochs": 10**6, "max_steps": -1, "check_val_every_n_epoch": 10**6}
     short |= {"val_check_interval": None, "limit_train_batches": _TIMED_BATCHES, "limit_val_batches": _TIMED_BATCHES}
+    asked = settings
     every = settings.trainer.get("check_val_every_n_epoch") or whole
     node = {**settings.value("trainer"), **short}
     # A schedule costs nothing, and some end where so many epochs do not.
@@ -166,9 +171,10 @@ def _phase(settings: RunSettings, minimise: str, epochs: int, whole: int) -> Cos
         evaluation = (time.monotonic() - begun) / share
         csv.write()
         logged = sum(file.stat().st_size for file in folder.glob("*") if file.is_file()) / trainer.global_step
-        steps = len(data.train_dataloader())
+        steps = Situation(asked, len(data.train_dataloader())).epoch_batches
         step, epoch = clock.times()
-        seconds = seconds_of(epochs, steps, epochs // every + 1, step, epoch, evaluation)
+        before = 0 if asked.trainer.get("limit_val_batches") == 0 else epochs // every
+        seconds = seconds_of(epochs, steps, before + 1, step, epoch, evaluation)
         weights = _bytes(dict(task.net.named_parameters()))
         state = sum(_bytes(entry) for entry in trainer.optimizers[0].state.values())
         taken = _snapshots(settings)

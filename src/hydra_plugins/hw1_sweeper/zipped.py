@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 
 from hw1.settings import ConfigError
 
-_KEY = "hydra.sweeper.zip"
+_KEY = "--zip (hydra.sweeper.zip)"
 _FORM = "expected lists of swept keys, as [[optimizer.lr,dataset.batch_size]], or --zip optimizer.lr,dataset.batch_size"
 
 
