@@ -153,9 +153,8 @@ def explain(error: BaseException, loader: Any = None) -> str:
     if name == "MissingMandatoryValue" and (key := getattr(error, "full_key", None)):
         return missing_value(str(key), shipped())
     text = _one_line(str(error))
-    cause = error.__cause__ if "configure handler" in text else error  # what a run's log file met
-    if isinstance(cause, OSError) and cause.strerror and cause.filename is not None:
-        return explained(cause)
+    if said := explained(error.__cause__ if "configure handler" in text else error):  # the cause: what run.log met
+        return said
     if isinstance(error, FileNotFoundError) and text:  # hw1's own, which says what is not there
         return text
     return f"{name}: {text}" if text else name

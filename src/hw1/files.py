@@ -175,14 +175,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def explained(error: OSError) -> str:
-    """What the system said of a file, in one line: which, what is wrong and, where there is one, the remedy."""
-    said = str(error.strerror or error)
-    if error.filename is None:
-        return " ".join(said.split())
+def explained(error: BaseException | None) -> str:
+    """What the system said of a file, in one line: which, what is wrong, the remedy if there is one; else ""."""
+    if not isinstance(error, OSError) or not error.strerror or error.filename is None:
+        return ""
     file = error.filename if error.filename2 is None else error.filename2  # of a rename, what it would have become
     remedy = _REMEDIES.get(error.errno or 0)
-    return f"{file}: {said[0].lower()}{said[1:]}" + (f"; {remedy}" if remedy else "")
+    return f"{file}: {error.strerror[0].lower()}{error.strerror[1:]}" + (f"; {remedy}" if remedy else "")
 
 
 def file_digest(file: Path) -> str:

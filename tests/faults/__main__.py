@@ -3,6 +3,7 @@
 import argparse
 import collections
 import csv
+import itertools
 import os
 import resource
 import shutil
@@ -27,12 +28,13 @@ def main(words=None):
         return _again(sys.argv[1:] if words is None else words)
     from .campaign import LOST, SILENT, VERDICTS, Campaign
 
-    numbers = asked.only or range(asked.first, asked.first + asked.faults)
+    numbers = asked.only or itertools.count(asked.first)
+    most = len(asked.only or range(asked.faults))
     folder = Path(tempfile.mkdtemp(dir=asked.folder))  # a TemporaryDirectory would be removed by what is forked
     try:
         campaign = Campaign(folder, asked.seed, asked.scenarios, asked.starts, asked.kinds)
         outcomes = []
-        for fault in filter(None, map(campaign.draw, numbers)):
+        for fault in itertools.islice(filter(None, map(campaign.draw, numbers)), most):
             outcome = campaign.meet(fault)
             outcomes.append(outcome)
             if asked.table:

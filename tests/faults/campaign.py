@@ -128,7 +128,7 @@ class Campaign:
         order = list(self._kinds)
         random.Random(f"{self.seed} order {number // len(order)}").shuffle(order)
         kind = order[number % len(order)]
-        for _ in range(1000):
+        for _ in range(300):
             scenario = chance.choice(self._scenarios)
             if kind in DAMAGES:
                 start = chance.choice([name for name in (*self._starts, "finished") if name != "nothing"])

@@ -29,6 +29,7 @@ from hw1.studies.headlines import Headline
 from hw1.studies.learned import TABLE, left_out, training, untrained
 from hw1.studies.overview import Overview
 from hw1.studies.protocol import Study, of_sweep
+from hw1.training.contents import RESULT, stored
 from hw1.trust import TrustError
 from hw1.words import printable
 
@@ -130,7 +131,7 @@ def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
     failed |= _not_measured(sweep)
     headlines = [str(number) for number in found]
     started = {run.path.name for run in sweep.runs}
-    failed |= {name: "it never started" for name, _ in named_runs(record) if name not in started}
+    failed |= {name: _why_not(base / "runs" / name) for name, _ in named_runs(record) if name not in started}
     failed |= dict.fromkeys(map(printable, strays(record)), "it was left out")
 
     from hw1.report.page import page
@@ -201,6 +202,11 @@ def _not_measured(sweep: Sweep) -> dict[str, str]:
                 name = f"{run.path.name}: measures.{ask.name}{ask.label}"
                 found[name] = measured.error if measured else "it was not taken, or its file is damaged"
     return found
+
+
+def _why_not(folder: Path) -> str:
+    """Why a run has not begun: its folder may hold what its job met."""
+    return str((stored(folder / RESULT) or {}).get("error", "it never started"))
 
 
 def _lines(folder: Path, record: Mapping[str, Any]) -> list[str]:

@@ -111,8 +111,8 @@ def fit(
             raise
         except Exception as error:
             result |= {"error": " ".join(str(error).split()), "traceback": traceback.format_exc()}
-            if isinstance(error, OSError) and error.filename is not None:
-                result["error"] = explained(error)
+            if said := explained(error):
+                result["error"] = said
             elif not isinstance(error, ArithmeticError | ConfigError | DamagedError):
                 result["error"] = f"{type(error).__name__}: {result['error']}"
         end(folder, result)
