@@ -6,8 +6,10 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from omegaconf import OmegaConf
 
 from composed import plain, trained
 from hw1.__main__ import main
@@ -19,6 +21,7 @@ from hw1.settings import ConfigError, RunSettings
 from hw1.settings.construct import call
 from hw1.trust import TrustError, keep_code, reading
 from hw1.trust.data import asked_of, strangers, with_given
+from hw1.trust.owner import vouch
 from hw1.trust.projects import add_project, is_project, projects
 from hw1.trust.reading import SAID, take_words
 from hw1.trust.sign import carry_out, lines, plan
@@ -305,3 +308,65 @@ def test_data_that_are_not_here_are_asked_for_and_not_downloaded(handed_over, tm
     with pytest.raises(TrustError, match=r"elsewhere.*nothing is downloaded"):
         run.datamodule(root=tmp_path / "elsewhere")
     assert not (tmp_path / "nothing").exists() and not (tmp_path / "theirs").exists()
+
+
+# Commands
+
+
+def test_a_measure_in_a_strangers_sweep_is_not_taken(handed_over, tmp_path, monkeypatch):
+    from hw1.runs import Ask
+    from hydra_plugins.hw1_sweeper import measuring
+
+    node = {"_target_": "os.system", "command": f"touch {tmp_path / 'canary'}"}
+    file = handed_over / "sweeps" / "one" / "sweep.json"
+    rewrite_record(file, {**read_record(file), "measures": [Ask("sharpness", node).record()]})
+    config = OmegaConf.create({"measures": {"sharpness": {"_target_": "hw1.measures.Sharpness"}}})
+    loader = mock.Mock()
+    loader.load_configuration.return_value = config
+    monkeypatch.setattr(measuring, "limited", lambda settings, _: {})
+    parser = mock.Mock()
+    parser.create.return_value.parse_overrides.return_value = []
+    monkeypatch.setattr(measuring, "OverridesParser", parser)
+    with pytest.raises(TrustError, match=r"^measures\.sharpness\._target_: got 'os.system'"):
+        measuring.asks_of_command(config, loader, Sweep.read(file), [])
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_strangers_data_are_not_asked_whether_they_have_changed(handed_over, monkeypatch):
+    from hw1.runs import changed as compared
+
+    asked = []
+    monkeypatch.setattr(compared, "today", lambda node, known_only: asked.append(known_only))
+    compared.changed(runs_of(handed_over))
+    assert asked == [True]
+
+
+def test_what_a_command_has_composed_is_its_users_own_without_a_key(handed_over):
+    run = runs_of(handed_over)[0]
+    planted_one = planted(run, seed=12345)
+    assert planted_one.why_not_own
+    vouch([planted_one.settings.plain])
+    assert not Run(run.path).why_not_own
+    assert runs_of(handed_over)[1].why_not_own
+
+
+@pytest.mark.slow
+def test_the_same_command_again_and_measures_in_a_folder_that_a_stranger_filled(tmp_path, command, hw1, monkeypatch):
+    words = ("model=mlp", "model.hidden=[3]", "dataset=digits", "dataset.train_size=60", "trainer.max_epochs=1")
+    first = command(*words, "logger=none", "trainer.threads=1", output=tmp_path)
+    assert first.returncode == 0, first.stderr
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "other"))
+    again = command(*words, "logger=none", "trainer.threads=1", output=tmp_path)
+    assert again.returncode == 0 and "nothing to do: 1 run" in again.stdout
+    assert hw1("report", tmp_path / "default").returncode == 0
+    measured = hw1("measure", tmp_path / "default", "sensitivity")
+    assert measured.returncode == 0, measured.stderr
+    canary = tmp_path / "canary"
+    run = Sweep.read(tmp_path / "default").runs[0]
+    planted(run, model={"_target_": "os.system", "command": f"touch {canary}"})
+    for words in (("measure", tmp_path / "default", "sensitivity"), ("measure", tmp_path / "default", "sharpness")):
+        refused = hw1(*words)
+        assert refused.returncode == 1 and "model._target_: got 'os.system'" in refused.stderr.splitlines()[-1]
+    for words in (("report", tmp_path / "default"), ("list", tmp_path), ("export", tmp_path), ("verify", tmp_path)):
+        assert "Traceback" not in hw1(*words).stderr
+    assert not canary.exists()
