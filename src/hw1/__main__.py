@@ -42,8 +42,7 @@ def main(words: list[str] | None = None) -> int:
     if flags and chosen.command not in ("homework", "tensorboard"):  # whose flags are another program's
         made.error(f"unrecognized arguments: {' '.join(flags)}")
 
-    own = is_project(here)
-    enter(here, runs_code=own or chosen.command in _RUN_CODE)
+    enter(here, runs_code=(own := is_project(here)) or chosen.command in _RUN_CODE)
 
     from hw1.command import explain
     from hw1.runs import Sweep
@@ -278,7 +277,12 @@ def _measure(chosen: argparse.Namespace, own_conf: bool) -> int:
     asked = {"--dry-run": chosen.dry_run, "--keep": chosen.keep}
     if not own_conf:
         let_in_signed(Sweep.read(sweep), Path.cwd())
-    command(Path.cwd(), [*flags, *words, *(flag for flag, given in asked.items() if given)], own_conf)
+    try:
+        command(Path.cwd(), [*flags, *words, *(flag for flag, given in asked.items() if given)], own_conf)
+    except SystemExit as end:
+        if end.code == 1 and not own_conf and Path("conf", "measures").is_dir():  # hers may be asked for
+            print(hint(Path.cwd()), file=sys.stderr)
+        raise
     return 0
 
 

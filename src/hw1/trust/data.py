@@ -26,6 +26,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "ImageFolder": ("folder",),
     "Table": ("file", "test_file"),
 }
+WHERE = {ROOT, *(key for keys in PATHS.values() for key in keys)}
 _JOINED = {"HuggingFace": ("train", "test")}  # names of folders in another one
 _SAY = "expected where yours is: nothing is opened by what a stranger wrote"
 
@@ -78,8 +79,10 @@ def strangers(node: Mapping[str, Any], given: Mapping[str, Any], strict: bool = 
             raise TrustError(f"dataset.{key}: got {value!r}, expected the name of a folder in dataset.folder")
     if own == "TorchvisionSet":
         _check_set(node)
+    theirs = not lies_in(node.get("_target_"), ["hw1"])
     for key, value in made.items():
-        _refuse_paths_inside(f"dataset.{key}", value)
+        if not isinstance(value, str):  # those of the node itself are seen to above
+            _refuse_paths_inside(f"dataset.{key}", value, theirs)
     return made
 
 
@@ -101,16 +104,26 @@ def _below(key: str, value: Any, root: Any) -> str:
     return str(path) + (f":{part}" if colon else "")
 
 
-def _refuse_paths_inside(key: str, value: Any) -> None:
-    """Refuse what may be a path in a node inside that of the data, as the sets of `hw1.data.TorchDataset`."""
-    inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
-    for name, one in inner:
-        if name != "_target_" and _looks_like_a_path(one):
+def _refuse_paths_inside(key: str, value: Any, inside: bool) -> None:
+    """Refuse what may be a path in a node inside that of the data, as the sets of `hw1.data.TorchDataset`.
+
+    Args:
+        key: where it stands.
+        value: of the settings.
+        inside: whether it is one of such a node; lists of hw1's own sources hold names of columns, and numbers.
+    """
+    if not isinstance(value, Mapping | list | tuple):
+        if inside and _looks_like_a_path(value):
             raise TrustError(
-                f"{key}.{name}: got {one!r} of a stranger, which may be a path, expected none: sign the "
-                f"results if they are yours, {program()} trust FOLDER"
+                f"{key}: got {value!r} of a stranger, which may be a path, expected none: {program()} trust FOLDER "
+                "if the results are yours"
             )
-        _refuse_paths_inside(f"{key}.{name}", one)
+        return
+    pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+    inside = inside or (isinstance(value, Mapping) and "_target_" in value)
+    for name, one in pairs:
+        if name != "_target_":
+            _refuse_paths_inside(f"{key}.{name}", one, inside)
 
 
 def _check_set(node: Mapping[str, Any]) -> None:

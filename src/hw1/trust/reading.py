@@ -63,7 +63,7 @@ def take_words(words: Sequence[str], folder: Path, data: bool = True) -> list[st
         key, equals, value = word.partition("=")
         if equals and key == "trust":
             trusted += _modules(value)
-        elif equals and data and key.startswith("dataset.") and key.count(".") == 1:
+        elif equals and data and _is_where(key):
             dataset[key.removeprefix("dataset.")] = value
         else:
             rest.append(word)
@@ -73,6 +73,13 @@ def take_words(words: Sequence[str], folder: Path, data: bool = True) -> list[st
     if trusted or dataset or _configured():
         _say({"trusted": trusted, "dataset": dataset, "folder": str(folder)})
     return rest
+
+
+def _is_where(key: str) -> bool:
+    """Whether a word says where data are; of other settings, the command says that they are the runs'."""
+    from hw1.trust.data import WHERE
+
+    return key.startswith("dataset.") and key.removeprefix("dataset.") in WHERE
 
 
 def let_in(folder: Path, code: Mapping[str, Collection[str]]) -> None:
