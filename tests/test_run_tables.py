@@ -161,7 +161,8 @@ def test_a_record_from_elsewhere_leads_no_table_outside(sweep):
     record = json.loads((sweep.path / "sweep.json").read_text())
     (sweep.path.parent / "other.csv").write_text("secret\n1\n")
     (sweep.path / "sweep.json").write_text(json.dumps({**record, "files": {"../other.csv": [9, "0" * 64]}}))
-    assert Sweep.read(sweep.path).tables == {}
+    with pytest.raises(DamagedError, match=r"names '\.\./other\.csv', expected a path below"):
+        _ = Sweep.read(sweep.path).tables
 
 
 def test_showing_and_reading_import_no_torch(sweep):

@@ -157,7 +157,7 @@ class Run:
         if self.why_not_own:
             return strangers(self.judge().dataset, said, strict=bool(given))
         node = with_given(self.judge().dataset, said, strict=bool(given))
-        return node | {"root": here(node["root"])} if "root" in node else node
+        return node | {"root": here(node["root"])} if node.get("root") else node
 
     @property
     def key(self) -> str:
