@@ -20,11 +20,13 @@ class Bound:
         variable: the environment variable that sets another bound: a positive integer, `_` between digits allowed.
         default: without it.
         unit: what is counted.
+        counted: whether it is counted on the way, and not beyond the bound: how much there is is not known.
     """
 
     variable: str
     default: int
     unit: str
+    counted: bool = False
 
     @property
     def most(self) -> int:
@@ -50,6 +52,8 @@ class Bound:
         most = self.most if most is None or os.environ.get(self.variable, "").strip() else most
         if got <= most:
             return ""
+        if self.counted:
+            return f"got more than {most:,} {self.unit}: set {self.variable} to a larger number if that is meant"
         said = f"{got:,}" if got < 10**18 else "more than 10^18"
         remedy = f"set {self.variable}={got} if that is meant" if got < 10**18 else "such a file is not read"
         return f"got {said} {self.unit}, expected at most {most:,}: {remedy}"
@@ -57,11 +61,11 @@ class Bound:
 
 STORED_BYTES = Bound("HW1_MAX_STORED_BYTES", 32 * 2**20, "bytes of stored JSON")
 YAML_BYTES = Bound("HW1_MAX_YAML_BYTES", 2**20, "bytes of YAML")
-YAML_NODES = Bound("HW1_MAX_YAML_NODES", 100_000, "values of YAML, aliases written out")
-DEPTH = Bound("HW1_MAX_DEPTH", 64, "levels of nested values")
+YAML_NODES = Bound("HW1_MAX_YAML_NODES", 100_000, "values of YAML, aliases written out", counted=True)
+DEPTH = Bound("HW1_MAX_DEPTH", 64, "levels of nested values", counted=True)
 MEMBERS = Bound("HW1_MAX_MEMBERS", 10_000, "members")
 WEIGHTS = Bound("HW1_MAX_WEIGHTS", 10**9, "weights")
-TENSORS = Bound("HW1_MAX_TENSORS", 20_000, "tensors of one model")
+TENSORS = Bound("HW1_MAX_TENSORS", 20_000, "tensors of one model", counted=True)
 HEADER_BYTES = Bound("HW1_MAX_HEADER_BYTES", 8 * 2**20, "bytes of safetensors header")
 COLUMNS = Bound("HW1_MAX_COLUMNS", 10_000, "columns of a table")
 IMAGE_PIXELS = Bound("HW1_MAX_IMAGE_PIXELS", 89_478_485, "pixels")  # from which on Pillow warns

@@ -97,7 +97,9 @@ def test_aliases_are_counted_as_if_written_out():
     naive = yaml.safe_load(laughs(5))  # a deep copy, a dump or JSON of it would write all of it out
     assert len(json.dumps(naive)) > 5 * 10**5 > 1000 * len(laughs(5)) / 2
     began = time.process_time()
-    with pytest.raises(ValueError, match=r"^got 111,\d+ values of YAML, aliases written out, expected at most 100,000"):
+    with pytest.raises(
+        ValueError, match=r"^got more than 100,000 values of YAML, aliases written out: set HW1_MAX_YAML_NODES to"
+    ):
         from_yaml(laughs(40))
     assert time.process_time() - began < 1
     assert from_yaml("a: &x {p: 1}\nb: {<<: *x, q: 2}\nc: *x") == {"a": {"p": 1}, "b": {"p": 1, "q": 2}, "c": {"p": 1}}
@@ -107,7 +109,7 @@ def test_aliases_are_counted_as_if_written_out():
     ("text", "said"),
     [
         ("a: " + "[" * 10_000 + "]" * 10_000, "nest"),
-        ("a: " + "{a: " * 70 + "1" + "}" * 70, "got 65 levels of nested values, expected at most 64"),
+        ("a: " + "{a: " * 70 + "1" + "}" * 70, "got more than 64 levels of nested values"),
         ("a: &a [*a]", r"got the alias \*a, .*\(line 1\)"),
         ("a: 1\nb: 2\na: 3", r"got the key 'a' twice, expected each once \(line 3\)"),
         ("a: !!python/object/apply:os.system [ls]", "got the tag tag:yaml.org,2002:python/object/apply:os.system"),
@@ -137,7 +139,7 @@ def test_yaml_means_what_it_means_to_omegaconf():
     ("text", "said"),
     [
         ("[" * 100_000 + "]" * 100_000, "deep|levels"),
-        ("[" * 100 + "]" * 100, f"got {DEPTH.default + 1} levels of nested values"),
+        ("[" * 100 + "]" * 100, f"got more than {DEPTH.default} levels"),
         ("1" * 5000, "got an integer of 5000 digits"),
         ('{"a": 99999999999999999999999}', "got an integer of 23 digits"),
         ('{"a": 1, "a": 2}', "got the key 'a' twice"),
@@ -189,7 +191,7 @@ def test_a_model_that_no_memory_holds(tmp_path, monkeypatch):
     assert peak() - began < 2**29
     settings["model"]["hidden"] = [1] * 1000  # too many layers
     monkeypatch.setenv("HW1_MAX_TENSORS", "1000")
-    with pytest.raises(ConfigError, match=r"^model.*: got 1,001 tensors of one model"):
+    with pytest.raises(ConfigError, match=r"^model.*: got more than 1,000 tensors of one model"):
         stored_in(folder, settings).nets()
 
 

@@ -82,7 +82,10 @@ class Run:
             DamagedError: the file is no YAML of settings.
         """
         file = self.path / "config.yaml"
-        node = read_yaml(file)
+        try:
+            node = read_yaml(file)
+        except DamagedError as error:
+            raise DamagedError(f"{error}; correct it, or {_AGAIN}") from error
         if not isinstance(node, dict | None):
             raise DamagedError(f"{file}: got a {type(node).__name__}, expected settings by name; {_AGAIN}")
         settings = resolved({str(name): value for name, value in (node or {}).items()}, file)
@@ -110,7 +113,7 @@ class Run:
             return RunSettings.check({str(name): value for name, value in settings.items()})
         except (ConfigError, OmegaConfBaseException, RecursionError) as error:
             looped = isinstance(error, RecursionError)
-            said = "got a setting that refers to itself" if looped else " ".join(str(error).split())
+            said = "got a setting that refers to itself" if looped else str(error).splitlines()[0]
             raise DamagedError(f"{file}: {said}; correct it, or {_AGAIN}") from error
 
     @property

@@ -13,6 +13,7 @@ from typing import Any
 from hw1.inside import first_link, inside
 from hw1.records import DamagedError, is_own, read_record
 from hw1.runs.measured import beside
+from hw1.runs.run import Run
 from hw1.runs.standing import named_runs, strays
 from hw1.sealed import is_whole
 from hw1.tensor_files import refuse_claims
@@ -144,6 +145,8 @@ def _training_damage(folder: Path) -> Iterator[str]:
         return
     if not (folder / "config.yaml").is_file():
         yield f"{folder / 'config.yaml'} is missing; delete {folder / RESULT} and run the run's command again"
+    elif problem := _settings_damage(folder):
+        yield problem
     files = result.get("files", {})
     yield from _listed_damage(folder, files, lambda name, size: True)
     if files:
@@ -151,6 +154,15 @@ def _training_damage(folder: Path) -> Iterator[str]:
         for file in (file for part in ("snapshots", "checkpoints") for file in sorted((folder / part).rglob("*"))):
             if file.is_file() and file not in written:
                 yield f"{file} is no file of this training; remove it"
+
+
+def _settings_damage(folder: Path) -> str:
+    """What is wrong with the settings of a run, "" if nothing is."""
+    try:
+        Run(folder).settings  # noqa: B018 - read and checked
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _listed_damage(
