@@ -164,7 +164,7 @@ def stored_in(folder, settings):
         ({"replicas": 10**9}, "replicas: got 1,000,000,000 members, expected at most 10,000: set HW1_MAX_MEMBERS=10"),
         ({"replicas": "x"}, "replicas: got 'x', expected a positive integer"),
         ({"seed": None}, "seed: got None, expected an integer of at least 0"),
-        ({"name": "${name}"}, "name"),
+        ({"name": "${name}"}, r"config\.yaml: name: recursive interpolation detected"),
         ({"model": "${model}"}, "(?i)interpolation|itself"),
     ],
     ids=str,

@@ -114,6 +114,8 @@ class Run:
         except (ConfigError, OmegaConfBaseException, RecursionError) as error:
             looped = isinstance(error, RecursionError)
             said = "got a setting that refers to itself" if looped else str(error).splitlines()[0]
+            if key := getattr(error, "full_key", None):  # OmegaConf's
+                said = f"{key}: {said[:1].lower()}{said[1:]}"
             raise DamagedError(f"{file}: {said}; correct it, or {_AGAIN}") from error
 
     @property
