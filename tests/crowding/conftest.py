@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from crowds import HERE, ROOT, WORDS
+from crowds import HERE, ROOT, WORDS, cpu_seconds
 
 from warm import WarmProcess
 
@@ -35,6 +35,13 @@ def figure(record_property):
         record_property("crowding", text)
 
     return note
+
+
+@pytest.fixture(autouse=True, scope="session")
+def total():
+    """Notes what all commands together have spent."""
+    yield
+    print(f"\ncrowding: {cpu_seconds():.0f} CPU s in commands")
 
 
 def pytest_terminal_summary(terminalreporter):

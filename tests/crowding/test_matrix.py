@@ -40,7 +40,8 @@ def as_alone(alone, output, number):
     assert not list(output.rglob(".*.part"))
 
 
-@pytest.mark.parametrize("number", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 4])
 def test_identical_commands_at_once(number, crowd, alone, tmp_path, figure):
     processes = [crowd("seed=1,2", BASIC) for _ in range(number)]
     for process in processes:
