@@ -5,6 +5,7 @@ import os
 import sys
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from hw1.records import FORMAT, write_record
 from hw1.report.listing import listing
 from hw1.runs import Run, Sweep
 from hw1.runs.histories import evaluated
+from hw1.runs.inventory import inventory
 from hw1.runs.order import count_end, counter_of, read_order, remove_orders, write_orders
 from hw1.runs.sound import passing_damage
 from hw1.settings import RunSettings
@@ -118,6 +120,32 @@ def test_twice_the_runs_are_twice_the_work(sweeps, reader):
     for what in ("open", "folder", "call"):
         assert found[30][what] <= 2.1 * found[15][what], what
     assert found[15]["open"] > 15
+
+
+def test_as_many_sweeps_as_runs_are_listed_in_their_own_time(tmp_path):
+    folders = [write_run(tmp_path, seed) for seed in range(16)]
+    for number, folder in enumerate(folders):
+        make_sweep(tmp_path, [folder], [], overrides=[["seed=1"]], time=f"2026-01-01_00-00-{number:02d}")
+    found = {number: hashed_for_all_sweeps(tmp_path / "hand", number, folders) for number in (8, 16)}
+    assert found[16] <= 2.1 * found[8]
+
+
+def hashed_for_all_sweeps(base, number, folders):
+    """How often a run's folder is hashed to say which runs each of so many sweeps of one run has."""
+    hashed = []
+
+    class Hashed(type(base)):
+        def __hash__(self):
+            hashed.append(self)
+            return super().__hash__()
+
+    (whole,) = inventory(base)
+    runs = [replace(run, folder=Hashed(run.folder)) for run in whole.runs[:number]]
+    part = replace(whole, runs=runs, sweeps=whole.sweeps[:number])
+    assert [[run.folder.name for run in part.of(sweep)] for sweep in part.sweeps] == [
+        [f.name] for f in folders[:number]
+    ]
+    return len(hashed)
 
 
 class Launcher:

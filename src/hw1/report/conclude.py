@@ -57,6 +57,8 @@ def earlier(base: Path, wanted: str) -> list[str]:
     """What an earlier sweep with this digest said at its end, if its files and caches are what was written; else []."""
     for file in sorted(base.glob("sweeps/*/sweep.json"), reverse=True):
         try:
+            if wanted.encode() not in file.read_bytes():  # most: there may be a sweep for each run
+                continue
             record = read_record(file)  # no more: its runs are those that were just looked through
         except (ValueError, OSError):  # a damaged record is no earlier result
             continue

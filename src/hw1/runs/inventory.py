@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,13 @@ class Experiment:
 
     def of(self, sweep: SweepStanding) -> list[Standing]:
         """The runs of one of its sweeps."""
-        named = set(sweep.folders)
-        return [run for run in self.runs if run.folder in named]
+        places = {self._places[folder] for folder in sweep.folders if folder in self._places}
+        return [self.runs[place] for place in sorted(places)]
+
+    @cached_property
+    def _places(self) -> dict[Path, int]:
+        """Where each run stands among them: there may be as many sweeps as runs."""
+        return {run.folder: place for place, run in enumerate(self.runs)}
 
 
 def inventory(path: Path) -> list[Experiment]:
