@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from hw1.words import printable
 
-_MARKS = re.compile(r"[\\`*\[\]<>|$~&]|(?<!\w)_|_(?!\w)")
+_MARKS = re.compile(r"[\\`*<>|$~&]|\](?=[(\[:])|(?<!\w)_|_(?!\w)")  # a bracket opens nothing that is not closed
 
 
 def text(value: object) -> str:
@@ -15,7 +15,7 @@ def text(value: object) -> str:
 
     Example:
         >>> print(text("<img src=x onerror=a()> [here](javascript:b) | loss_of_x"))
-        \<img src=x onerror=a()\> \[here\](javascript:b) \| loss_of_x
+        \<img src=x onerror=a()\> [here\](javascript:b) \| loss_of_x
     """
     return _MARKS.sub(lambda mark: f"\\{mark[0]}", printable(str(value)))
 
