@@ -176,12 +176,13 @@ _SWEEP = _with(
         "digest": _either(_TEXT, None),
     }
 )
+_COLUMN = _with(dict.fromkeys(("label", "unit", "error"), _TEXT), needed=("label", "unit", "error"))
 _SETTINGS = _with({"settings": _with({}), "code": _either(_map(_TEXT), None), "data": _either(_TEXT, None)})
 _MEASURED = _with(
     {
         "measure": _TEXT,
         "key": _TEXT,
-        "columns": _map(_map(_TEXT)),
+        "columns": _map(_COLUMN),
         "values": _map(_list(_NUMBER)),
         "rows": _list(_map(_any)),
         "files": _FILES,

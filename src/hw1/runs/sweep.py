@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.inside import refuse_links
 from hw1.metrics import label
-from hw1.records import read_record
+from hw1.records import DamagedError, read_record
 from hw1.runs import tables
 from hw1.runs.measured import Ask, Measured, asks_in
 from hw1.runs.member import Member
@@ -94,7 +94,7 @@ class Sweep:
         refuse_links(folder)
         record = read_record(folder / "sweep.json")
         if not {"name", "runs", "swept", "study", "command"} <= set(record):
-            raise ValueError(f"{folder / 'sweep.json'} is not the record of a sweep; delete its folder")
+            raise DamagedError(f"{folder / 'sweep.json'} is not the record of a sweep; delete its folder")
         runs = folder.parent.parent / "runs"
         folders = [runs / name for name, _ in named_runs(record)]
         return cls(folder, record, [Run(run, trust=trust) for run in folders if (run / "config.yaml").is_file()])
