@@ -85,13 +85,16 @@ print(json.dumps(ends))
 
 
 @pytest.fixture(scope="session")
-def in_one_process():
+def in_one_process(tmp_path_factory):
     """`in_one_process({name: words})` -> {name: [exit code, stdout, stderr]} of `python train.py words...`, in turn."""
+    driver = tmp_path_factory.mktemp("driver") / "driver.py"
+    driver.write_text(DRIVER)
+    environment = {**os.environ, "LOKY_MAX_CPU_COUNT": "1"}
 
     def run(commands):
-        words = [sys.executable, "-c", DRIVER, str(ROOT), json.dumps(commands)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+        process = WarmProcess(driver, [str(ROOT), json.dumps(commands)], cwd=ROOT, env=environment)
+        stdout, stderr = process.communicate(timeout=1800)
+        assert process.returncode == 0, stderr
+        return json.loads(stdout.splitlines()[-1])
 
     return run
