@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,29 @@ from warm import WarmProcess
 ROOT = Path(__file__).parents[1]
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp()  # the key that records are signed with is not the user's own
 os.environ["HW1_CACHE"] = tempfile.mkdtemp()  # nor are what data came to, and decoded images
+
+# Files that take longest, the longest first: the last one to begin keeps one core at work while the others wait.
+LONGEST = [
+    f"tests/{name}.py"
+    for name in (
+        *("test_docs", "test_experiments", "test_launcher", "test_train", "test_measures", "test_python"),
+        *("test_resume", "test_contributing", "test_project", "test_code_counts", "callbacks/test_track"),
+        *("test_own_models", "test_combinations", "test_adopt", "test_gpu_benchmark", "curvature/test_components"),
+    )
+]
+
+
+def pytest_collection_modifyitems(config, items):
+    """What is handed to workers, file by file in this order: commands before functions, many tests before few."""
+    if hasattr(config, "workerinput"):
+        tests = Counter(item.nodeid.partition("::")[0] for item in items)
+
+        def place(item):
+            file = item.nodeid.partition("::")[0]
+            first = LONGEST.index(file) if file in LONGEST else len(LONGEST)
+            return first, file.count("/"), -tests[file], file
+
+        items.sort(key=place)
 
 
 def start(*words, output, cwd=ROOT, cold=False, **environment):
