@@ -1,6 +1,7 @@
 """What stands elsewhere is not written again: pages take questions from conf/, numbers and verdicts from docs/*.csv."""
 
 import csv
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
@@ -12,6 +13,11 @@ from hw1.settings.about import About, experiments
 
 CHECKOUT = Path(__file__).parents[2]
 RESULTS, CLAIMS = CHECKOUT / "docs" / "results.csv", CHECKOUT / "docs" / "claims.csv"
+
+
+@cache  # nearly every page asks
+def _experiments() -> dict[str, About]:
+    return experiments(CHECKOUT / "conf")
 
 
 def _of(question: str, command: str) -> bool:
@@ -54,7 +60,7 @@ class Asked(Facts):
 
     def markdown(self, name: str) -> str:
         """A quotation and a command."""
-        about = experiments(CHECKOUT / "conf").get(name, About())
+        about = _experiments().get(name, About())
         if not about.question:
             return ""
         lines = [f"> {about.question}", f"```\npython train.py experiment={name}\n```", f"Expect: {about.expect}"]
@@ -66,7 +72,7 @@ class Variants(Facts):
 
     def markdown(self, name: str) -> str:
         """One row a variant."""
-        known = experiments(CHECKOUT / "conf").items()
+        known = _experiments().items()
         rows = [[f"`{key}`", about.question, about.expect] for key, about in known if key.startswith(f"{name}/")]
         return _table(["experiment=", "question", "expect"], rows) if rows else ""
 
@@ -101,7 +107,7 @@ class Verdicts(Facts):
         with CLAIMS.open(newline="", encoding="utf-8") as text:
             found = [row for row in csv.DictReader(text) if _of(name, row["command"])]
         rows = [[row["report"], row["claim"], row["verdict"], _number(row, "estimate"), row["n"]] for row in found]
-        if not rows and name in experiments(CHECKOUT / "conf"):
+        if not rows and name in _experiments():
             return "No claim about this question is among them."
         return _table(["report", "claim", "verdict", "estimate [95% interval]", "n"], rows) if rows else ""
 
