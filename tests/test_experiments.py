@@ -163,6 +163,7 @@ def test_the_variant_in_contributing_works(command, tmp_path):
         str(tmp_path / "conf"),
         "experiment=flatness_interp/wide",
         "measures=none",  # sharpness takes longer than the trainings
+        "study.points=7",
         *QUICK,
         output=tmp_path,
     )
@@ -185,6 +186,11 @@ def quick(composed):
         words.append("seed=0" if "sharpness" in composed.measures else "seed=0,1")
     for key in {"model.width", "dataset.batch_size", "optimizer.lr"} & set(swept):
         words.append(f"{key}={','.join(str(swept[key]).split(',')[:2])}")
+    if swept.get("model.hidden"):
+        nets = re.findall(r"\[[^]]*\]", swept["model.hidden"])
+        words.append(f"model.hidden={','.join(nets[:2])}")
+    if (composed.study or {}).get("points") == 31:  # from -1 to 2
+        words.append("study.points=7")
     if "sharpness" in composed.measures:
         words += ["measures.sharpness.examples=8", "measures.sharpness.trace_products=6", "model.width=0.25"]
     if composed.replicas > 1:

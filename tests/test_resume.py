@@ -13,7 +13,7 @@ DROPOUT = (
     "dataset=digits",
     "model=cnn",
     'model.layers=["c3(6)",p2,drop.5,32,drop.5]',
-    "trainer.max_epochs=40",
+    "trainer.max_epochs=20",
     "trainer.checkpoint_seconds=0",
     "trainer.threads=1",
     "callbacks=[default,gradient_norm]",
@@ -25,6 +25,7 @@ def kill_when(process, condition):
     while not condition():
         if process.poll() is not None:
             return False
+        time.sleep(0.0005)  # the core is the training's
     process.send_signal(signal.SIGKILL)
     process.communicate()
     return True
