@@ -12,6 +12,7 @@ from hw1.project.folder import PLUGINS, has_plugins
 from hw1.runs import Run
 from hw1.runs.sound import verify
 from hw1.training import made_with
+from hw1.trust.projects import add_project
 from hw1.typed import program
 from made_runs import make_run, make_sweep
 
@@ -54,9 +55,12 @@ def test_the_path_has_no_folder_with_plugins_that_is_no_project(strange, monkeyp
     monkeypatch.setenv("PYTHONPATH", "")
     enter(strange, runs_code=True)
     assert str(strange) not in sys.path and str(strange) not in os.environ["PYTHONPATH"]  # nor for workers
-    (strange / "pyproject.toml").write_text("[tool.hw1]\n")
+    (strange / "pyproject.toml").write_text("[tool.hw1]\n")  # says nothing by itself
     enter(strange, runs_code=True)
-    assert sys.path[0] == str(strange) and capsys.readouterr().err.count("\n") == 1
+    assert str(strange) not in sys.path
+    assert add_project(strange) == ""
+    enter(strange, runs_code=True)
+    assert sys.path[0] == str(strange) and capsys.readouterr().err.count("\n") == 2
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def enter(folder: Path, *, runs_code: bool) -> None:
     if foreign:
         say(
             f"{folder / PLUGINS}: got plugins, which Hydra would run as it starts, in a folder that is no project of "
-            "yours; nothing of the folder is imported: expected them in a project ([tool.hw1] in its pyproject.toml)",
+            f"yours; nothing of the folder is imported: {program()} trust {folder} if it is",
             file=sys.stderr,
         )
     if runs_code and not foreign:
