@@ -103,7 +103,7 @@ def test_sound_folders_pass(sweep):
 
 def test_a_finished_run_lists_every_file_and_holds_its_settings(sweep):
     (run, _) = sweep.runs
-    aside = {"result.json", "run.log", ".lock"}
+    aside = {"result.json", "run.log", ".lock", ".lease"}
     there = {file.relative_to(run.path).as_posix() for file in run.path.rglob("*") if file.is_file()}
     assert set(run.result["files"]) == {name for name in there if not name.startswith("measures/")} - aside
     assert {".hydra/config.yaml", "metrics.csv", "checkpoints/last.ckpt", "settings.json"} <= set(run.result["files"])

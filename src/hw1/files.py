@@ -2,6 +2,9 @@
 
 What is not whole yet stands in a folder of its own, `.<name>.<64 random bits>.part`, that only this user may enter:
 whoever writes into it by name, as safetensors and torch do, follows no link that somebody else has put there.
+
+What training and reports depend on also lasts where the power fails (`lasting`); what is made again in a moment, as
+figures, need not.
 """
 
 import contextlib
@@ -29,8 +32,10 @@ except ImportError:  # not on Windows, where what a killed process left is remov
     fcntl = None  # type: ignore[assignment]
 
 _PART = re.compile(r"\..+\.[0-9a-f]{16}\.part", re.DOTALL)
+_AROUND = 4  # <output>/<experiment>/runs/<run>
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _tidied: set[str] = set()
+_led_to: set[str] = set()  # folders that the disk knows by now
 _ROOM = "make room there and run the command again, which goes on"
 _REMEDIES = {
     errno.EISDIR: "a file is expected there; delete it and run the command again",
@@ -79,6 +84,57 @@ def replacing(path: Path) -> Iterator[Path]:
                 shutil.rmtree(room, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def lasting(path: Path) -> Iterator[Path]:
+    """As `replacing`, for what must not be lost: a power failure, too, leaves the old content or the new.
+
+    The content is on the disk before the file has its name, and the name is before this returns.
+    """
+    with replacing(path) as temporary:
+        yield temporary
+        sync_file(temporary)
+    try:
+        sync_folder(path.parent)
+    except FileNotFoundError:  # who took the folder over a moment ago has removed it
+        lease.require(path)
+        raise
+
+
+def sync_file(file: Path) -> None:
+    """Have a file's content on the disk."""
+    opened = os.open(file, (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | _NO_LINK)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk and, once a process, its own and those of the folders around it."""
+    if os.name == "nt":  # opens no folders
+        return
+    name = os.path.abspath(folder)
+    _sync_names(name)
+    for _ in range(_AROUND):
+        if name in _led_to:
+            return
+        _led_to.add(name)
+        name = os.path.dirname(name)
+        with contextlib.suppress(PermissionError):  # whoever may not read it has made nothing in it
+            _sync_names(name)
+
+
+def _sync_names(folder: str) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # file systems that sync no folders
+            raise
+    finally:
+        os.close(opened)
+
+
 def _set_mode(file: Path, mode: int) -> None:
     """Set the mode of a file that a library may have made anew: safetensors' are for their owner alone."""
     opened = os.open(file, os.O_RDONLY | _NO_LINK)
@@ -107,11 +163,18 @@ def _held(room: Path) -> Iterator[None]:
 def _tidy(folder: Path) -> None:
     """Remove what killed processes were writing into a folder; once a process and folder."""
     name = os.path.abspath(folder)
-    if name in _tidied:
+    if name not in _tidied:
+        _tidied.add(name)
+        remove_left(folder)
+
+
+def remove_left(folder: Path) -> None:
+    """Remove what killed processes were writing into a folder, and nothing that somebody still writes."""
+    try:
+        with os.scandir(folder) as entries:
+            left = [Path(entry.path) for entry in entries if _PART.fullmatch(entry.name)]
+    except (FileNotFoundError, NotADirectoryError):
         return
-    _tidied.add(name)
-    with os.scandir(folder) as entries:
-        left = [Path(entry.path) for entry in entries if _PART.fullmatch(entry.name)]
     for room in left:
         if _is_left(room):
             shutil.rmtree(room, ignore_errors=True)  # follows no link
@@ -171,8 +234,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON to `path` atomically; NaN is refused by no one and read back by Python."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write `value` as indented JSON to `path`, to last; NaN is refused by no one and read back by Python."""
+    with lasting(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def explained(error: BaseException | None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from hw1.files import remove_parts
 from hw1.lease import LostError, hold
 from hw1.measures.protocol import Finding, Measure, Subject, Weights
 from hw1.runs.measured import Ask, Measured, read_measured, write_measured
@@ -112,8 +113,7 @@ def take(run: Run, asks: Sequence[Ask], threads: int | None = None) -> list[Take
     data: DataModule | None = None
     with hold(run.path) as lease:  # another process may be at the same run
         if lease.succeeds:
-            for torn in run.path.rglob(".*.part"):
-                torn.unlink(missing_ok=True)
+            remove_parts(run.path)
         for ask in missing(run, asks):
             measure = measure_of(ask)
             epochs = _epochs(run, ask, measure)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from hw1.lease import HeldError, hold
 from hw1.runs.folders import complete_result
+from hw1.runs.mending import copied
 from hw1.runs.run import Run
 from hw1.settings import ConfigError
 from hw1.settings.code import code_of, source_of
-from hw1.training.contents import SETTINGS, stored
+from hw1.training.contents import begun as begun_in
 from hw1.training.examples import Today, source_node, today
 
 TRAINING = "add --rerun to train them again, or --keep to take them as they are"
@@ -81,10 +82,10 @@ def _differences(run: Run, known: dict[str, Today | None]) -> list[str]:
         known: what data are today, by their node: asked once.
     """
     if (result := complete_result(run.path)) is not None:
-        begun = result if "settings" in result else stored(run.path / SETTINGS) or {}
+        begun = result if "settings" in result else begun_in(run.path) or {}
         before, data = begun.get("code"), result.get("dataset", {}).get("sha256")
     elif (run.path / "checkpoints" / "last.ckpt").exists():  # it would go on from there
-        begun = stored(run.path / SETTINGS) or {}
+        begun = begun_in(run.path) or copied(run.path) or {}
         before, data = begun.get("code"), begun.get("data")
     else:
         return []
@@ -100,7 +101,7 @@ def _other_data(run: Run, before: str | None, known: dict[str, Today | None]) ->
     now = known[node]
     if now is None or now.identity == before:
         return []
-    name = run.result.get("dataset", {}).get("name", run.settings.dataset.get("_target_"))
+    name = (complete_result(run.path) or {}).get("dataset", {}).get("name", run.settings.dataset.get("_target_"))
     files = f" ({now.files[0]}{f' and {len(now.files) - 1} more' if now.files[1:] else ''})" if now.files else ""
     return [f"{_DATA} {name}{files} has changed since"]
 

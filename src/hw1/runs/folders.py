@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hw1.runs.measured import asks_in
-from hw1.training.contents import RESULT, stored
+from hw1.training.contents import known_result
 
 
 def find_run(runs: Path, key: str) -> Path | None:
@@ -27,13 +27,13 @@ def runs_by_key(runs: Path) -> dict[str, Path]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a run's folder holds a complete result. A damaged one is not: the run is finished again."""
+    """Whether a run's folder holds a complete result. One damaged, or another's, is none: the run is finished again."""
     return complete_result(folder) is not None
 
 
 def complete_result(folder: Path) -> dict[str, Any] | None:
     """The result of a complete run, see `is_complete`; None of any other."""
-    result = stored(folder / RESULT)
+    result = known_result(folder)
     if result is None or result.get("status") != "complete" or not (folder / "config.yaml").is_file():
         return None
     return result

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hw1.files import replacing
+from hw1.files import lasting
 from hw1.inside import inside, is_name
 from hw1.records import FORMAT, read_record, rewrite_record, sums, write_record
 from hw1.seeds import digest
@@ -91,7 +91,7 @@ def write_measured(file: Path, measured: Measured, files: Mapping[str, bytes], o
         own: whether it was measured just now: else it is signed only if it was before.
     """
     for name, content in files.items():
-        with replacing(beside(file, name)) as temporary:
+        with lasting(beside(file, name)) as temporary:
             temporary.write_bytes(content)
     record = asdict(measured) | {"files": {name: sums(content) for name, content in files.items()}, "format": FORMAT}
     (write_record if own else rewrite_record)(file, record)

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hw1.data.downloads import nothing_downloaded
 from hw1.files import file_digest
 from hw1.inside import refuse_links
-from hw1.records import DamagedError, is_own, read_record
+from hw1.records import DamagedError, is_own
 from hw1.runs import tables
 from hw1.runs.measured import Ask, Measured, read_measured
 from hw1.runs.shown import as_html, as_text, rows_of_run
@@ -24,7 +24,7 @@ from hw1.settings import ConfigError, RunSettings
 from hw1.settings.interpolation import as_literal, here, refuse_resolvers, resolved
 from hw1.settings.stored_yaml import read_yaml
 from hw1.stored_csv import read_csv
-from hw1.training.contents import RESULT, SETTINGS, difference, require, stored
+from hw1.training.contents import RESULT, SETTINGS, begun, difference, read_result, require
 from hw1.trust import TrustError, judge_settings, reading, ready, why_not_hers
 from hw1.trust.data import strangers, with_given
 
@@ -105,7 +105,7 @@ class Run:
         settings: Any = self._begun.get("settings")
         if settings is not None:
             refuse_resolvers(settings, self.path)
-        file = self.path / (RESULT if "settings" in self.result else SETTINGS)
+        file = self._record
         if settings is None:  # a run of an earlier version
             file = self.path / "config.yaml"
             settings = OmegaConf.to_container(self.config, resolve=True)
@@ -127,12 +127,20 @@ class Run:
     @property
     def _begun(self) -> dict[str, Any]:
         """What was recorded when it began, or with its result."""
-        return self.result if "settings" in self.result else stored(self.path / SETTINGS) or {}
+        return self._ended if "settings" in self._ended else begun(self.path) or {}
 
     @property
     def _record(self) -> Path:
         """Where its settings stand."""
-        return self.path / (RESULT if "settings" in self.result else SETTINGS)
+        return self.path / (RESULT if "settings" in self._ended else SETTINGS)
+
+    @property
+    def _ended(self) -> dict[str, Any]:
+        """Its result; {} also where that is damaged: the run is then finished again, with the settings it began with."""
+        try:
+            return self.result
+        except DamagedError:
+            return {}
 
     @property
     def is_signed(self) -> bool:
@@ -179,7 +187,7 @@ class Run:
         """The content of result.json; {} while the run has not ended. Read again only where the file has changed.
 
         Raises:
-            DamagedError: it is not what was written.
+            DamagedError: it is not what was written, or of another run.
         """
         file = self.path / RESULT
         try:
@@ -187,7 +195,7 @@ class Run:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         if self._read is None or self._read[0] != (status.st_mtime_ns, status.st_size, status.st_ino):
-            self._read = (status.st_mtime_ns, status.st_size, status.st_ino), read_record(file)
+            self._read = (status.st_mtime_ns, status.st_size, status.st_ino), read_result(self.path)
         return self._read[1]
 
     @property

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hw1.files import file_digest
 from hw1.inside import first_link, inside
 from hw1.records import DamagedError, is_own, read_record
 from hw1.runs.measured import beside
@@ -17,11 +19,16 @@ from hw1.runs.run import Run
 from hw1.runs.standing import named_runs, strays
 from hw1.sealed import is_whole
 from hw1.tensor_files import refuse_claims
-from hw1.training.contents import RESULT, SETTINGS, config_text, difference, stored
+from hw1.training.contents import RESULT, SETTINGS, config_text, difference, is_of, read_result, stored
+from hw1.trust.owner import KEPT
 from hw1.typed import program
 
 _AGAIN = "delete the run's folder and run its command again"
+_WRITTEN_AGAIN = f"run the run's command again, which writes it from {RESULT}"
+_RESTORED = "run the run's command again, which writes it from its checkpoint"
+_CHECKPOINT = Path("checkpoints", "last.ckpt")
 _SMALL = 2**16  # bytes; files up to here are hashed where a finished run is passed over, of others the size is compared
+_HASH = re.compile(r"[0-9a-f]{16}")  # in the name of a cached table
 _WEIGHTS = (".ckpt", ".safetensors")
 
 
@@ -67,6 +74,7 @@ def verify(path: Path) -> Verdict:
     if not runs and not sweeps:
         raise FileNotFoundError(f"{path}: no run, sweep or folder of them stands there")
     damage = [line for folder in runs for line in run_damage(folder)]
+    listed: set[Path] = set()
     unlisted, foreign = [], []
     for folder in runs:
         result = stored(folder / RESULT) or {}
@@ -79,9 +87,12 @@ def verify(path: Path) -> Verdict:
             damage.append(str(error))
             continue
         damage += sweep_damage(folder, record)
+        listed |= {folder.parent.parent / name for name in record.get("caches", {})}
         damage += [f"{folder / 'sweep.json'}: {line}; run its command again" for line in strays(record)]
         if not isinstance(record.get("files", {}), Mapping):
             unlisted.append(folder)
+    if not (path / "sweep.json").exists() and path not in runs:  # of a folder of them, what no sweep lists as well
+        damage += _unlisted_damage({folder.parent.parent for folder in (*runs, *sweeps)}, listed)
     for file in (*(folder / RESULT for folder in runs), *(folder / "sweep.json" for folder in sweeps)):
         if file.exists() and file.parent not in unlisted and not is_own(file):
             foreign.append(file)
@@ -93,6 +104,11 @@ def run_damage(folder: Path) -> list[str]:
     if link := _link(folder):
         return [link]
     return [*_training_damage(folder), *_measure_damage(folder)]
+
+
+def training_damage(folder: Path) -> list[str]:
+    """All that is wrong with what a run's training wrote."""
+    return list(_training_damage(folder))
 
 
 def passing_damage(folder: Path, result: Mapping[str, Any] | None = None) -> list[str]:
@@ -136,7 +152,7 @@ def _link(folder: Path) -> str:
 
 def _training_damage(folder: Path) -> Iterator[str]:
     try:
-        result = read_record(folder / RESULT) if (folder / RESULT).exists() else {}
+        result = read_result(folder) if (folder / RESULT).exists() else {}
     except DamagedError as error:
         yield str(error)
         result = {}
@@ -144,9 +160,14 @@ def _training_damage(folder: Path) -> Iterator[str]:
         yield from _unfinished_damage(folder)
         return
     if not (folder / "config.yaml").is_file():
-        yield f"{folder / 'config.yaml'} is missing; delete {folder / RESULT} and run the run's command again"
+        yield f"{folder / 'config.yaml'} is missing; {_WRITTEN_AGAIN}"
     elif problem := _settings_damage(folder):
         yield problem
+    if (folder / KEPT).exists():
+        try:
+            read_record(folder / KEPT)
+        except DamagedError as error:
+            yield f"{error}, with --keep"
     files = result.get("files", {})
     yield from _listed_damage(folder, files, lambda name, size: True)
     if files:
@@ -168,6 +189,7 @@ def _settings_damage(folder: Path) -> str:
 def _listed_damage(
     folder: Path, files: Mapping[str, Sequence[Any]], hashed: Callable[[str, int], bool]
 ) -> Iterator[str]:
+    problems = {}
     for name, (size, sha256) in files.items():
         try:
             file = inside(folder, name)
@@ -176,9 +198,50 @@ def _listed_damage(
             continue
         expected = sha256 if hashed(name, size) else None
         if not _is_as_listed(str(file), size, expected) and (problem := difference(file, size, expected)):
-            # Such text is written again when a run is finished again, which costs no training.
-            light = name in ("config.yaml", SETTINGS) or name.startswith(".hydra/")
-            yield f"{problem}; " + (f"delete {folder / RESULT} and run the run's command again" if light else _AGAIN)
+            problems[name] = problem
+    yield from (f"{problem}; {remedy}" for problem, remedy in _with_remedies(folder, problems))
+
+
+def _with_remedies(folder: Path, problems: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What is wrong with files of a finished run, by name, each with what costs least."""
+    end_again = f"delete {folder / RESULT} and run the run's command again"
+    heavy = [name for name in problems if not _is_light(name)]
+    remedy = _AGAIN
+    if heavy and (sound := sound_checkpoint(folder)) is not None:
+        if all(name in sound for name in heavy):  # the result is of another training than all the others
+            remedy = f"its checkpoint does not say so: {end_again}, which ends it without training"
+        elif heavy == ["metrics.csv"]:
+            remedy = f"the weights are whole, the history can only be trained again: {_AGAIN}"
+    for name, problem in problems.items():
+        text = name in ("config.yaml", SETTINGS)
+        yield problem, _WRITTEN_AGAIN if text else end_again if _is_light(name) else remedy
+
+
+def _is_light(name: str) -> bool:
+    """Whether a file is text that is written again when a run is finished again, which costs no training."""
+    return name in ("config.yaml", SETTINGS) or name.startswith(".hydra/")
+
+
+def sound_checkpoint(folder: Path) -> set[str] | None:
+    """The files that a finished run's last checkpoint, which is whole, says are what was written; None without one."""
+    checkpoints = sorted((folder / "checkpoints").glob("*.ckpt"))
+    if not (folder / _CHECKPOINT).is_file() or not all(map(is_whole, checkpoints)):
+        return None
+    from hw1.training.checkpoint import ENDED, recorded_in
+    from hw1.training.metrics_csv import require_recorded
+
+    recorded = recorded_in(folder / _CHECKPOINT)
+    if recorded.get(ENDED) != folder.name.rpartition("-")[2]:
+        return None
+    found = {file.relative_to(folder).as_posix() for file in checkpoints}
+    for name, sums in recorded.get("snapshots", {}).items():
+        if not difference(inside(folder, name), *sums):
+            found.add(name)
+    try:
+        require_recorded(folder / "metrics.csv", recorded["metrics"])
+    except (DamagedError, KeyError):
+        return found
+    return {*found, "metrics.csv"}
 
 
 def _is_as_listed(path: str, size: int, sha256: str | None) -> bool:
@@ -201,11 +264,15 @@ def _is_as_listed(path: str, size: int, sha256: str | None) -> bool:
 
 
 def _unfinished_damage(folder: Path) -> Iterator[str]:
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    if not (folder / SETTINGS).exists():  # begun by an earlier version, or only just
+    checkpoint = folder / _CHECKPOINT
+    if not (folder / SETTINGS).exists():
+        if checkpoint.is_file() and is_whole(checkpoint):  # earlier versions sealed none
+            yield f"{folder / SETTINGS} is missing; {_RESTORED}"
         return
     try:
         begun = read_record(folder / SETTINGS)
+        if not is_of(begun, folder):
+            raise DamagedError(f"{folder / SETTINGS} is of another run, {begun['key']}; {_RESTORED}")
     except DamagedError as error:
         yield str(error)
     else:
@@ -217,6 +284,9 @@ def _unfinished_damage(folder: Path) -> Iterator[str]:
     if not is_whole(checkpoint):
         yield f"{checkpoint} is damaged: its content is not what was written; delete it to train from the start"
         return
+    for other in sorted(checkpoint.parent.glob("*.ckpt")):
+        if is_whole(other) is False:
+            yield f"{other} is damaged: its content is not what was written; remove it"
     import torch
 
     from hw1.training.checkpoint import RECORDED
@@ -239,14 +309,29 @@ def _unfinished_damage(folder: Path) -> Iterator[str]:
 
 
 def _measure_damage(folder: Path) -> Iterator[str]:
+    known = set()
     for file in sorted((folder / "measures").glob("*.json")):
         if "." in file.stem:  # no record: it stands beside one, which lists it
             continue
+        known.add(file)
         try:
             files = {beside(file, name): listed for name, listed in read_record(file).get("files", {}).items()}
         except DamagedError as error:
             yield str(error)
             continue
+        known |= set(files)
         for other, (size, sha256) in files.items():
             if problem := difference(other, size, sha256):
                 yield f"{problem}; run the command again, which measures it again"
+    for file in sorted((folder / "measures").glob("[!.]*")):
+        if file.is_file() and file not in known:
+            yield f"{file} is no file of a measurement; remove it"
+
+
+def _unlisted_damage(bases: set[Path], listed: set[Path]) -> Iterator[str]:
+    """What is wrong with cached tables that no sweep lists: their names hold hashes of their contents."""
+    for base in sorted(bases):
+        for file in sorted((base / "measurements").glob("[!.]*.csv")):
+            mark = file.stem.partition("-")[2]
+            if file not in listed and _HASH.fullmatch(mark) and not file_digest(file).startswith(mark):
+                yield f"{file} is damaged: its content is not what was written; remove it"

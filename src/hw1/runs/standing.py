@@ -18,7 +18,7 @@ from hw1.inside import is_name, refuse_links
 from hw1.lease import is_held
 from hw1.records import DamagedError, read_record
 from hw1.runs.run import Run
-from hw1.training.contents import PROGRESS, RESULT
+from hw1.training.contents import PROGRESS, RESULT, read_result
 
 STATES = WAITING, RUNNING, MEASURING, COMPLETE, FAILED, INTERRUPTED, UNSTARTED, DAMAGED = (
     *("waiting", "running", "measuring", "complete", "failed", "interrupted", "unstarted", "damaged"),
@@ -166,7 +166,7 @@ def standing(
             result = run.result
             run.metrics(run.count - 1)  # what cannot be read, or is not there for every member, is damaged
         else:
-            result = read_record(folder / RESULT) if (folder / RESULT).is_file() else {}
+            result = read_result(folder) if (folder / RESULT).is_file() else {}
     except Exception as error:  # whatever a file from elsewhere makes of reading it
         run = None
         said = " ".join(str(error).split())

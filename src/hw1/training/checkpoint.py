@@ -13,7 +13,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from hw1.files import replacing
+from hw1.files import lasting
 from hw1.models import Members
 from hw1.sealed import is_whole, seal
 from hw1.settings import ConfigError
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 LAST = "last.ckpt"
 RECORDED = "hw1"  # the entry of a checkpoint that says what the run's other files were
+TEXT = "settings"  # in that entry: the text of settings.json
 ENDED = "ended"  # in that entry: the key of the run whose training has ended with this checkpoint
 
 
@@ -33,7 +34,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Save `checkpoint` at `path`, whole or not at all, with its own hash."""
-        with replacing(Path(path)) as temporary:
+        with lasting(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
             seal(temporary)
 
@@ -179,10 +180,22 @@ def steps_an_epoch(trainer: lightning.Trainer) -> int:
 
 def seal_earlier(checkpoint: Path) -> None:
     """Seal a checkpoint of an earlier version, in one step."""
-    with replacing(checkpoint) as temporary:
+    with lasting(checkpoint) as temporary:
         shutil.copyfile(checkpoint, temporary)
         with contextlib.suppress(ValueError, OSError):  # no checkpoint at all: said when it is read
             seal(temporary)
+
+
+def recorded_in(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint recorded of its run's other files; {} where it is not what was written."""
+    try:
+        refuse_claims(checkpoint)
+        if not is_whole(checkpoint):
+            return {}
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        return dict(state.get(RECORDED, {}))
+    except Exception:  # whatever a file from elsewhere makes of reading it
+        return {}
 
 
 def resume_from(checkpoint: Path) -> tuple[int, dict[str, Any]]:

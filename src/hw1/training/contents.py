@@ -6,6 +6,7 @@ Written in this order: config.yaml and .hydra/ for people, settings.json; then w
 from __future__ import annotations
 
 import datetime
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 import yaml
 
 from hw1 import lease
-from hw1.files import file_digest, file_sums, write_text
+from hw1.files import file_digest, file_sums, lasting, sync_file, sync_folder, write_text
 from hw1.inside import inside
 from hw1.records import FORMAT, DamagedError, is_own, read_record, rewrite_record, write_record
 from hw1.settings import RunSettings
 from hw1.settings.code import code_of
 
+_KEY = re.compile(r"[0-9a-f]{10}")
 SETTINGS, RESULT = "settings.json", "result.json"
 PROGRESS = "progress.json"  # while it trains
 
@@ -36,7 +38,17 @@ def begin(
         beside: further files, {path in the folder: text}.
         resumed: whether it goes on from a checkpoint: then the code is that of the beginning, and the settings are
             signed only if those of the beginning were.
+
+    Raises:
+        DamagedError: it goes on, and nobody knows with which code and data it began.
     """
+    file = folder / SETTINGS
+    before = begun(folder) if resumed else None
+    if resumed and before is None and file.exists():
+        raise DamagedError(
+            f"{file} is damaged or of another run, and its run's checkpoint has no copy of it: with which code and "
+            "data it began is not known; delete it and run the command again, which goes on with today's"
+        )
     for name, text in {"config.yaml": config_text(settings.stored), **beside}.items():
         write_text(folder / name, text)
     record = {
@@ -44,18 +56,97 @@ def begin(
         "key": settings.key,
         "name": settings.name,
         "overrides": list(overrides),
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "time": now(),
         "settings": dict(settings.stored),
         "code": code_of(settings.plain),
     }
-    file = folder / SETTINGS
     if resumed:
-        before = stored(file) or {}
+        before = before or {}  # of an earlier version
         kept = {"code": before.get("code"), "time": before.get("time", record["time"]), "data": before.get("data")}
         rewrite_record(file, {**record, **kept})
     else:
         write_record(file, record)
     return read_record(file)
+
+
+def now() -> str:
+    """The present, as records hold it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def begun(folder: Path) -> dict[str, Any] | None:
+    """The settings.json of a run; None where there is none, or it is damaged or another run's."""
+    record = stored(folder / SETTINGS)
+    return record if record is None or is_of(record, folder) else None
+
+
+def is_of(record: Mapping[str, Any], folder: Path) -> bool:
+    """Whether a record is of the run whose folder this is: its key, or an earlier one, ends the folder's name."""
+    if not isinstance(key := record.get("key"), str):  # of an earlier version
+        return True
+    named = folder.name.rpartition("-")[2]
+    return not _KEY.fullmatch(named) or named in (key, *record.get("formerly", []))
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The result.json of a run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedError: it is not what was written, or of another run.
+    """
+    result = read_record(folder / RESULT)
+    if not is_of(result, folder):
+        raise DamagedError(f"{folder / RESULT} is of another run, {result['key']}; delete it and run the command again")
+    return result
+
+
+def known_result(folder: Path) -> dict[str, Any] | None:
+    """As `read_result`; None where there is none, or it is damaged."""
+    try:
+        return read_result(folder)
+    except (FileNotFoundError, NotADirectoryError, DamagedError):
+        return None
+
+
+def restore_settings(folder: Path, text: object) -> bool:
+    """Write a settings.json that is gone or damaged as it was, with its signature; returns whether it is whole now.
+
+    Args:
+        folder: of the run.
+        text: that the file had when its run's last checkpoint was written; else nothing is restored.
+    """
+    if not isinstance(text, str):
+        return False
+    try:
+        with lasting(folder / SETTINGS) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+            if not is_of(read_record(temporary), folder):
+                raise DamagedError("it is of another run")
+    except DamagedError:
+        return False
+    return True
+
+
+def write_again(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write the config.yaml and settings.json of a finished run again from its result.json, which holds the same.
+
+    The settings are signed only if the result is. Where their bytes are others, as the time of an interrupted run's
+    beginning is not known, the result lists those.
+    """
+    names = ("format", "key", "name", "overrides", "time", "settings", "code")
+    record = {name: result[name] for name in names if name in result}
+    if (data := result["dataset"].get("sha256")) is not None:
+        record["data"] = data
+    write_text(folder / "config.yaml", config_text(result["settings"]))
+    if is_own(folder / RESULT):
+        write_record(folder / SETTINGS, record)
+    else:
+        (folder / SETTINGS).unlink(missing_ok=True)
+        rewrite_record(folder / SETTINGS, record)
+    now = {name: file_sums(folder / name) for name in ("config.yaml", SETTINGS)}
+    if any(result["files"].get(name) != found for name, found in now.items()):
+        rewrite_record(folder / RESULT, {**result, "files": {**result["files"], **now}})
 
 
 def note_data(folder: Path, identity: str) -> None:
@@ -78,6 +169,10 @@ def note_data(folder: Path, identity: str) -> None:
 def end(folder: Path, result: Mapping[str, Any]) -> None:
     """Write result.json, signed if the run's settings are; a complete one lists every file of the training."""
     files = contents(folder) if result["status"] == "complete" else {}
+    for name in files:  # what it vouches for outlasts it
+        sync_file(folder / name)
+    for name in {str(Path(name).parent) for name in files}:
+        sync_folder(folder / name)
     record = {**result, "files": files}
     if is_own(folder / SETTINGS):
         write_record(folder / RESULT, record)

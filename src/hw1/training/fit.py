@@ -1,6 +1,5 @@
 """One run: skip, resume, fit, test, finish."""
 
-import datetime
 import os
 import traceback
 from collections.abc import Collection, Mapping, Sequence
@@ -17,17 +16,19 @@ from hw1.sealed import is_whole
 from hw1.seeds import mixed
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.run_settings import LAST as LAST_WEIGHTS
-from hw1.training import build
+from hw1.training import build, contents
 from hw1.training.adopted import take_in
 from hw1.training.checkpoint import (
     ENDED,
     LAST,
+    TEXT,
     AtomicCheckpointIO,
     EpochCheckpoint,
+    recorded_in,
     resume_from,
     seal_earlier,
 )
-from hw1.training.contents import RESULT, SETTINGS, begin, end, note_data, require, snapshot_sums, stored
+from hw1.training.contents import RESULT, SETTINGS, begin, end, note_data, require, snapshot_sums
 from hw1.training.ending import EvaluatedWeights, measure_end
 from hw1.training.heartbeat import Heartbeat
 from hw1.training.histograms import WeightHistograms
@@ -79,8 +80,10 @@ def fit(
     refuse_links(folder)  # before its lock is opened
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder), isolate_rng():
-        before = stored(folder / RESULT)
+        before = contents.known_result(folder)
         if before is not None and before["status"] == "complete":
+            if SETTINGS in before.get("files", {}) and not (folder / "config.yaml").is_file():
+                contents.write_again(folder, before)
             return before
         remove_parts(folder)  # what a killed process was writing, or one that is no longer to finish it
         (folder / RESULT).unlink(missing_ok=True)  # of a failed attempt
@@ -88,6 +91,8 @@ def fit(
         checkpoint = folder / "checkpoints" / "last.ckpt"
         if first and checkpoint.exists() and is_whole(checkpoint) is None:
             seal_earlier(checkpoint)
+        if checkpoint.exists() and contents.begun(folder) is None:
+            contents.restore_settings(folder, recorded_in(checkpoint).get(TEXT))
         begun = begin(folder, settings, overrides, beside or {}, resumed=checkpoint.exists())
         result = {
             "format": FORMAT,
@@ -96,7 +101,7 @@ def fit(
             "name": settings.name,
             "overrides": list(overrides),
             "seed": settings.seed,
-            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "time": contents.now() if checkpoint.exists() else begun["time"],
             "versions": versions(),
             "git": commit(),
             "code": begun["code"],
@@ -131,11 +136,12 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
     require(folder, recorded.get("snapshots", {}))
 
     csv = MetricsCsv(folder, first_step, members=len(seeds), recorded=recorded.get("metrics"))
+    kept: dict[str, str] = {}
     clock = EpochCheckpoint(
         settings.checkpoint_seconds,
         lambda epoch, member: mixed(seeds[member], "epoch", epoch),
-        csv.write,
-        lambda: {"metrics": csv.record(), "snapshots": snapshot_sums(folder)},
+        csv.sync,
+        lambda: {"metrics": csv.record(), "snapshots": snapshot_sums(folder), **kept},
         settings.key,
         ended=recorded.get(ENDED) == settings.key,
         beyond=settings.weights != LAST_WEIGHTS,
@@ -153,6 +159,7 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
         trainer.precision_plugin.convert_module(task)
         data.prepare_data()
         note_data(folder, data.identity())
+        kept[TEXT] = (folder / SETTINGS).read_text(encoding="utf-8")
         for logger in others:
             logger.log_hyperparams(hyperparameters(settings.plain, data.sizes["train"]))
         with interruptible():

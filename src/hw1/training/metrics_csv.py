@@ -14,7 +14,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from hw1 import lease
-from hw1.files import replacing
+from hw1.files import replacing, sync_file, sync_folder
 from hw1.records import DamagedError
 
 _BLOCK = 2**20  # bytes that are read at once
@@ -85,6 +85,16 @@ class MetricsCsv(Logger):
     def write(self) -> None:
         """Append all pending rows to the file."""
         self._append(sorted(self._pending))
+
+    def sync(self) -> None:
+        """Write what is pending and have all of it on the disk: a checkpoint is to say what stands here."""
+        self.write()
+        try:
+            sync_file(self._path)
+            sync_folder(self._path.parent)
+        except FileNotFoundError:  # whoever took the run over writes the file anew
+            lease.require(self._path)
+            raise
 
     def _append(self, steps: list[int]) -> None:
         if not steps:

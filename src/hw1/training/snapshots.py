@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor, nn
 
-from hw1.files import replacing
+from hw1.files import lasting
 from hw1.models import Members
 from hw1.training.task import Task
 
@@ -32,7 +32,7 @@ def save_snapshot(net: nn.Module, folder: Path, epoch: int) -> Path:
         epoch: completed epochs; 0 for the initialisation.
     """
     path = snapshot_file(folder, epoch)
-    with replacing(path) as temporary:
+    with lasting(path) as temporary:
         if isinstance(net, Members):
             save_file({name: value.contiguous() for name, value in net.stacked().items()}, str(temporary))
         else:

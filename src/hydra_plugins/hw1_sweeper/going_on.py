@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hw1.files import replacing
+from hw1.files import lasting
 from hw1.lease import HeldError, hold
 from hw1.records import is_own
 from hw1.runs import Run, is_complete, runs_by_key
 from hw1.runs.changed import changed
-from hw1.runs.sound import passing_damage
+from hw1.runs.sound import training_damage
 from hw1.runs.weights import snapshot_files
 from hw1.settings import ConfigError, run_key
 from hw1.settings.construct import is_node
@@ -99,7 +99,7 @@ def _unfit(run: Run) -> str:
             return f"callbacks.{name} may look at how long they train"
     if not (run.path / _CHECKPOINT).is_file():
         return "the finished run's last checkpoint was removed"
-    if passing_damage(run.path):
+    if training_damage(run.path):  # all of it: what is copied is gone on from
         return f"the finished run is damaged: see {program()} verify"
     if changed([run]):
         return "code of yours has changed since"
@@ -168,7 +168,7 @@ def _place(run: Run, job: Job) -> None:
         state = torch.load(run.path / _CHECKPOINT, map_location="cpu", weights_only=True)
         state.get(RECORDED, {}).get("snapshots", {}).pop(f"snapshots/{end}", None)
         checkpoint.parent.mkdir(exist_ok=True)
-        with replacing(checkpoint) as temporary:
+        with lasting(checkpoint) as temporary:
             torch.save(state, temporary)
             seal(temporary)
 
@@ -182,5 +182,5 @@ def _last_snapshot(run: Run) -> str:
 
 def _copy(file: Path, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(to) as temporary:
+    with lasting(to) as temporary:
         shutil.copyfile(file, temporary)

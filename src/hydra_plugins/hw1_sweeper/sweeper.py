@@ -30,6 +30,7 @@ from hw1.records import FORMAT, make_key, read_record, write_record
 from hw1.replaced import as_typed
 from hw1.runs import Ask, Run, Sweep, complete_result, is_complete
 from hw1.runs.changed import READING, TRAINING, changed, refuse_changed
+from hw1.runs.mending import mend_finished, mend_unfinished
 from hw1.runs.sound import passing_damage
 from hw1.settings import ConfigError
 from hw1.settings.budget import budget_name
@@ -264,10 +265,13 @@ class Hw1Sweeper(BasicSweeper):
         for job in jobs:  # one look at each, whose result is read once: there may be ten thousand
             result = None if job.folder in again else complete_result(job.folder)
             (to_train if result is None else complete).append(job)
-            damage += passing_damage(job.folder, result) if result is not None else []
+            damage += self._damage(job.folder, result) if result is not None else []
         if damage:
             raise ConfigError("\n".join(damage))
         lacking = lacking_measures(complete, asks)
+        for job in to_train if not self.dry_run else ():
+            if said := mend_unfinished(job.folder):
+                say(said, file=sys.stderr)
         if to_train:
             if (prepare := getattr(self.launcher, "prepare", None)) is not None and not self.dry_run:
                 prepare([job.settings for job in to_train])
@@ -276,6 +280,14 @@ class Hw1Sweeper(BasicSweeper):
             ):  # before the study's check: what no run can take is the better to name
                 check_runs(to_train, asks)
         return to_train, complete, lacking
+
+    def _damage(self, folder: Path, result: Mapping[str, Any]) -> list[str]:
+        """What is wrong with a finished run, when what costs nothing was written again."""
+        damage = passing_damage(folder, result)
+        if damage and not self.dry_run and (said := mend_finished(folder, result)):
+            say(said, file=sys.stderr)
+            return passing_damage(folder)
+        return damage
 
     def _record(
         self, arguments: Sequence[str], swept: Sequence[str], study: Any, asks: Sequence[Ask], jobs: Sequence[Job]
