@@ -14,10 +14,10 @@ from hw1.plots.learning_curves import bin_width
 from hw1.records import FORMAT, write_record
 from hw1.report.listing import listing
 from hw1.runs import Run, Sweep
+from hw1.runs.damage import passing_damage
 from hw1.runs.histories import evaluated
 from hw1.runs.inventory import inventory
 from hw1.runs.order import count_end, counter_of, read_order, remove_orders, write_orders
-from hw1.runs.sound import passing_damage
 from hw1.settings import RunSettings
 from hw1.training import contents
 from hw1.training.metrics_csv import MetricsCsv, require_recorded

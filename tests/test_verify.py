@@ -9,7 +9,8 @@ import pytest
 
 from hw1.records import read_record, rewrite_record, write_record
 from hw1.runs import Run, Sweep, is_complete
-from hw1.runs.sound import passing_damage, run_damage, sweep_damage, verify
+from hw1.runs.damage import passing_damage, run_damage
+from hw1.runs.sound import sweep_damage, verify
 
 SMALL = ("model=mlp", "model.hidden=[8]", "dataset=digits", "dataset.train_size=200", "trainer.max_epochs=3")
 WORDS = (*SMALL, "callbacks=weight_snapshots", "callbacks.weight_snapshots.every_n_epochs=1", "logger=none", "seed=0,1")

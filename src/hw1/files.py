@@ -176,8 +176,13 @@ def remove_left(folder: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     for room in left:
-        if _is_left(room):
-            shutil.rmtree(room, ignore_errors=True)  # follows no link
+        remove_room(room)
+
+
+def remove_room(room: Path) -> None:
+    """Remove a temporary folder of `replacing`, if nobody writes into it any more."""
+    if _PART.fullmatch(room.name) and _is_left(room):
+        shutil.rmtree(room, ignore_errors=True)  # follows no link
 
 
 def _is_left(room: Path) -> bool:
@@ -195,6 +200,24 @@ def _is_left(room: Path) -> bool:
     finally:
         os.close(opened)
     return True
+
+
+def remove_left_below(base: Path) -> None:
+    """Remove what killed processes were writing into an experiment's folder, its sweeps and its measurements.
+
+    Of a command that is no longer at work on its sweep, what its jobs read there goes too.
+    """
+    folders = [base, base / "runs", base / "sweeps", base / "measurements"]
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(base / "sweeps") as entries:
+        sweeps = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        folders += sweeps
+        for sweep in sweeps:
+            orders = [sweep / name for name in os.listdir(sweep) if name.startswith(".sweep-")]
+            if orders and not lease.is_held(sweep):
+                for order in orders:
+                    order.unlink(missing_ok=True)
+    for folder in folders:
+        remove_left(folder)
 
 
 def remove_parts(folder: Path) -> None:

@@ -77,17 +77,22 @@ def is_link(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def refuse_links(folder: Path) -> None:
+def refuse_links(folder: Path) -> list[Path]:
     """Refuse links in the folder of a run or a sweep: itself, `runs/` or `sweeps/` around it, and all below.
 
     Args:
         folder: need not be there. One that stands in no `runs/` or `sweeps/` may itself be a link of the user's.
 
+    Returns:
+        What it saw of folders in which something is being written, or was when its process was killed.
+
     Raises:
         DamagedError: there is one.
     """
-    if (link := first_link(folder)) is not None:
+    rooms: list[Path] = []
+    if (link := first_link(folder, rooms)) is not None:
         raise DamagedError(f"{link}: got a link, expected a file or folder: {_REMEDY}")
+    return rooms
 
 
 def refuse_linked_parts(base: Path) -> None:
@@ -101,17 +106,22 @@ def refuse_linked_parts(base: Path) -> None:
             raise DamagedError(f"{path}: got a link, expected a file or folder: {_REMEDY}")
 
 
-def first_link(folder: Path) -> Path | None:
-    """A link in the folder of a run or a sweep, see `refuse_links`; None if there is none."""
+def first_link(folder: Path, rooms: list[Path] | None = None) -> Path | None:
+    """A link in the folder of a run or a sweep, see `refuse_links`; None if there is none.
+
+    Args:
+        folder: of the run or sweep.
+        rooms: takes what the other returns.
+    """
     whole = folder if folder.is_absolute() else Path.cwd() / folder
     if whole.parent.name in _FOLDERS:
         for path in (folder.parent, folder):
             if is_link(path):
                 return path
-    return next(_links(os.fspath(folder)), None)
+    return next(_links(os.fspath(folder), [] if rooms is None else rooms), None)
 
 
-def _links(folder: str) -> Iterator[Path]:
+def _links(folder: str, rooms: list[Path]) -> Iterator[Path]:
     folders = [folder]
     while folders:
         here = folders.pop()
@@ -122,5 +132,7 @@ def _links(folder: str) -> Iterator[Path]:
                         yield Path(entry.path)
                     elif entry.name != _OWN_LINKS and entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
+                        if entry.name.endswith(".part"):
+                            rooms.append(Path(entry.path))
         except (FileNotFoundError, NotADirectoryError):
             continue  # it is not there, or was removed meanwhile

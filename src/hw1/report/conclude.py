@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ from hw1.studies.headlines import Headline
 from hw1.studies.learned import TABLE, left_out, training, untrained
 from hw1.studies.overview import Overview
 from hw1.studies.protocol import Study, of_sweep
+from hw1.terminal import say
 from hw1.training.contents import RESULT, stored
 from hw1.trust import TrustError
 from hw1.words import printable
@@ -62,7 +64,10 @@ def earlier(base: Path, wanted: str) -> list[str]:
             record = read_record(file)  # no more: its runs are those that were just looked through
         except (ValueError, OSError):  # a damaged record is no earlier result
             continue
-        if record.get("digest") == wanted and not sweep_damage(file.parent, record):
+        if record.get("digest") == wanted:
+            if damage := sweep_damage(file.parent, record):
+                say(*(f"{line}; this command draws a new one" for line in damage), file=sys.stderr)
+                continue
             at_work_on(file.parent)
             return _lines(file.parent, record)
     return []

@@ -15,6 +15,7 @@ from hw1.cells import original_table
 from hw1.report.differences import of_headlines
 from hw1.reproduction.finished import Finished, named
 from hw1.reproduction.wording import BY_SEED, bounds, statistic_in_words
+from hw1.runs.tables import files_of
 from hw1.settings import ConfigError
 from hw1.studies.correlations import correlation_headline, correlation_of_means_headline
 from hw1.studies.headlines import (
@@ -168,6 +169,7 @@ def _table(one: Finished, name: str) -> pd.DataFrame:
         if not file.is_file():
             known = ", ".join(Path(table).stem for table in sweep.record["files"] if table.endswith(".csv"))
             raise ConfigError(f"table: got {name}, expected history or one of {known}")
+        files_of(sweep, ".csv")  # refused where one is not what was written
         return original_table(pd.read_csv(file))
     frames = [member.history().assign(**{**member.cells, "seed": member.seed}) for member in sweep.members()]
     return pd.concat(frames, ignore_index=True)

@@ -136,7 +136,7 @@ class Run:
 
     @property
     def _ended(self) -> dict[str, Any]:
-        """Its result; {} also where that is damaged: the run is then finished again, with the settings it began with."""
+        """Its result; {} also where that is damaged: then the run is finished again, as it began."""
         try:
             return self.result
         except DamagedError:

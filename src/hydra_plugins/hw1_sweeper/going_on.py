@@ -18,7 +18,7 @@ from hw1.lease import HeldError, hold
 from hw1.records import is_own
 from hw1.runs import Run, is_complete, runs_by_key
 from hw1.runs.changed import changed
-from hw1.runs.sound import training_damage
+from hw1.runs.damage import training_damage
 from hw1.runs.weights import snapshot_files
 from hw1.settings import ConfigError, run_key
 from hw1.settings.construct import is_node

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hw1.command import explain, quoted
+from hw1.files import remove_left_below
 from hw1.lease import HeldError, LostError, hold
 from hw1.records import FORMAT, write_record
 from hw1.runs import Run, asks_in, ended, is_complete, runs_by_key
@@ -114,6 +115,7 @@ def allot(base: Path, jobs: Sequence[Job], rerun: bool = False) -> list[Job]:
     with folder_errors():
         base.mkdir(parents=True, exist_ok=True)
         with hold(base):
+            remove_left_below(base)
             there = runs_by_key(base / "runs")
             for job in jobs:
                 job.folder = there.get(job.key, job.folder)

@@ -21,7 +21,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from hw1.command import quoted
-from hw1.files import new_folder
+from hw1.files import new_folder, remove_left_below, remove_room
 from hw1.inside import refuse_linked_parts, refuse_links
 from hw1.lease import HeldError, hold
 from hw1.machine import at_most
@@ -30,8 +30,8 @@ from hw1.records import FORMAT, make_key, read_record, write_record
 from hw1.replaced import as_typed
 from hw1.runs import Ask, Run, Sweep, complete_result, is_complete
 from hw1.runs.changed import READING, TRAINING, changed, refuse_changed
+from hw1.runs.damage import passing_damage
 from hw1.runs.mending import mend_finished, mend_unfinished
-from hw1.runs.sound import passing_damage
 from hw1.settings import ConfigError
 from hw1.settings.budget import budget_name
 from hw1.settings.code import code_of_node
@@ -138,6 +138,7 @@ class Hw1Sweeper(BasicSweeper):
             say(*lines)
             return
         if before:
+            remove_left_below(base)
             print(f"{self.config.name}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
             say(*before)
             return
@@ -259,7 +260,9 @@ class Hw1Sweeper(BasicSweeper):
     def _standing(self, jobs: Sequence[Job], asks: Sequence[Ask]) -> tuple[list[Job], list[Job], dict[str, list[Ask]]]:
         """The checked jobs that are to train, those that are complete, and the measures that these lack."""
         for job in jobs:  # Hydra writes a log there before the job itself looks
-            refuse_links(job.folder)
+            for room in refuse_links(job.folder):
+                if not self.dry_run:
+                    remove_room(room)
         again = self._trained_otherwise(jobs)
         to_train, complete, damage = list[Job](), list[Job](), list[str]()
         for job in jobs:  # one look at each, whose result is read once: there may be ten thousand
