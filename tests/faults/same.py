@@ -41,7 +41,9 @@ def differences(one, other):
 def left_behind(base):
     """Temporaries that nobody took away, and files of unknown names."""
     return sorted(
-        file.relative_to(base).as_posix() for file in base.rglob(".*") if file.is_file() and file.name != ".lock"
+        file.relative_to(base).as_posix()
+        for file in base.rglob(".*")
+        if file.is_file() and file.name not in (".lock", ".lease")
     )
 
 
@@ -59,7 +61,7 @@ def state(base):
 
 
 def _compared(file):
-    if file.is_dir() or file.name in ("run.log", ".lock", "progress.json") or "tfevents" in file.name:
+    if file.is_dir() or file.name in ("run.log", ".lock", ".lease", "progress.json") or "tfevents" in file.name:
         return False
     return not (file.name.endswith(".part") or file.name.startswith(".tmp"))
 
@@ -108,8 +110,10 @@ def _checkpoint(file):
 
     state = torch.load(file, map_location="cpu", weights_only=True)
     digest = hashlib.sha256()
-    for name in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step", "hw1"):
+    recorded = {name: value for name, value in (state.get("hw1") or {}).items() if name != "settings"}  # with its time
+    for name in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
         _hash(digest, state.get(name))
+    _hash(digest, recorded)
     return digest.hexdigest()
 
 

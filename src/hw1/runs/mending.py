@@ -17,7 +17,7 @@ from hw1.training.contents import (
     SETTINGS,
     begun,
     difference,
-    is_of,
+    is_beginning,
     known_result,
     restore_settings,
     write_again,
@@ -73,7 +73,7 @@ def copied(folder: Path) -> dict[str, Any]:
         record = from_json(_text(checkpoint))
     except (ValueError, TypeError):
         return {}
-    return record if isinstance(record, dict) and is_of(record, folder) else {}
+    return record if isinstance(record, dict) and is_beginning(record, folder) else {}
 
 
 def _text(checkpoint: Path) -> Any:

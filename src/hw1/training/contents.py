@@ -77,7 +77,12 @@ def now() -> str:
 def begun(folder: Path) -> dict[str, Any] | None:
     """The settings.json of a run; None where there is none, or it is damaged or another run's."""
     record = stored(folder / SETTINGS)
-    return record if record is None or is_of(record, folder) else None
+    return record if record is not None and is_beginning(record, folder) else None
+
+
+def is_beginning(record: Mapping[str, Any], folder: Path) -> bool:
+    """Whether a record is what a settings.json of this run holds."""
+    return isinstance(record.get("key"), str) and "settings" in record and is_of(record, folder)
 
 
 def is_of(record: Mapping[str, Any], folder: Path) -> bool:
@@ -121,7 +126,7 @@ def restore_settings(folder: Path, text: object) -> bool:
     try:
         with lasting(folder / SETTINGS) as temporary:
             temporary.write_text(text, encoding="utf-8")
-            if not is_of(read_record(temporary), folder):
+            if not is_beginning(read_record(temporary), folder):
                 raise DamagedError("it is of another run")
     except DamagedError:
         return False
