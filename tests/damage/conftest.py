@@ -1,29 +1,18 @@
 """A finished run of a module of the user's own, signed, that may be damaged."""
 
 import shutil
-from unittest import mock
 
 import pytest
+from whole_runs import CODE, fitted
 
 from composed import settings
 from hw1.records import make_key
 from hw1.runs import Run
-from hw1.training import contents
-from hw1.training.fit import fit
 
 SMALL = (
     *("dataset=digits", "dataset.train_size=60", "logger=none", "trainer.progress=false", "model=mlp"),
     *("model.hidden=[4]", "trainer.max_epochs=2", "trainer.checkpoint_seconds=0"),
 )
-CODE = {"mine": "the hash of its source"}
-
-
-def fitted(run, base):
-    """Train, or go on with, a run below the folder of an experiment, as if it used a module of the user's own."""
-    folder = base / "runs" / f"small-{run.key}"
-    with mock.patch.object(contents, "code_of", lambda plain: CODE):
-        fit(run, folder, ["seed=0"], snapshots=[0, 2])
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,8 @@
 import shutil
 
 import pytest
+from whole_runs import fitted
 
-from conftest import fitted
 from hw1.lease import hold
 from hw1.measures import take as taking
 from hw1.records import DamagedError, read_record, write_record

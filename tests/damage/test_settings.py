@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from whole_runs import CODE
 
 from hw1.records import DamagedError, is_own, read_record, write_record
 from hw1.runs import Run
@@ -12,8 +13,6 @@ from hw1.runs.damage import passing_damage, run_damage
 from hw1.runs.mending import copied, mend_finished, mend_unfinished
 from hw1.sealed import seal
 from hw1.training.checkpoint import RECORDED, TEXT
-
-CODE = {"mine": "the hash of its source"}
 
 
 def middle(file, content):
@@ -136,14 +135,14 @@ def _with_text(folder, text):
     seal(file)
 
 
-@pytest.mark.parametrize("text", [None, "", "{}", '{"key": "0123456789"}', "no json"])
+@pytest.mark.parametrize("text", [None, "{}", "no json"])
 def test_without_a_copy_it_does_not_go_on_as_if_nothing_were_lost(folder, again, text):
     unfinished(folder)
     _with_text(folder, text)
     DAMAGES["zeros"](folder / "settings.json")
     damaged = (folder / "settings.json").read_bytes()
     assert copied(folder) == {} or "code" not in copied(folder)
-    with pytest.raises(DamagedError, match="settings.json is damaged .* is not known; delete it and run the command"):
+    with pytest.raises(DamagedError, match=r"settings\.json is damaged .* is not known; delete it and run the command"):
         again(folder)
     assert (folder / "settings.json").read_bytes() == damaged
     (folder / "settings.json").unlink()

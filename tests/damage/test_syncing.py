@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
+from whole_runs import fitted
 
-from conftest import fitted
 from hw1 import files
 from hw1.files import lasting, replacing, sync_folder, write_json
 from hw1.records import read_record

@@ -40,11 +40,8 @@ def differences(one, other):
 
 def left_behind(base):
     """Temporaries that nobody took away, and files of unknown names."""
-    return sorted(
-        file.relative_to(base).as_posix()
-        for file in base.rglob(".*")
-        if file.is_file() and file.name not in (".lock", ".lease")
-    )
+    hidden = (file for file in base.rglob(".*") if file.is_file() and file.name not in (".lock", ".lease"))
+    return sorted(file.relative_to(base).as_posix() for file in hidden)
 
 
 def verified(base):
