@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from hw1.records import read_record, rewrite_record, write_record
+from hw1.report.conclude import earlier
+from hw1.reproduction.finished import Finished
+from hw1.reproduction.statistic import statistic
 from hw1.runs import Run, Sweep, is_complete
 from hw1.runs.damage import passing_damage, run_damage
 from hw1.runs.sound import sweep_damage, verify
@@ -157,6 +160,27 @@ def test_damage_of_a_sweep_is_named(sweep):
     assert any("sweep.json is damaged" in line for line in verify(base).damage)
 
 
+def test_the_same_command_says_why_it_draws_anew(sweep, capsys):
+    record, base = sweep.record, sweep.path.parent.parent
+    assert earlier(base, record["digest"]) and not capsys.readouterr().err
+    middle(base / next(iter(record["caches"])), b"9")
+    assert earlier(base, record["digest"]) == []
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "measurements" in line and line.endswith("makes it again; this command draws a new one")
+    with pytest.raises(ValueError, match=r"interpolation\.csv is damaged"):
+        middle(sweep.path / "interpolation.csv", b"9")
+        statistic({"mean": "loss", "table": "interpolation"}, Finished(sweep, "full", 1, 1.0, "", []))
+
+
+def test_verify_reads_what_nothing_lists(sweep):
+    base = sweep.path.parent.parent
+    cache = next((base / "measurements").glob("*.csv"))
+    (base / "measurements" / f"0123456789abcdef-{'0' * 16}.csv").write_bytes(cache.read_bytes())
+    (line,) = verify(base).damage
+    assert line.endswith(f"{'0' * 16}.csv is damaged: its content is not what was written; remove it")
+    assert verify(sweep.path).damage == []
+
+
 def test_reading_what_is_damaged_is_refused(sweep):
     run, other = sweep.runs
     middle(run.path / "snapshots" / "epoch=000003.safetensors")
@@ -189,11 +213,15 @@ def test_the_command_names_damage_and_makes_again_what_it_can(made, command, hw1
     weights = Run(run).theta()
     flip(run / "result.json", '"epochs": 3', '"epochs": 2')
     middle(base / next(iter(sweep.record["caches"])), b"9")
+    rooms = [folder / ".runs.csv.0123456789abcdef.part" for folder in (sweep.path, other, other / "measures", base)]
+    for room in rooms:  # of killed processes
+        room.mkdir()
     said = hw1("verify", base)
     assert said.returncode == 1 and len(said.stderr.strip().splitlines()) == 2 and "2 damaged" in said.stdout
     assert not is_complete(run) and is_complete(other)
     again = command(*made[1], output=tmp_path)  # finished again from its checkpoint, measured and drawn again
     assert again.returncode == 0 and "2 runs, 1 to train" in again.stdout
+    assert not any(room.exists() for room in rooms)
     assert Run(run).theta().equal(weights) and hw1("verify", base).returncode == 0
     cut(other / "snapshots" / "epoch=000003.safetensors", 8)
     refused = command(*made[1], output=tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import math
 import os
 import re
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _MODES = {1: "L", 3: "RGB"}
 # What Pillow decodes by itself, whatever a file is called: of PostScript (EPS), say, it starts another program.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
+_DIGITS = 16  # of the hash in a cache's name
 _LARGE = 2**24  # pixels, from which on images are decoded one at a time
 
 
@@ -67,6 +69,7 @@ class ImageFolder:
         self.root = data_root(root) / Path(folder).expanduser()
         self.name = self.root.name
         self.in_shape = (int(channels), size, size)
+        self._sha256 = ""  # of the cache, once it is known
         classes, test_classes = (_classes(self.root / split) for split in ("train", "test"))
         if classes != test_classes:
             only = ", ".join(sorted(set(classes) ^ set(test_classes)))
@@ -90,18 +93,33 @@ class ImageFolder:
         import numpy as np
 
         paths = [Path(path) for split in self._samples for path, _ in split]
-        cache = cache_folder() / f"images-{self._key(paths)}.npy"
+        stem = f"images-{self._key(paths)}"
         shape = (len(paths), *self.in_shape)
-        if not _holds(cache, shape):
-            # Bytes, and the float32 that `load` makes of them.
-            if problem := problem_of(5 * math.prod(shape)):
-                raise ValueError(f"size: {problem} (for {len(paths)} images of {list(self.in_shape)})")
-            images = np.empty(shape, dtype=np.uint8)
-            with stage(f"decoding the images of {self.name}"):
-                _decode(paths, images)
-            with replacing(cache) as temporary, temporary.open("wb") as file:
-                np.save(file, images)
+        for known in sorted(cache_folder().glob(f"{stem}*.npy")):
+            if _holds(known, shape) and known.stem == f"{stem}-{self._hash(known)}":
+                return known
+            known.unlink(missing_ok=True)  # damaged, or of an earlier version, whose name says nothing of its content
+        # Bytes, and the float32 that `load` makes of them.
+        if problem := problem_of(5 * math.prod(shape)):
+            raise ValueError(f"size: {problem} (for {len(paths)} images of {list(self.in_shape)})")
+        images = np.empty(shape, dtype=np.uint8)
+        with stage(f"decoding the images of {self.name}"):
+            _decode(paths, images)
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(images))
+        hashed = hashlib.sha256((len(header.getvalue()) + images.nbytes).to_bytes(8, "big"))  # as `sha256` of the file
+        hashed.update(header.getvalue())
+        hashed.update(images.data)
+        self._sha256 = hashed.hexdigest()
+        cache = cache_folder() / f"{stem}-{self._sha256[:_DIGITS]}.npy"
+        with replacing(cache) as temporary, temporary.open("wb") as file:
+            np.save(file, images)
         return cache
+
+    def _hash(self, cache: Path) -> str:
+        """The end of the name of a cache with this content."""
+        self._sha256 = sha256([cache])  # which the identity needs anyway
+        return self._sha256[:_DIGITS]
 
     def _key(self, paths: Sequence[Path]) -> str:
         entries = [(str(path.relative_to(self.root)), *_size_and_time(path)) for path in paths]
@@ -117,7 +135,8 @@ class ImageFolder:
     def identity(self) -> str:
         """SHA-256 of the decoded images and their labels."""
         labels = bytes(",".join(str(label) for split in self._samples for _, label in split), "ascii")
-        return hashlib.sha256(sha256([self._images]).encode() + labels).hexdigest()
+        cache = self._images
+        return hashlib.sha256((self._sha256 or sha256([cache])).encode() + labels).hexdigest()
 
     def prepare(self) -> None:
         """Decode and cache the images."""
