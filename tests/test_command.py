@@ -120,7 +120,7 @@ def refusal(monkeypatch):
             ["'model.layers=[\"c3(10)\",p2]'"],
         ),
         (["seed=rang(1,6)"], "seed: got rang(1,6), expected one of the functions", ["(did you mean range?)"]),
-        (["~nope"], "Could not delete from config. 'nope' does not exist.", []),
+        (["~nope"], "~nope: no such setting to remove; see ", ["--help"]),
         (["+seed=1"], "Could not append to config. An item is already at 'seed'.", ["++seed=1"]),
     ],
 )
@@ -348,4 +348,4 @@ def test_words_that_a_command_lacks_are_one_line(capsys):
     ):
         with pytest.raises(SystemExit) as left:
             parser().parse_args(words)
-        assert left.value.code == 2 and re.fullmatch(said, capsys.readouterr().err.rstrip("\n"))
+        assert left.value.code == 1 and re.fullmatch(said, capsys.readouterr().err.rstrip("\n"))

@@ -92,7 +92,7 @@ def main(words: list[str] | None = None) -> int:
             from hw1.reproduction import claims, results
 
             fill = {"results": results.fill, "claims": claims.fill}[chosen.command]
-            problems = fill(_checkout(), chosen.output or _checkout() / "multirun")
+            problems = fill(_checkout(), _with_sweeps(chosen.output or _checkout() / "multirun"))
             say(*problems, file=sys.stderr)
             return 1 if problems else 0
         sweep = Sweep.read(chosen.path)
@@ -149,13 +149,15 @@ def _path_and_filters(words: list[str]) -> tuple[Path, list[str]]:
     """The path among words, by default that of all results, and the filters.
 
     Raises:
-        ConfigError: there are two paths.
+        ConfigError: there are two paths, or none stands there.
     """
     from hw1.settings import ConfigError
 
     paths = [word for word in words if "=" not in word or Path(word).exists()]
     if len(paths) > 1:
         raise ConfigError(f"path: got {' and '.join(paths)}, expected one, then filters as status=failed")
+    if paths and not Path(paths[0]).exists():
+        raise ConfigError(f"{paths[0]}: no such folder; expected a run, a sweep, an experiment or a folder of them")
     filters = [word for word in words if word not in paths]
     return Path(paths[0]) if paths else _results(), filters
 
@@ -284,6 +286,19 @@ def _measure(chosen: argparse.Namespace, own_conf: bool) -> int:
             print(hint(Path.cwd()), file=sys.stderr)
         raise
     return 0
+
+
+def _with_sweeps(output: Path) -> Path:
+    """A folder of sweeps, as it is: without any, the pages would say that nothing was ever run.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from hw1.settings import ConfigError
+
+    if not any(output.glob("*/sweeps/*/sweep.json")):
+        raise ConfigError(f"output: got {output}, where no sweeps are; expected the folder of all, as multirun")
+    return output
 
 
 def _checkout() -> Path:

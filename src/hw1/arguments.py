@@ -14,10 +14,10 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, as all of hw1's."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the words, and leave with exit code 2."""
+        """Say what is wrong with the words, and leave with exit code 1, as after every refusal."""
         lacking = message.removeprefix("the following arguments are required: ")
         said = f"got no {lacking}, expected some" if lacking != message else message
-        self.exit(2, f"error: {self.prog}: {said}; {self.prog} --help says more\n")
+        self.exit(1, f"error: {self.prog}: {said}; {self.prog} --help says more\n")
 
 
 def parser() -> argparse.ArgumentParser:

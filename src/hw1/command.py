@@ -38,6 +38,9 @@ _SHELL = {"-sc", "--shell-completion"}
 # Keys at the top that a command does not set.
 _NOT_TYPED = ("hydra", "sweep", "measured_sweep", "about")
 
+# Groups of several nodes by name.
+_SEVERAL = ("callbacks", "logger", "measures", "metrics")
+
 # Words of the sweeper's.
 FLAGS = {f"--{name.replace('_', '-')}": f"hydra.sweeper.{name}=true" for name in ("dry_run", "rerun", "keep")}
 FLAGS["--continue"] = "hydra.sweeper.go_on=true"
@@ -153,11 +156,26 @@ def explain(error: BaseException, loader: Any = None) -> str:
     if name == "MissingMandatoryValue" and (key := getattr(error, "full_key", None)):
         return missing_value(str(key), shipped())
     text = _one_line(str(error))
+    if name == "InstantiationException" and isinstance(error.__cause__, ValueError):  # of a launcher, say
+        return _one_line(str(error.__cause__))
+    if name == "InterpolationKeyError" and (key := re.search(r"'([^']+)' not found", text)):
+        return f"{key[1]}: got no value, to which others refer; expected {key[1]}=VALUE"
+    if (mark := getattr(error, "problem_mark", None)) is not None:
+        return f"{mark.name}: {getattr(error, 'problem', text)} (line {mark.line + 1}); expected YAML: correct it"
+    if "must be a string or a list. Got" in text:  # of a group, which Hydra does not name
+        return f"{_without_option() or 'group'}: got no option, expected one: {training()} --help lists them"
     if said := explained(error.__cause__ if "configure handler" in text else error):  # the cause: what run.log met
         return said
     if isinstance(error, FileNotFoundError) and text:  # hw1's own, which says what is not there
         return text
     return f"{name}: {text}" if text else name
+
+
+def _without_option() -> str:
+    """The first word of this command that picks no option of a group, as `model=null`; "" for none."""
+    words = (word.lstrip("+~").partition("=") for word in sys.argv[1:])
+    picked = (word for word in words if word[0].partition("@")[0] in _groups())
+    return next((key for key, _, value in picked if not re.match(r"[A-Za-z_\[{]", value) or value == "null"), "")
 
 
 def _missing_option(error: BaseException, loader: Any) -> str:
@@ -168,6 +186,11 @@ def _missing_option(error: BaseException, loader: Any) -> str:
     if group == "callbacks" and option in _options("measures"):
         return f"callbacks: got {option}, which is a measure; expected measures=[{option}], which trains nothing again"
     return unknown_option(group, option, options)
+
+
+def _groups() -> set[str]:
+    """Names of groups, hw1's and the project's own."""
+    return {path.name for folder in folders_of(shipped()) for path in folder.iterdir() if path.is_dir()}
 
 
 def _options(group: str, conf: Path | None = None) -> list[str]:
@@ -185,9 +208,15 @@ def _refused_override(error: BaseException) -> str:
         return unknown_function(unknown[1], unknown[2], unknown[3].split(","))
     if said := in_file(text):
         return said
+    if removed := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
+        return f"~{removed[1]}: no such setting to remove; see {training()} --help"
     missing = re.search(r"Could not override '([^']+)'", text)
     if missing:
         key = missing[1]
+        if key in _groups():
+            ways = f"an option of the group, {{_target_: module.Class}}, or one setting a word, as {key}.KEY=VALUE"
+            ways = f"+{key}.NAME._target_=module.Class, which adds one" if key in _SEVERAL else ways
+            return f"{key}: got a mapping, expected {ways}"
         parts = key.split(".")
         if parts[0] == "callbacks" and len(parts) > 2 and parts[1] in _options("measures"):
             asked = f"measures=[{parts[1]}] measures.{'.'.join(parts[1:])}=..."

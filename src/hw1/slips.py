@@ -44,10 +44,13 @@ def slips(words: Sequence[str], conf: Path, own: Collection[str]) -> Iterator[st
                 yield said
                 if rest and not equals and _bare(rest[0]):
                     rest.pop(0)
-            elif option in _WITH_VALUE and not equals and rest:
-                rest.pop(0)
+            elif option in _WITH_VALUE:
+                if said := _value_of(option, value if equals else rest.pop(0) if rest else ""):
+                    yield said
         elif not equals and not word.startswith(("~", "+")):
             yield _alone(word, rest, conf)
+        elif equals and (said := _key(option, value)):
+            yield said
         elif equals and not value and rest and _bare(rest[0]):  # experiment= flatness_interp
             yield f"{word} {rest[0]}: got a space behind =, expected {word}{rest.pop(0)}"
         elif value.endswith(",") and rest and _bare(rest[0]):  # seed=1, 2
@@ -83,6 +86,34 @@ def _option(word: str, following: str, conf: Path, own: Collection[str]) -> str:
     return f"{option}: no such option; " + (f"did you mean {close[0]}?" if close else f"see {training()} --help")
 
 
+def _value_of(option: str, value: str) -> str:
+    """What is wrong with the value of an option of Hydra's; "" for nothing."""
+    if option in ("--config-dir", "-cd") and not Path(value or "?").is_dir():
+        return f"{option}: got {value or 'nothing'}, expected a folder: {option} FOLDER"
+    if option in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
+        return f"{option}: got {value or 'nothing'}, expected job, hydra or all: {option} job"
+    return "" if value else f"{option}: got no value, expected {option} VALUE"
+
+
+def _key(key: str, value: str) -> str:
+    """What is wrong with what stands before =, or with a second one; "" for nothing."""
+    if not key:
+        return f"={value}: got no key, expected KEY={value or 'VALUE'}"
+    if value.startswith("="):
+        return f"{key}: got two =, expected {key}={value.lstrip('=') or 'VALUE'}"
+    if found := re.search(r"[(){}\s,;!]", key):
+        return f"{key}: got {found[0]!r} in a key, expected KEY=VALUE, see {training()} --help"
+    if key == "sweep":
+        return f"sweep: got {value}, expected nothing: it is set by what plans the runs"
+    if key == "output" and value.strip("'\"") in ("", "null"):
+        return f"output: got {value or 'nothing'}, expected a folder: output=FOLDER"
+    if key == "quick" and not value.startswith("{"):
+        return f"quick: got {value}, expected settings of budget=quick, as 'quick={{trainer.max_epochs: 5}}'"
+    if key == "hydra.sweeper.params" and value.startswith("{"):
+        return f"{key}: got {value}, expected the swept keys themselves, as seed=0,1,2"
+    return ""
+
+
 def _settings(conf: Path) -> set[str]:
     """Groups, and keys at the top of train.yaml."""
     top = re.findall(r"^(\w+):", (conf / "train.yaml").read_text(encoding="utf-8"), re.MULTILINE)
@@ -114,6 +145,8 @@ def _values(key: str, value: str) -> str:
     """What is wrong with the values of a key; "" for nothing."""
     parts = split_values(value)
     whole = [part for part in parts if part.strip()]
+    if len(whole) < len(parts) > 1 and not whole:
+        return f"{key}: got '{value}', expected values between commas, as {key}=VALUE,VALUE"
     if 0 < len(whole) < len(parts):
         return f"{key}: got '{value}', expected a value on both sides of each comma: {key}={','.join(whole)}"
     if key.rpartition(".")[2] not in ("seed", "noise_seed"):
@@ -148,7 +181,7 @@ def left_out(words: Sequence[str], conf: Path, own: Path | None = None) -> str:
     for typed in ([name.strip() for name in value] for value in values):
         there = {part for name in typed for part in _parts(name, folders)}
         lost = [name for name in usual or ["default"] if not {*_parts(name, folders)} <= there]
-        if not lost or typed in ([""], ["none"]):
+        if not lost or typed in ([""], ["none"]) or typed[0].startswith("{"):  # a mapping is refused
             continue
         parts = [part for name in lost for part in _parts(name, folders)]
         known = [name for name in usual or lost if name in lost or name in typed]
@@ -223,6 +256,8 @@ def in_file(text: str) -> str:
     file, group, other = f"conf/{found[1]}.yaml", found[2], found[3]
     if group is None:
         unknown = re.match(r"Key '(\w+)' not in '(.+)'", other)
+        if "with ListConfig" in other:
+            return f"{file}: got a list, expected settings by name, as seed: 0"
         return f"{file}: {f'{unknown[1]}: no such setting of {unknown[2]}' if unknown else other}"
     if "@" in group:  # Hydra puts the groups of a file below its own one, unless it begins with this line
         below = group.partition("@")[2].partition(".")[0]

@@ -118,6 +118,11 @@ def is_node(value: object) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(value, Mapping) and "_target_" in value
 
 
+# What a class of the user's own raises where it is not finished.
+_OF_CODE = (RuntimeError, KeyError, IndexError, AttributeError, NameError, AssertionError, ImportError, ZeroDivisionError)
+_OF_CODE += (ModuleNotFoundError, NotImplementedError)
+
+
 class naming:
     """Errors of a constructor, which name an argument, become errors that name the config key."""
 
@@ -131,9 +136,14 @@ class naming:
         if error is None or isinstance(error, ConfigError):
             return
         refused = isinstance(error, ValueError | TypeError | OSError)
+        message = " ".join(str(error).split())
+        if type(error) in _OF_CODE:  # itself, not a kind of it: what ran out of memory, say, is no slip
+            raise ConfigError(
+                f"{self.key}: got {type(error).__name__}: {message}; expected code that makes it of "
+                + (", ".join(f"{name}={value}" for name, value in self.values.items()) or "these settings")
+            ) from error
         if not refused and type(error).__name__ != "MisconfigurationException":  # Lightning's
             return
-        message = " ".join(str(error).split())
         if (unknown := re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", message)) and (
             unknown[2] in self.values  # which **kwargs handed on
         ):

@@ -134,6 +134,9 @@ def _made(node: Mapping[str, Any], key: str, optimizer: torch.optim.Optimizer, t
         silent = target is OneCycleLR and values.get("epochs") is None and values.get(name) is None
         if needed or silent or (name in values and values[name] is None and target is not OneCycleLR):
             values[name] = max(1, total())
+    for name in ("step_size", "T_max"):  # which torch divides by, in the first epoch
+        if isinstance(value := values.get(name), int | float) and value <= 0:
+            raise ConfigError(f"{key}.{name}: got {value}, expected a positive number of steps of the scheduler")
     given = {"optimizer": optimizer} if "optimizer" in parameters else {}
     return call({"_target_": node["_target_"], **values}, key, **given)
 

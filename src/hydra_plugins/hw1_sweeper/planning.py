@@ -69,6 +69,7 @@ class Planner:
                     f"{key}: cannot be swept: give one {hint} a command (quote a comma that is part of it)"
                 )
         for word in typed:
+            _refuse_empty(word)
             first, _, rest = word.key_or_group.partition(".")
             if first == "measures" and rest and (name := rest.partition(".")[0]) not in self._picked():
                 raise ConfigError(
@@ -106,3 +107,16 @@ class Planner:
                 word = self.parser.parse_override(f"seed={','.join(seeds)}")
             kept.append(word)
         return kept
+
+
+def _refuse_empty(word: Override) -> None:
+    """Refuse a range without values, as range(6,1), or with a step of 0."""
+    if not word.is_range_sweep():
+        return
+    try:
+        first = next(word.sweep_string_iterator(), None)
+    except ValueError:  # a step of 0
+        first = None
+    if first is None:
+        got = word.input_line.partition("=")[2] if word.input_line else "a range"
+        raise ConfigError(f"{word.key_or_group}: got {got}, which holds no value; expected range(FIRST,BEYOND,STEP)")
