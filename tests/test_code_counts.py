@@ -52,8 +52,8 @@ WORDS = ("model=net", "model.hidden=3,4", "dataset=digits", "dataset.train_size=
 
 
 def files(folder):
-    """Content hash by path of every file, but for what `--keep` signs."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "kept.json")
+    """Content hash by path of every file, but for what `--keep` signs, and whose a folder was last."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("kept.json", ".lease"))
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 

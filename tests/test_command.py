@@ -204,8 +204,8 @@ def test_every_slip_is_named():
     "words",
     [
         ["-m", "--multirun", "--dry-run", "--rerun", "--keep", "seed=1,2"],
-        ["--config-dir", "mine", "-cd", "mine", "--cfg", "job", "-c", "job", "--info", "searchpath", "--resolve"],
-        ["--config-dir=mine", "--info", "--mult", "--hydra-help"],
+        ["--config-dir", "conf", "-cd", "conf", "--cfg", "job", "-c", "job", "--info", "searchpath", "--resolve"],
+        ["--config-dir=conf", "--info", "--mult", "--hydra-help"],
         ["-sc", "query=bash"],
         ["--config-path", "run", "--config-name", "config", "hydra.mode=RUN", "hydra.run.dir=run"],
         ["~callbacks", "~model.hidden=[1]", "+model.depth=3", "++seed=1", "experiment=null", "name="],
@@ -285,7 +285,8 @@ def sweep_of(tmp_path, results, **result):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "config.yaml").write_text("{}")
         if status:
-            (tmp_path / "runs" / name / "result.json").write_text(json.dumps(result | {"status": status}))
+            came_to = {"metrics": {}, "dataset": {"name": "made", "source": "made", "train": 1}, "parameters": 1}
+            (tmp_path / "runs" / name / "result.json").write_text(json.dumps(came_to | result | {"status": status}))
     sweep = tmp_path / "sweeps" / "now"
     sweep.mkdir(parents=True)
     return sweep

@@ -218,7 +218,7 @@ def test_a_command_in_a_folder_of_ones_own(tmp_path):
     assert again[0] == 0
     other = {"XDG_CONFIG_HOME": str(tmp_path)}  # of another user
     code, out, err = in_folder(folder, "report", "multirun/seed_spread", **other)
-    assert code == 1 and err.count("\n") == 1 and f"python -m hw1 trust {folder} if it is yours" in err
+    assert code == 1 and err.count("\n") == 1 and f"python -P -m hw1 trust {folder} if it is yours" in err
     assert in_folder(folder, "trust", str(folder), "--yes", **other)[0] == 0
     assert in_folder(folder, "report", "multirun/seed_spread", **other) == (0, *again[1:])
 

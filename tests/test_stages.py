@@ -185,9 +185,9 @@ def test_decoding_is_a_stage(tmp_path, monkeypatch, heard):
     said = heard(False)
     opened = Image.open
 
-    def slow(path):
+    def slow(path, **formats):
         until(lambda: said)
-        return opened(path)
+        return opened(path, **formats)
 
     monkeypatch.setattr(Image, "open", slow)
     ImageFolder(tmp_path, "pets", size=4, channels=3).prepare()

@@ -102,7 +102,7 @@ def test_runs_that_differ_in_seeds_and_learning_rates_are_checked_whole_but_twic
 
     seen, optimizers = [], []
     whole, trial = build.validate, optimization.trial_optimizer
-    monkeypatch.setattr(build, "validate", lambda settings, folder: seen.append(settings) or whole(settings, folder))
+    monkeypatch.setattr(build, "validate", lambda settings, *more: seen.append(settings) or whole(settings, *more))
     for module in (learning, optimization):
         monkeypatch.setattr(
             module,

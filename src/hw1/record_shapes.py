@@ -61,6 +61,16 @@ def _map(inner: Shape) -> Shape:
     return problems
 
 
+class _Nothing:
+    """What stands where nothing does."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+_NOTHING = _Nothing()
+
+
 def _with(shapes: Mapping[str, Shape], needed: tuple[str, ...] = ()) -> Shape:
     """A mapping, some of whose keys have shapes, and some of whose keys must be there."""
 
@@ -71,7 +81,7 @@ def _with(shapes: Mapping[str, Shape], needed: tuple[str, ...] = ()) -> Shape:
         before = f"{key}." if key else ""
         for name in needed:
             if name not in value:
-                yield f"{before}{name}", "nothing", "a value"
+                yield f"{before}{name}", _NOTHING, "a value"
         for name, shape in shapes.items():
             if name in value:
                 yield from shape(value[name], f"{before}{name}")

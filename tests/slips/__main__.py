@@ -27,7 +27,9 @@ def main(words=None):
             seen.append((slip, met, faults))
             if faults or asked.loud:
                 said = "\n    ".join([*met.lines[:6], *(met.out.splitlines()[:3] if met.code != 1 else [])])
-                print(f"{slip.typed}: {'; '.join(faults) or 'as it should'} [{met.seconds:.1f}]\n    {said}", flush=True)
+                print(
+                    f"{slip.typed}: {'; '.join(faults) or 'as it should'} [{met.seconds:.1f}]\n    {said}", flush=True
+                )
     finally:
         shutil.rmtree(place)
     print(table(seen))

@@ -94,7 +94,10 @@ def _damaged(here):
 
     one("null_seed", lambda run, sweep: rewrite(run / "config.yaml", ("\nseed: 0", "\nseed: null")))
     one("cut_config", lambda run, sweep: cut(run / "config.yaml", 103))
-    one("tag", lambda run, sweep: rewrite(run / "config.yaml", ("\nseed: 0", "\nseed: !!python/object/apply:os.getcwd []")))
+    one(
+        "tag",
+        lambda run, sweep: rewrite(run / "config.yaml", ("\nseed: 0", "\nseed: !!python/object/apply:os.getcwd []")),
+    )
     one("self_reference", lambda run, sweep: rewrite(run / "config.yaml", ("\nseed: 0", "\nseed: ${seed}")))
     one("result_list", lambda run, sweep: (run / "result.json").write_text("[1, 2]"))
     one("sweep_cut", lambda run, sweep: cut(sweep / "sweep.json", 100))

@@ -231,9 +231,7 @@ def _offsets(place):
 
 
 _MARKUP = "<img src=x onerror=alert(1)>|[x](javascript:alert(1))\x1b]0;owned\x07\x1b[2J"
-_BOMB = "a0: &a0 [x, x]\n" + "".join(
-    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)
-)
+_BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
 
 
 def _words(record, place):
@@ -276,7 +274,9 @@ PLANTS = {
         f"settings: {text} in mine": partial(_value, path="mine", value=text)
         for text in ("${oc.decode:${oc.env:TOKEN}}", "${hydra:runtime.cwd}", "${oc.env:${oc.env:TOKEN}}", "${mine}")
     },
-    "sweep.json: ${oc.env:TOKEN} in words": partial(_sweep, change=lambda r, p: r.update(command=[ENV], about={"title": ENV})),
+    "sweep.json: ${oc.env:TOKEN} in words": partial(
+        _sweep, change=lambda r, p: r.update(command=[ENV], about={"title": ENV})
+    ),
     # paths
     **{
         f"sweep.json: a run's folder is {name}": partial(
@@ -357,7 +357,13 @@ PLANTS = {
     **{
         f"settings: {key}: {value!r}": partial(_value, path=key, value=value)
         for key, value in (
-            *(("replicas", 10**9), ("seed", None), ("replicas", "x"), ("seed", 10**30), ("model.hidden", [10**9, 10**9])),
+            *(
+                ("replicas", 10**9),
+                ("seed", None),
+                ("replicas", "x"),
+                ("seed", 10**30),
+                ("model.hidden", [10**9, 10**9]),
+            ),
             *(("trainer.max_epochs", 10**18), ("trainer.threads", 10**6), ("dataset.batch_size", -1), ("model", None)),
         )
     },

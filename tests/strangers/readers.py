@@ -102,7 +102,9 @@ def read_all(top, name, readers, file):
     for reader in readers:
         place = Place(Path(top) / reader.replace(" ", "_"))
         unread = {"checkout"} if reader not in ("results", "claims") else set()
-        shutil.copytree(Path(top).parent / "template", place.top, ignore=lambda _, names, left=unread: left & set(names))
+        shutil.copytree(
+            Path(top).parent / "template", place.top, ignore=lambda _, names, left=unread: left & set(names)
+        )
         PLANTS[name](place)
         os.chdir(place.top / "here")
         found[reader] = _guarded(place, reader)

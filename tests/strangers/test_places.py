@@ -317,6 +317,7 @@ def test_no_writer_makes_a_temporary_of_its_own():
         "report/tensorboard.py": "a private folder of the system's",
         "python.py": "a private folder of the system's",
         "data/source.py": "unpacked in a private folder",
+        "inside.py": "it names what a killed process left",
         "lease.py": "a claim that is renamed away: random, gone at once",
         "lease_file.py": "says whose the lease is",
     }

@@ -164,8 +164,8 @@ def stored_in(folder, settings):
         ({"replicas": 10**9}, "replicas: got 1,000,000,000 members, expected at most 10,000: set HW1_MAX_MEMBERS=10"),
         ({"replicas": "x"}, "replicas: got 'x', expected a positive integer"),
         ({"seed": None}, "seed: got None, expected an integer of at least 0"),
-        ({"name": "${name}"}, r"config\.yaml: name: recursive interpolation detected"),
-        ({"model": "${model}"}, "(?i)interpolation|itself"),
+        ({"name": "${name}"}, r"config\.yaml: name: got '\$\{name\}', which leads to itself"),
+        ({"model": "${model}"}, "model: got .* which leads to itself"),
     ],
     ids=str,
 )
@@ -173,7 +173,7 @@ def test_settings_that_no_run_can_have(change, said, tmp_path):
     folder, _ = make_run(tmp_path)
     settings = yaml.safe_load((folder / "config.yaml").read_text()) | change
     run = stored_in(folder, settings)
-    with pytest.raises(DamagedError, match=said) as caught:
+    with pytest.raises((DamagedError, ConfigError), match=said) as caught:
         run.settings  # noqa: B018
     assert str(caught.value).startswith(f"{folder / 'config.yaml'}: ") and "\n" not in str(caught.value)
 

@@ -1,6 +1,6 @@
 """Everything that a stranger plants, on every reader: no code of his runs, nothing of the reader's is touched or shown.
 
-    pytest -n 0 -s tests/strangers/test_table.py -m "slow or not slow"    # prints the table of docs/slips.md
+pytest -n 0 -s tests/strangers/test_table.py -m "slow or not slow"    # prints the table of docs/slips.md
 """
 
 import collections
@@ -33,14 +33,17 @@ def top(tmp_path_factory):
     entries = [{"key": run.key, "folder": run.path.name, "overrides": []}]
     (base / "sweeps" / "2026-01-01_00-00-00").mkdir(parents=True)
     write_record(
-        base / "sweeps" / "2026-01-01_00-00-00" / "sweep.json", {**record, "measures": [], "runs": entries, "answer": []}
+        base / "sweeps" / "2026-01-01_00-00-00" / "sweep.json",
+        {**record, "measures": [], "runs": entries, "answer": []},
     )
     shutil.copytree(template / "given", template / "other")
     for folder in ("mine/precious", "here/conf/measures", "here/hydra_plugins/planted", "checkout"):
         (template / folder).mkdir(parents=True)
     (template / "mine" / "secret.csv").write_text("word\nprecious\n")
     (template / "mine" / "precious" / "letter.txt").write_text("precious\n")
-    runs_code = "from pathlib import Path\nPath(__file__).parents[DEPTH].joinpath('mine/canary').touch()\nclass Net: pass\n"
+    runs_code = (
+        "from pathlib import Path\nPath(__file__).parents[DEPTH].joinpath('mine/canary').touch()\nclass Net: pass\n"
+    )
     for name, depth in (("planted.py", 1), ("wandb.py", 1), ("git", 1), ("hydra_plugins/planted/__init__.py", 3)):
         (template / "here" / name).write_text(runs_code.replace("DEPTH", str(depth)))
     (template / "here" / "conf" / "measures" / "sensitivity.yaml").write_text("_target_: planted.Net\n")
@@ -96,5 +99,3 @@ def test_what_a_stranger_plants_on_every_reader(top):
     found = rows(top, PLANTS, READERS)
     print(f"\n{table(found)}")
     assert not wrong(found), wrong(found)
-
-

@@ -119,7 +119,16 @@ def is_node(value: object) -> TypeGuard[Mapping[str, Any]]:
 
 
 # What a class of the user's own raises where it is not finished.
-_OF_CODE = (RuntimeError, KeyError, IndexError, AttributeError, NameError, AssertionError, ImportError, ZeroDivisionError)
+_OF_CODE = (
+    RuntimeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    NameError,
+    AssertionError,
+    ImportError,
+    ZeroDivisionError,
+)
 _OF_CODE += (ModuleNotFoundError, NotImplementedError)
 
 
