@@ -87,7 +87,7 @@ def is_beginning(record: Mapping[str, Any], folder: Path) -> bool:
 
 def is_of(record: Mapping[str, Any], folder: Path) -> bool:
     """Whether a record is of the run whose folder this is: its key, or an earlier one, ends the folder's name."""
-    if not isinstance(key := record.get("key"), str):  # of an earlier version
+    if not isinstance(key := record.get("key"), str) or record.get("format", 1) < FORMAT:  # of an earlier version
         return True
     named = folder.name.rpartition("-")[2]
     return not _KEY.fullmatch(named) or named in (key, *record.get("formerly", []))
