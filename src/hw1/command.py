@@ -1,4 +1,7 @@
-"""What train.py understands and says: its words in order, every error in one line, the end of a job. Imports little."""
+"""What train.py understands and says: its words in order, every error in one line, the end of a job. Imports little.
+
+It has more than 300 lines because the sentences for what others raise are to be found in one place.
+"""
 
 from __future__ import annotations
 
@@ -241,7 +244,8 @@ def _refused_override(error: BaseException) -> str:
     if word and word not in text:
         text = f"{word}: {text}"
     reason = _one_line(str(cause) if cause is not None and cause is not error else "")
-    return _one_line(text) + (f": {reason}" if reason and reason not in text else "")
+    remedy = "; expected another value" if "converted to" in text or "while evaluating" in text else ""
+    return _one_line(text) + (f": {reason}" if reason and reason not in text else "") + remedy
 
 
 def _target_with(node: Any, name: str) -> str:
@@ -312,8 +316,11 @@ def _value(value: float | list[float]) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as one word of a command to Hydra: in single quotes, those inside escaped."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """A text as one word of a command to Hydra: in single quotes, those inside escaped.
+
+    To Hydra a backslash is one but before a quote, where it is doubled.
+    """
+    return "'" + re.sub(r"\\+(?='|\Z)", lambda found: 2 * found[0], text).replace("'", "\\'") + "'"
 
 
 def fail(error: BaseException, full: bool) -> None:

@@ -44,9 +44,10 @@ def slips(words: Sequence[str], conf: Path, own: Collection[str]) -> Iterator[st
                 yield said
                 if rest and not equals and _bare(rest[0]):
                     rest.pop(0)
-            elif option in _WITH_VALUE:
-                if said := _value_of(option, value if equals else rest.pop(0) if rest else ""):
-                    yield said
+            elif option in _WITH_VALUE and (
+                said := _value_of(option, value if equals else rest.pop(0) if rest else "")
+            ):
+                yield said
         elif not equals and not word.startswith(("~", "+")):
             yield _alone(word, rest, conf)
         elif equals and (said := _key(option, value)):
@@ -109,6 +110,8 @@ def _key(key: str, value: str) -> str:
         return f"output: got {value or 'nothing'}, expected a folder: output=FOLDER"
     if key == "quick" and not value.startswith("{"):
         return f"quick: got {value}, expected settings of budget=quick, as 'quick={{trainer.max_epochs: 5}}'"
+    if key == "about" and not value.startswith("{"):
+        return f"about: got {value}, expected its parts, as about.title=..., about.question=..."
     if key == "hydra.sweeper.params" and value.startswith("{"):
         return f"{key}: got {value}, expected the swept keys themselves, as seed=0,1,2"
     return ""

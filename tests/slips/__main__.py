@@ -42,7 +42,7 @@ def table(seen):
     for slip, met, faults in seen:
         groups[slip.group].append((met.seconds, not faults))
     lines = ["| slips of | number | one line, code 1 | CPU s, median | most |", "|---|---|---|---|---|"]
-    for name, rows in [*groups.items(), ("all", [row for rows in groups.values() for row in rows])]:
+    for name, rows in [*groups.items(), ("all", [row for of in groups.values() for row in of])]:
         spent = sorted(seconds for seconds, _ in rows)
         good = sum(fine for _, fine in rows)
         lines.append(f"| {name} | {len(rows)} | {good} | {spent[len(spent) // 2]:.1f} | {spent[-1]:.1f} |")

@@ -29,6 +29,7 @@ class Slip:
         """Of which one must stand in what is said: keys, options and paths, whole or their last part."""
         words = [word.lstrip("+~-") for word in shlex.split(self.typed) if word not in ("train", "measure")]
         keys = [part for word in words for part in word.split("=")[:1] if part]
+        keys += ["optimizer", "model", "dataset", "conf/"] if self.at == "project" else []  # of what stands in a file
         return [*keys, *(part for key in keys for part in (key.split(".")[-1], key.split(".")[0])), *_CALLED]
 
 
@@ -116,7 +117,6 @@ KEYS = [
     "study.points=3",
     "study=flatness_interp",
     "sweep=x",
-    "measured_sweep=x",
     "adopted=x",
 ]
 VALUES = [
@@ -137,6 +137,7 @@ VALUES = [
     "name=",
     "name=null",
     "output=/dev/null/x",
+    "output=notes.txt",
     "output=null",
     "optimizer.lr=fast",
     "optimizer.lr=-1",
@@ -390,7 +391,6 @@ READ = [
     "init",
     "init multirun",
     "init notes.txt",
-    "init /proc/p",
     "trust",
     "trust nowhere",
     "trust notes.txt",
@@ -419,7 +419,6 @@ DAMAGED = [
     "runs damaged/sweep_list",
     "measure damaged/no_weights sharpness",
     "measure damaged/bad_weights sharpness",
-    "train dataset=digits dataset.train_size=64 model=mlp 'model.hidden=[4]' trainer.max_epochs=1 name=blocked",
 ]
 
 SLIPS = [

@@ -16,7 +16,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from .plants import PLANTS, TOKEN, Place
+from .plants import TOKEN, Place, plant
 
 SECONDS = 60  # of CPU, within which a reader must have ended
 REFUSED, SHOWN, FAULT = "refused", "shown", "FAULT"
@@ -105,7 +105,7 @@ def read_all(top, name, readers, file):
         shutil.copytree(
             Path(top).parent / "template", place.top, ignore=lambda _, names, left=unread: left & set(names)
         )
-        PLANTS[name](place)
+        plant(name, place)
         os.chdir(place.top / "here")
         found[reader] = _guarded(place, reader)
         os.chdir(top)
@@ -149,7 +149,7 @@ def _guarded(place, reader):
     errors = [line for line in (err.getvalue() + raised).splitlines() if line.strip()]
     if reader not in ("Run", "Sweep"):
         said = [line for line in errors if line.startswith("error: ")]
-        wrong += [f"{len(said)} lines of error: {said}"] if len(said) > 1 else []
+        wrong += [f"said twice: {said}"] if len(said) > len({*said}) else []
     seconds = _cpu() - spent
     wrong += [f"{seconds:.0f} s"] if seconds > SECONDS else []
     verdict = REFUSED if any("error" in line or "failed" in line for line in errors) else SHOWN

@@ -7,12 +7,11 @@ import collections
 import json
 import random
 import shutil
-from pathlib import Path
 
 import pytest
 
 from composed import ROOT, plain, trained
-from hw1.records import make_key, read_record, write_record
+from hw1.records import make_key, write_record
 from hw1.settings import RunSettings
 from warm import _FORKSERVER
 

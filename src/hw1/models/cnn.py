@@ -169,7 +169,9 @@ class Cnn(nn.Sequential):
             except ValueError as error:
                 raise ValueError(f"layers: got {layer!r} in {list(layers)}: {error}") from None
             if min(builder.shape) < 1:
-                raise ValueError(f"layers: {layer!r} leaves nothing of the image {tuple(in_shape)}: {builder.shape}")
+                raise ValueError(
+                    f"layers: {layer!r} leaves nothing of the image {tuple(in_shape)}: {builder.shape}; expected less"
+                )
         builder.linear(out_features)
         super().__init__(*builder.layers)
 

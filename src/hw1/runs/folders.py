@@ -66,4 +66,5 @@ def slug_of(overrides: Sequence[str]) -> str:
         # A group's option says enough by itself; a setting needs its name.
         parts.append(value if key in ("model", "dataset", "optimizer") else f"{key.rpartition('.')[2]}={value}")
     slug = re.sub(r"[^\w.=+-]+", "-", "_".join(part for part in parts if part))
-    return slug[:80].strip("-_.") or "defaults"
+    short = slug[:80].encode()[:200].decode(errors="ignore")  # a file's name has at most 255 bytes, its key 11
+    return short.strip("-_.") or "defaults"

@@ -59,7 +59,7 @@ def verify(path: Path) -> Verdict:
         runs = sorted(folder for folder in found if (folder / "config.yaml").exists() or (folder / RESULT).exists())
         sweeps = sorted(file.parent for pattern in ("", "*/") for file in path.glob(f"{pattern}sweeps/*/sweep.json"))
     if not runs and not sweeps:
-        raise FileNotFoundError(f"{path}: no run, sweep or folder of them stands there")
+        raise FileNotFoundError(f"{path}: no run, sweep or folder of them stands there; expected one")
     damage = [line for folder in runs for line in run_damage(folder)]
     listed: set[Path] = set()
     unlisted, foreign = [], []

@@ -119,7 +119,7 @@ def is_node(value: object) -> TypeGuard[Mapping[str, Any]]:
 
 
 # What a class of the user's own raises where it is not finished.
-_OF_CODE = (
+_OF_CODE: tuple[type[Exception], ...] = (
     RuntimeError,
     KeyError,
     IndexError,
@@ -129,7 +129,7 @@ _OF_CODE = (
     ImportError,
     ZeroDivisionError,
 )
-_OF_CODE += (ModuleNotFoundError, NotImplementedError)
+_OF_CODE = (*_OF_CODE, ModuleNotFoundError, NotImplementedError)
 
 
 class naming:
@@ -198,7 +198,10 @@ def target_of(node: Mapping[str, Any], key: str) -> Callable[..., Any]:
             target = getattr(pkgutil.resolve_name(above), name)
     except Exception as error:  # whatever importing the module raised
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{key}._target_: got {path}, which cannot be imported: {reason}") from error
+        raise ConfigError(
+            f"{key}._target_: got {path}, which cannot be imported: {reason}; expected module.Class, installed or in "
+            "the current folder"
+        ) from error
     if not callable(target):
         raise ConfigError(
             f"{key}._target_: got {path}, which is of type {type(target).__name__}; expected a class or function"

@@ -87,7 +87,7 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
         refuse_claims(file)
         return load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ConfigError(f"weights: got {file}, which is no whole safetensors file: {error}") from error
+        raise ConfigError(f"weights: got {file}, which is no whole safetensors file: {error}; expected one") from error
 
 
 def _state_dict(file: Path) -> dict[str, Tensor]:
@@ -212,7 +212,7 @@ def _checked(net: nn.Module, own: dict[str, Tensor], of: str) -> dict[str, Tenso
     if not lines and (bad := [name for name in both if not own[name].isfinite().all()]):
         lines.append(f"not finite are {_some(bad, own)}")
     if lines:
-        raise ConfigError(f"weights: got {of}, which does not fit the model: {'; '.join(lines)}")
+        raise ConfigError(f"weights: got {of}, which does not fit the model: {'; '.join(lines)}; expected its own")
     return own
 
 
