@@ -161,6 +161,8 @@ def explain(error: BaseException, loader: Any = None) -> str:
     text = _one_line(str(error))
     if name == "InstantiationException" and isinstance(error.__cause__, ValueError):  # of a launcher, say
         return _one_line(str(error.__cause__))
+    if name == "SearchPathException" and (folder := re.search(r"config directory '(.+)' not found", text)):
+        return f"--config-dir: got {folder[1]}, expected a folder of settings"
     if name == "InterpolationKeyError" and (key := re.search(r"'([^']+)' not found", text)):
         return f"{key[1]}: got no value, to which others refer; expected {key[1]}=VALUE"
     if (mark := getattr(error, "problem_mark", None)) is not None:

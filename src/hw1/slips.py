@@ -89,8 +89,8 @@ def _option(word: str, following: str, conf: Path, own: Collection[str]) -> str:
 
 def _value_of(option: str, value: str) -> str:
     """What is wrong with the value of an option of Hydra's; "" for nothing."""
-    if option in ("--config-dir", "-cd") and not Path(value or "?").is_dir():
-        return f"{option}: got {value or 'nothing'}, expected a folder: {option} FOLDER"
+    if option in ("--config-dir", "-cd") and not value:
+        return f"{option}: got nothing, expected a folder: {option} FOLDER"
     if option in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
         return f"{option}: got {value or 'nothing'}, expected job, hydra or all: {option} job"
     return "" if value else f"{option}: got no value, expected {option} VALUE"
