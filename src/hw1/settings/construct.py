@@ -118,18 +118,8 @@ def is_node(value: object) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(value, Mapping) and "_target_" in value
 
 
-# What a class of the user's own raises where it is not finished.
-_OF_CODE: tuple[type[Exception], ...] = (
-    RuntimeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    NameError,
-    AssertionError,
-    ImportError,
-    ZeroDivisionError,
-)
-_OF_CODE = (*_OF_CODE, ModuleNotFoundError, NotImplementedError)
+# What a class of the user's own refuses with; of other kinds a bug is one, which keeps its traceback.
+_OF_CODE = (RuntimeError, NotImplementedError)
 
 
 class naming:
