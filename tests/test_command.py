@@ -12,7 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from hw1.arguments import parser
-from hw1.command import explain, fail, job_line, normalised, refuse_slips, with_budget
+from hw1.command import fail, job_line, normalised, refuse_slips, with_budget
+from hw1.explaining import explain
 from hw1.measures.take import Taken
 from hw1.runs.order import Order
 from hw1.settings import ConfigError

@@ -20,7 +20,18 @@ FLOORS = [
     {"measures", "recording"},
     {"callbacks", "studies"},
     {"report", "reproduction"},
-    {"hydra_plugins", "__main__", "adopt", "arguments", "command", "help", "slips", "sweep_words"}
+    {
+        "hydra_plugins",
+        "__main__",
+        "adopt",
+        "arguments",
+        "command",
+        "explaining",
+        "help",
+        "slips",
+        "sweep_words",
+        "upkeep",
+    }
     | {"environment", "job", "project", "replaced", "train", "python", "child", "notebook"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -69,6 +80,12 @@ BESIDE = {
     ("arguments", "help"),
     ("command", "help"),
     ("command", "slips"),
+    ("command", "explaining"),
+    ("explaining", "slips"),
+    ("child", "explaining"),
+    ("hydra_plugins", "explaining"),
+    ("__main__", "explaining"),
+    ("__main__", "upkeep"),
     ("job", "slips"),
     ("command", "replaced"),
     ("hydra_plugins", "replaced"),
@@ -170,7 +187,20 @@ LIGHT_ROOMS = ("settings", "trust", "runs", "measures", "studies", "report", "re
 LIGHT_MODULES = (
     *("files", "lease", "lease_file", "machine", "news", "stages", "terminal", "workers", "seeds", "kinds", "metrics"),
     *("inside", "cells", "markdown"),
-    *("typed", "words", "arguments", "child", "command", "help", "slips", "job", "__main__", "notebook", "python"),
+    *(
+        "typed",
+        "words",
+        "arguments",
+        "child",
+        "command",
+        "explaining",
+        "help",
+        "slips",
+        "job",
+        "__main__",
+        "notebook",
+        "python",
+    ),
     *("data.source", "project.folder", "project.start"),
 )
 LIGHT = [

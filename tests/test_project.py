@@ -14,7 +14,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from hw1.__main__ import main
-from hw1.command import explain, refuse_slips
+from hw1.command import refuse_slips
+from hw1.explaining import explain
 from hw1.help import help_for
 from hw1.project import enter, importable, is_project, start
 from hw1.project.start import files

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from hw1.command import explain
+from hw1.explaining import explain
 from hw1.files import write_text
 
 

@@ -9,7 +9,7 @@ from hw1.arguments import completing, parser
 from hw1.project import enter, hint, is_project
 from hw1.project.trusting import lacks_code, let_in_signed, trust
 from hw1.trust.reading import take_words
-from hw1.typed import program
+from hw1.upkeep import all_results, clean_up, export_runs, path_and_filters
 
 _NOT_ENDED = {  # what to say of such a sweep that is drawn
     "interrupted": "its command was ended before all its runs had; given again, it goes on from there",
@@ -44,7 +44,7 @@ def main(words: list[str] | None = None) -> int:
 
     enter(here, runs_code=(own := is_project(here)) or chosen.command in _RUN_CODE)
 
-    from hw1.command import explain
+    from hw1.explaining import explain
     from hw1.runs import Sweep
     from hw1.terminal import say
     from hw1.words import printable
@@ -69,9 +69,9 @@ def main(words: list[str] | None = None) -> int:
         if chosen.command == "compare":
             return _compare(chosen)
         if chosen.command == "clean":
-            return _clean(chosen)
+            return clean_up(chosen)
         if chosen.command == "export":
-            return _export(chosen.words, chosen.output)
+            return export_runs(chosen.words, chosen.output)
         if chosen.command == "verify":
             return _verify(chosen.path)
         if chosen.command == "rekey":
@@ -135,36 +135,14 @@ def _list(words: list[str], watched: bool) -> int:
     from hw1.report.listing import listing, no_results, watch
     from hw1.terminal import columns
 
-    path, filters = _path_and_filters(words)
-    if path == _results() and not path.exists():
+    path, filters = path_and_filters(words)
+    if path == all_results() and not path.exists():
         print(no_results(path))
     elif watched:
         watch(path, filters)
     else:
         print("\n".join(listing(path, filters, columns())[0]))
     return 0
-
-
-def _path_and_filters(words: list[str]) -> tuple[Path, list[str]]:
-    """The path among words, by default that of all results, and the filters.
-
-    Raises:
-        ConfigError: there are two paths, or none stands there.
-    """
-    from hw1.settings import ConfigError
-
-    paths = [word for word in words if "=" not in word or Path(word).exists()]
-    if len(paths) > 1:
-        raise ConfigError(f"path: got {' and '.join(paths)}, expected one, then filters as status=failed")
-    if paths and not Path(paths[0]).exists():
-        raise ConfigError(f"{paths[0]}: no such folder; expected a run, a sweep, an experiment or a folder of them")
-    filters = [word for word in words if word not in paths]
-    return Path(paths[0]) if paths else _results(), filters
-
-
-def _results() -> Path:
-    """The folder of all results of the current one, as trainings have it by default."""
-    return Path.cwd() / "multirun"
 
 
 def _compare(chosen: argparse.Namespace) -> int:
@@ -181,67 +159,6 @@ def _compare(chosen: argparse.Namespace) -> int:
     write_page(found, page)
     print("\n".join(lines(found, columns())))
     print(printable(f"page: {page}"))
-    return 0
-
-
-def _clean(chosen: argparse.Namespace) -> int:
-    """Say what would be freed, ask, and free it; 1 if nothing was removed although there was something."""
-    from hw1.report.clean import Level, lines, offers, plan
-    from hw1.report.removal import carry_out
-    from hw1.terminal import size
-    from hw1.words import printable
-
-    path, filters = _path_and_filters(chosen.words)
-    level = Level(chosen.checkpoints, chosen.snapshots, chosen.weights, chosen.results)
-    made = plan(path, filters, level)
-    for line in made.left:
-        print(printable(line), file=sys.stderr)
-    for line in lines(made, path):
-        print(printable(line))
-    if not made.removals:
-        print(printable(f"{path}: nothing to remove"))
-    if level.orphans:
-        print("\n".join(offers(path, filters)) or "nor would anything else be freed")
-    if not made.removals:
-        return 0
-    if not chosen.yes:
-        if not sys.stdin.isatty():
-            print("nothing was removed: --yes removes it without asking", file=sys.stderr)
-            return 1
-        if input("remove it? [y/N] ").strip().lower() not in ("y", "yes"):
-            print("nothing was removed")
-            return 1
-    freed, left = carry_out(made, lambda: plan(path, filters, level))
-    for line in left:
-        print(printable(line), file=sys.stderr)
-    print(f"freed {size(freed)}")
-    return 0
-
-
-def _export(words: list[str], output: str | None) -> int:
-    """Write all runs as one table: as CSV, and as Parquet where something writes it."""
-    from hw1.cells import guarded_table
-    from hw1.report.export import CSV, NO_PARQUET, PARQUET, export, tidy, writes_parquet
-    from hw1.settings import ConfigError
-    from hw1.words import count, printable
-
-    path, filters = _path_and_filters(words)
-    table = tidy(path, filters)
-    if not len(table):
-        raise ConfigError(f"{path}: got no such run, expected some; {program()} list shows what there is")
-    if output == "-":
-        guarded_table(table).to_csv(sys.stdout, index=False)
-        return 0
-    inside = path.absolute().parent  # beside runs/ and sweeps/: what stands within those is whole
-    folder = inside.parent if inside.name in ("runs", "sweeps") else path
-    files = [Path(output)] if output else [folder / f"export{CSV}"]
-    if output is None and writes_parquet():
-        files.append(folder / f"export{PARQUET}")
-    for file in files:
-        export(table, file)
-        print(printable(f"{file}: {count(len(table), 'row')}, {count(len(table.columns), 'column')}"))
-    if output is None and not writes_parquet():
-        print(f"only CSV: {NO_PARQUET}", file=sys.stderr)
     return 0
 
 

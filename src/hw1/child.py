@@ -36,7 +36,7 @@ def main(file: Path, verb: str, words: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # whatever the command raised: it is said, and the caller raises it
-        from hw1.command import explain
+        from hw1.explaining import explain
         from hw1.settings.local import named
 
         if full:

@@ -1,11 +1,7 @@
-"""What train.py understands and says: its words in order, every error in one line, the end of a job. Imports little.
-
-It has more than 300 lines because the sentences for what others raise are to be found in one place.
-"""
+"""What train.py understands and says: its words in order, the end of a job. Imports little."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import statistics
@@ -15,19 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hw1.files import explained
+from hw1.explaining import explain, options
 from hw1.help import own_folder
-from hw1.records import DamagedError
 from hw1.replaced import drop, leftovers, settable, shared_settings
-from hw1.settings.conf import folders_of, options_of, options_with, shipped, unknown_option
-from hw1.settings.construct import takes, target_of
 from hw1.settings.identity import ConfigError
 from hw1.settings.local import named
-from hw1.slips import elsewhere, in_file, left_out, missing_value, slips, unknown_function
+from hw1.slips import left_out, slips
 from hw1.stages import duration
 from hw1.sweep_words import ZIP, apart, joined, zipped
 from hw1.terminal import say
-from hw1.typed import training
 
 if TYPE_CHECKING:
     from hw1.measures.take import Taken
@@ -37,12 +29,6 @@ if TYPE_CHECKING:
 _OTHER_MODES = ("--cfg", "-c", "--info", "-i", "--run", "-r", "--shell-completion", "-sc", "--hydra-help", "--version")
 
 _SHELL = {"-sc", "--shell-completion"}
-
-# Keys at the top that a command does not set.
-_NOT_TYPED = ("hydra", "sweep", "measured_sweep", "about")
-
-# Groups of several nodes by name.
-_SEVERAL = ("callbacks", "logger", "measures", "metrics")
 
 # Words of the sweeper's.
 FLAGS = {f"--{name.replace('_', '-')}": f"hydra.sweeper.{name}=true" for name in ("dry_run", "rerun", "keep")}
@@ -84,8 +70,8 @@ def completes(words: Sequence[str], conf: Path) -> bool:
         )
         return True
     group, _, option = last.partition("=")
-    if "/" in option and (options := _options(group, conf)):
-        print(*(f"{group}={one}" for one in options if one.startswith(option)))
+    if "/" in option and (known := options(group, conf)):
+        print(*(f"{group}={one}" for one in known if one.startswith(option)))
         return True
     line = " ".join([*(word for word in before if word not in FLAGS), last])
     os.environ |= {"COMP_LINE": line, "COMP_POINT": str(len(line))}
@@ -140,141 +126,6 @@ def with_budget(words: Sequence[str], conf: Path) -> list[str]:
     at = list(words).index(asked.overrides[0])  # words of one kind must stand together
     end = at + len(asked.overrides)
     return [*words[:at], *own, *words[at:end], *dropped, *words[end:]]
-
-
-def explain(error: BaseException, loader: Any = None) -> str:
-    """An exception in one line a problem: the key, what was got, what is expected.
-
-    Args:
-        error: anything that composing or running raised.
-        loader: Hydra's config loader, to list the options of a group.
-    """
-    if isinstance(error, ConfigError | DamagedError):
-        return str(error)
-    name = type(error).__name__
-    if name == "MissingConfigException":
-        return _missing_option(error, loader)
-    if name in ("ConfigCompositionException", "OverrideParseException"):
-        return _refused_override(error)
-    if name == "MissingMandatoryValue" and (key := getattr(error, "full_key", None)):
-        return missing_value(str(key), shipped())
-    text = _one_line(str(error))
-    if name == "InstantiationException" and isinstance(error.__cause__, ValueError):  # of a launcher, say
-        return _one_line(str(error.__cause__))
-    if name == "SearchPathException" and (folder := re.search(r"config directory '(.+)' not found", text)):
-        return f"--config-dir: got {folder[1]}, expected a folder of settings"
-    if name == "InterpolationKeyError" and (key := re.search(r"'([^']+)' not found", text)):
-        return f"{key[1]}: got no value, to which others refer; expected {key[1]}=VALUE"
-    if (mark := getattr(error, "problem_mark", None)) is not None:
-        return f"{mark.name}: {getattr(error, 'problem', text)} (line {mark.line + 1}); expected YAML: correct it"
-    if "must be a string or a list. Got" in text:  # of a group, which Hydra does not name
-        return f"{_without_option() or 'group'}: got no option, expected one: {training()} --help lists them"
-    if said := explained(error.__cause__ if "configure handler" in text else error):  # the cause: what run.log met
-        return said
-    if isinstance(error, FileNotFoundError) and text:  # hw1's own, which says what is not there
-        return text
-    return f"{name}: {text}" if text else name
-
-
-def _without_option() -> str:
-    """The first word of this command that picks no option of a group, as `model=null`; "" for none."""
-    words = (word.lstrip("+~").partition("=") for word in sys.argv[1:])
-    picked = (word for word in words if word[0].partition("@")[0] in _groups())
-    return next((key for key, _, value in picked if not re.match(r"[A-Za-z_\[{]", value) or value == "null"), "")
-
-
-def _missing_option(error: BaseException, loader: Any) -> str:
-    group, _, option = str(getattr(error, "missing_cfg_file", "")).rpartition("/")
-    if not group:
-        return _one_line(str(error))
-    options = list(getattr(error, "options", None) or (loader.get_group_options(group) if loader else _options(group)))
-    if group == "callbacks" and option in _options("measures"):
-        return f"callbacks: got {option}, which is a measure; expected measures=[{option}], which trains nothing again"
-    return unknown_option(group, option, options)
-
-
-def _groups() -> set[str]:
-    """Names of groups, hw1's and the project's own."""
-    return {path.name for folder in folders_of(shipped()) for path in folder.iterdir() if path.is_dir()}
-
-
-def _options(group: str, conf: Path | None = None) -> list[str]:
-    """The options of a group, hw1's and the project's own."""
-    return sorted({one for folder in folders_of(conf or shipped()) for one in options_of(folder / group)})
-
-
-def _refused_override(error: BaseException) -> str:
-    cause: BaseException | None = error
-    while cause is not None and not hasattr(cause, "full_key"):
-        cause = cause.__cause__ or cause.__context__
-    text = str(error)
-    unknown = re.search(r"override '(.*)'\s.*Unknown function '(\w+)'\s*Available: (\S+)", text, re.DOTALL)
-    if unknown:
-        return unknown_function(unknown[1], unknown[2], unknown[3].split(","))
-    if said := in_file(text):
-        return said
-    if removed := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
-        return f"~{removed[1]}: no such setting to remove; see {training()} --help"
-    missing = re.search(r"Could not override '([^']+)'", text)
-    if missing:
-        key = missing[1]
-        if key in _groups():
-            ways = f"an option of the group, {{_target_: module.Class}}, or one setting a word, as {key}.KEY=VALUE"
-            ways = f"+{key}.NAME._target_=module.Class, which adds one" if key in _SEVERAL else ways
-            return f"{key}: got a mapping, expected {ways}"
-        parts = key.split(".")
-        if parts[0] == "callbacks" and len(parts) > 2 and parts[1] in _options("measures"):
-            asked = f"measures=[{parts[1]}] measures.{'.'.join(parts[1:])}=..."
-            return f"{key}: no such setting; {parts[1]} is a measure: expected {asked}"
-        node = getattr(cause, "parent_node", None)
-        known = [str(name) for name in node] if node is not None and hasattr(node, "keys") else []
-        known = [name for name in known if name not in _NOT_TYPED]
-        # The exception names the first part of the path that is missing; suggest only among its siblings.
-        wrong = str(getattr(cause, "key", key))
-        close = [key.replace(wrong, one, 1) for one in difflib.get_close_matches(wrong, known, 1)]
-        if node is not None and hasattr(node, "_get_root"):
-            close = close or elsewhere(key, _content(node._get_root()))
-        if key == f"{parts[0]}.{wrong}" and (target := _target_with(node, wrong)):
-            return f"{key}: no option sets it; expected +{key}=..., with a plus, a setting of {target}"
-        expected = f"did you mean {' or '.join(close[:3])}?" if close else f"expected one of: {', '.join(known)}"
-        if not known:
-            expected = f"see {training()} --help"
-        if not close and len(parts) == 2 and (have := options_with(parts[0], parts[1], folders_of(shipped()))):
-            expected = f"expected {' or '.join(f'{parts[0]}={one}' for one in have)}, which {_has(have)} it"
-        return f"{key}: no such setting; {expected} (+{key}=... adds a new one)"
-    word = getattr(error, "override", None)
-    if word and word not in text:
-        text = f"{word}: {text}"
-    reason = _one_line(str(cause) if cause is not None and cause is not error else "")
-    remedy = "; expected another value" if "converted to" in text or "while evaluating" in text else ""
-    return _one_line(text) + (f": {reason}" if reason and reason not in text else "") + remedy
-
-
-def _target_with(node: Any, name: str) -> str:
-    """What a node names if it takes a setting, which is imported to find out; else ""."""
-    try:
-        return str(node["_target_"]) if takes(target_of(_content(node), "node"), name) else ""
-    except (ConfigError, TypeError, KeyError):  # no node
-        return ""
-
-
-def _has(options: Sequence[str]) -> str:
-    return "has" if len(options) == 1 else "have"
-
-
-def _content(config: Any) -> dict[str, Any]:
-    """Settings as plain containers, whatever is missing in them."""
-    from omegaconf import OmegaConf
-
-    plain: Any = OmegaConf.to_container(config)
-    return {str(name): value for name, value in plain.items()}
-
-
-def _one_line(text: str) -> str:
-    """A message without Hydra's hints about where to read more."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    kept = [line for line in lines if not re.match(r"(full_key:|object_type=|Set the environment|See https)", line)]
-    return " ".join(kept)
 
 
 def job_line(order: Order, folder: Path, taken: Sequence[Taken], ended: int) -> str:

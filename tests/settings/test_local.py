@@ -6,7 +6,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
-from hw1.command import explain, fail
+from hw1.command import fail
+from hw1.explaining import explain
 from hw1.settings import ConfigError
 from hw1.settings.conf import PROJECT, shipped
 from hw1.settings.local import local_keys

@@ -44,7 +44,7 @@ def _sweep(place):
 
 def _said(read):
     """What Python says, or raises: one line of hw1's own."""
-    from hw1.command import explain
+    from hw1.explaining import explain
     from hw1.records import DamagedError
     from hw1.settings import ConfigError
 

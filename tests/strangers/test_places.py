@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from hw1 import Run, Sweep
-from hw1.command import explain
+from hw1.explaining import explain
 from hw1.files import remove_parts, replacing, write_text
 from hw1.inside import first_link, inside, is_name, refuse_linked_parts, refuse_links
 from hw1.models import Mlp

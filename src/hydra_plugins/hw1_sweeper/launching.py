@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hw1.command import explain, quoted
+from hw1.command import quoted
+from hw1.explaining import explain
 from hw1.files import remove_left_below
 from hw1.lease import HeldError, LostError, hold
 from hw1.records import FORMAT, write_record

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hw1.command import explain
+from hw1.explaining import explain
 from hw1.replaced import drop, leftovers
 from hw1.runs import runs_by_key, slug_of
 from hw1.settings import ConfigError, RunSettings
