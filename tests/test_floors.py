@@ -20,19 +20,8 @@ FLOORS = [
     {"measures", "recording"},
     {"callbacks", "studies"},
     {"report", "reproduction"},
-    {
-        "hydra_plugins",
-        "__main__",
-        "adopt",
-        "arguments",
-        "command",
-        "explaining",
-        "help",
-        "slips",
-        "sweep_words",
-        "upkeep",
-    }
-    | {"environment", "job", "project", "replaced", "train", "python", "child", "notebook"},
+    {"hydra_plugins", "__main__", "adopt", "arguments", "command", "explaining", "help", "slips", "sweep_words"}
+    | {"environment", "job", "project", "replaced", "train", "python", "child", "notebook", "upkeep"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = ("torch", "lightning", "torchmetrics", "torchvision", "pandas", "matplotlib", "sklearn", "scipy")

@@ -30,6 +30,8 @@ def main(words=None):
 
     numbers = asked.only or itertools.count(asked.first)
     most = len(asked.only or range(asked.faults))
+    if asked.folder:
+        Path(asked.folder).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=asked.folder))  # a TemporaryDirectory would be removed by what is forked
     try:
         campaign = Campaign(folder, asked.seed, asked.scenarios, asked.starts, asked.kinds)
