@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_listed_in_one_line_each(net):
         fitted(net, state, "a.pt")
     assert str(refused.value).splitlines() == [
         "weights: got a.pt, which does not fit the model: missing are 0.bias [4]; unexpected are head [4]; "
-        "another shape have 2.weight [2, 3] instead of [2, 4]",
+        "another shape have 2.weight [2, 3] instead of [2, 4]; expected its own",
     ]
     bad = net.state_dict() | {"0.bias": torch.full((4,), torch.nan), "2.weight": torch.ones(2, 4, dtype=torch.int8)}
     with pytest.raises(ConfigError, match=r"other numbers hold 2\.weight \(torch\.int8\)"):

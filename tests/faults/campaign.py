@@ -172,7 +172,7 @@ class Campaign:
     def sabotaged(self, number):
         """What a kill comes to that meets a writer that is broken, in the middle of a run's file."""
         scenario, start = self._scenarios[0], "training" if "training" in self._starts else "nothing"
-        file = ("metrics.csv", "last.ckpt", "settings.json", "snapshots")[number % 4]
+        file = ("last.ckpt", "snapshots", "settings.json", "metrics.csv")[number % 4]
         return self.meet(Fault(number, "SIGKILL in a write", scenario, start, file, 0, keep=40), broken.in_place)
 
     def _inject(self, fault):

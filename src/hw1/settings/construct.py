@@ -188,10 +188,8 @@ def target_of(node: Mapping[str, Any], key: str) -> Callable[..., Any]:
             target = getattr(pkgutil.resolve_name(above), name)
     except Exception as error:  # whatever importing the module raised
         reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"{key}._target_: got {path}, which cannot be imported: {reason}; expected module.Class, installed or in "
-            "the current folder"
-        ) from error
+        wanted = "" if "pip install" in reason else "; expected module.Class, installed or in the current folder"
+        raise ConfigError(f"{key}._target_: got {path}, which cannot be imported: {reason}{wanted}") from error
     if not callable(target):
         raise ConfigError(
             f"{key}._target_: got {path}, which is of type {type(target).__name__}; expected a class or function"
