@@ -43,7 +43,10 @@ def main(words=None):
                 _note(asked.table, asked.seed, outcome)
             if outcome.verdict in (LOST, SILENT) or "traceback" in outcome.notes or asked.loud:
                 print(_line(asked.seed, outcome), flush=True)
-        caught = [outcome.verdict for outcome in map(campaign.sabotaged, range(asked.sabotaged))]
+        met = [campaign.sabotaged(number) for number in range(asked.sabotaged)]
+        for outcome in met if asked.loud else ():
+            print(f"with a broken writer: {outcome}")
+        caught = [outcome.verdict for outcome in met]
     finally:
         shutil.rmtree(folder)
     print(table(outcomes, VERDICTS))

@@ -165,7 +165,7 @@ class Campaign:
         self.seconds = 0.0
         self._lay(self.start(fault.scenario, fault.start))
         path = self._damage(fault) if fault.kind in DAMAGES else self._inject(fault)
-        if not path:
+        if not path and broken is None:  # a broken writer may spoil a command without any fault
             return Outcome(fault, SURVIVED, notes=("nothing met it",), seconds=self.seconds)
         return replace(self._judge(fault), path=path, seconds=self.seconds)
 
@@ -177,7 +177,7 @@ class Campaign:
 
     def _inject(self, fault):
         kind = INJECTIONS[fault.kind]
-        globs = [glob for one in FILES[fault.file] for glob in (one, _hidden(one))] if fault.file != "folders" else []
+        globs = [glob for one in FILES[fault.file] for glob in (one, *_hidden(one))] if fault.file != "folders" else []
         globs = globs or ["runs", "sweeps", "runs/*", "sweeps/*"]
         more = {"error": kind.error, "signal": kind.signal, "keep": fault.keep, "lasting": kind.lasting}
         self.preload.arm(kind.op, globs, fault.at, kind.action, **more)
@@ -312,9 +312,10 @@ class Campaign:
 
 
 def _hidden(glob):
-    """A glob of the temporaries of files that match one."""
+    """Globs of the temporary folders of files that match one, and of what stands in them."""
     folder, _, name = glob.rpartition("/")
-    return f"{folder}/.{name}.*.part" if folder else f".{name}.*.part"
+    room = f"{folder}/.{name}.*.part" if folder else f".{name}.*.part"
+    return room, f"{room}/*"
 
 
 def _main(words):

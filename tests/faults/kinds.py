@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .preload import FAIL, FSYNC, MKDIR, OPEN, RENAME, SHORT, SIGNAL, SIGNAL_AFTER, UNLINK, WRITE
 
 # By a kind's name: globs of paths below the folder of an experiment, "*" spans folders. The first that fits counts.
-# A file's temporaries, `.result.json.x.part`, are of its kind.
+# What stands in a file's temporary folder, `.result.json.x.part/`, is of its kind, and so is that.
 FILES = {
     "result.json": ["runs/*/result.json"],
     "settings.json": ["runs/*/settings.json"],
@@ -31,7 +31,7 @@ FILES = {
     ".lock": ["*.lock"],
     "folders": ["runs", "sweeps", "runs/*", "sweeps/*", "."],
 }
-_HIDDEN = re.compile(r"(.*/)?\.([^/]+?)\.[^./]+\.part")
+_HIDDEN = re.compile(r"(.*/)?\.([^/]+?)\.[^./]+\.part(/.*)?")
 
 
 def file_kind(path):

@@ -99,6 +99,8 @@ class folder_errors:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, IsADirectoryError):  # where a file is to stand, in a folder that is there
+            return
         if isinstance(error, OSError):
             raise ConfigError(
                 f"output: got a folder that cannot be made: {error.strerror}: {error.filename}; expected a folder, or "
