@@ -85,7 +85,10 @@ def test_shards_and_a_single_file_of_a_folder(net, tmp_path):
 def test_a_prefix_picks_a_part_of_what_is_there(net):
     both = under(net, "student.") | under(nn.Linear(3, 2), "teacher.")
     assert same(net, fitted(net, both, "a.ckpt", prefix="student."))
-    with pytest.raises(ConfigError, match=r"prefix: got pupil\., with which no name in a.ckpt begins; it has student"):
+    with pytest.raises(
+        ConfigError,
+        match=r"prefix: got pupil\., with which no name in a.ckpt begins; expected what its names begin with: student",
+    ):
         fitted(net, both, "a.ckpt", prefix="pupil.")
 
 

@@ -20,6 +20,9 @@ from hw1.typed import training
 # Keys at the top that a command does not set.
 _NOT_TYPED = ("hydra", "sweep", "measured_sweep", "about")
 
+# OmegaConf's words for what a setting of Hydra's own may be.
+_KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
+
 # Groups of several nodes by name.
 _SEVERAL = ("callbacks", "logger", "measures", "metrics")
 
@@ -128,6 +131,9 @@ def _refused_override(error: BaseException) -> str:
     if word and word not in text:
         text = f"{word}: {text}"
     reason = _one_line(str(cause) if cause is not None and cause is not error else "")
+    if typed := re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", f"{text} {reason}"):
+        merged = re.search(r"override (\S+?)=", text)
+        return f"{merged[1] if merged else word}: got {typed[1]}, expected {_KINDS.get(typed[2], typed[2])}"
     remedy = "; expected another value" if "converted to" in text or "while evaluating" in text else ""
     return _one_line(text) + (f": {reason}" if reason and reason not in text else "") + remedy
 

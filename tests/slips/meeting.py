@@ -19,7 +19,9 @@ MAIN = Path(__file__).parents[2] / "src" / "hw1" / "__main__.py"
 # How a line says what to do; (got lr=-1) are the settings of which a library says what is wrong with them.
 REMEDY = re.compile(
     r"expected|did you mean|see .*--help|--help says|delete (it|the)|correct it|remove one|needs it|give another|"
-    r"must be either|put one|give one|remove \+ prefix|\(got |says which|which failed|choose from|no such setting of"
+    r"put the file there|"
+    r"must be either|put one|give one|remove \+ prefix|"
+    r"\(got |says which|which failed|choose from|no such setting of"
 )
 
 

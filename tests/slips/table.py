@@ -225,7 +225,7 @@ DATA = [
     "dataset=arrays dataset.train_x=notes.txt dataset.train_y=y.npy dataset.test_x=x.npy dataset.test_y=y.npy",
     "dataset=arrays dataset.train_x=cut.npy dataset.train_y=y.npy dataset.test_x=x.npy dataset.test_y=y.npy",
     "dataset=arrays dataset.train_x=x.npy dataset.train_y=short.npy dataset.test_x=x.npy dataset.test_y=y.npy",
-    "dataset=mnist dataset.source=full dataset.root=nowhere",
+    "dataset=mnist dataset.source=full dataset.root=noroot",
     "dataset=mnist dataset.source=web",
     "dataset=cifar10 dataset.root=empty_folder",
     "dataset=characters dataset.file=nowhere.txt",

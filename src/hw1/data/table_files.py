@@ -29,7 +29,8 @@ def find(root: str | Path | None, file: str, argument: str) -> Path:
     below = data_root(root) / written
     if (found := next((path for path in (written, below) if path.exists()), None)) is None:
         others = f" nor {below}" if below != written else ""
-        raise ValueError(f"{argument}: there is no {written.absolute()}{others}")
+        wanted = "expected one there" if below == written else "expected one at either"
+        raise ValueError(f"{argument}: there is no {written.absolute()}{others}; {wanted}")
     if kind := special(found.stat().st_mode):
         raise ValueError(f"{argument}: got {found.absolute()}, which is {kind}, expected a file")
     return found.absolute()

@@ -137,7 +137,10 @@ def fitted(net: nn.Module, found: Mapping[str, Tensor], of: str, prefix: str | N
     if prefix:
         own = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
         if not own:
-            raise ConfigError(f"prefix: got {prefix}, with which no name in {of} begins; it has {_some(found, found)}")
+            raise ConfigError(
+                f"prefix: got {prefix}, with which no name in {of} begins; expected what its names begin with: "
+                f"{_some(found, found)}"
+            )
         return _checked(net, own, of)
     wanted = net.state_dict()
     best: tuple[int, dict[str, Tensor]] | None = None
