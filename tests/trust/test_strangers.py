@@ -183,7 +183,7 @@ def test_trusting_a_folder_says_what_it_imports_and_makes_it_ones_own(handed_ove
     before = {path: path.read_bytes() for path in given.rglob("*") if path.is_file()}
     assert main(["trust", str(given)]) == 1  # no terminal
     out, err = capsys.readouterr()
-    assert "2 runs, 1 sweeps, and the folder as a project" in out and "would import her_net" in out
+    assert "2 runs, 1 sweep, and the folder as a project" in out and "would import her_net" in out
     assert "--yes signs it" in err and {path: path.read_bytes() for path in before} == before
     assert not is_project(given) and runs_of(handed_over)[1].why_not_own
     assert main(["trust", str(given), "--yes"]) == 0

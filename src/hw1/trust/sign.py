@@ -19,6 +19,7 @@ from hw1.trust.names import lies_in, parts_of
 from hw1.trust.owner import keep_code
 from hw1.trust.projects import add_project, is_project, looks_like_a_project
 from hw1.typed import program
+from hw1.words import count
 
 _RUN = ("settings.json", "result.json")
 _KNOWN = ("hw1", "torch", "torchvision", "torchmetrics", "lightning")
@@ -78,7 +79,10 @@ def lines(made: Signing) -> list[str]:
     """What is to be said before somebody signs."""
     runs = len({file.parent for file in made.records if file.name in _RUN})
     sweeps = sum(file.name == "sweep.json" for file in made.records)
-    said = [f"{made.folder}: {runs} runs, {sweeps} sweeps" + (", and the folder as a project" if made.project else "")]
+    said = [
+        f"{made.folder}: {count(runs, 'run')}, {count(sweeps, 'sweep')}"
+        + (", and the folder as a project" if made.project else "")
+    ]
     for name, where in sorted(made.modules.items()):
         few = list(dict.fromkeys(where))[:3]
         there = source_of(name) if name.isidentifier() else None
