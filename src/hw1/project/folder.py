@@ -58,12 +58,25 @@ def enter(folder: Path, *, runs_code: bool) -> None:
         )
     if runs_code and not foreign:
         importable(folder)
-    elif _put_there_by_python(folder):
+        return
+    if _put_there_by_python(folder):
         del sys.path[0]
+    places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if "PYTHONPATH" in os.environ and "" in places and not _has_hw1(folder):
+        # An empty part, as `export PYTHONPATH=$PYTHONPATH:mine` makes one, is the current folder to Python.
+        kept = [place for place in places if place]
+        os.environ["PYTHONPATH"] = os.pathsep.join(kept)  # for processes that this one starts
+        if not any(Path(place).resolve() == folder.resolve() for place in kept):
+            sys.path[:] = [place for place in sys.path if place not in ("", str(folder))]
 
 
 def _put_there_by_python(folder: Path) -> bool:
     """Whether `python -m` has put the current folder first on the path; not if hw1 itself is found by it."""
     first = sys.path[0] if sys.path else None
     by_m = Path(sys.argv[0]).parts[-2:] == ("hw1", "__main__.py") and not sys.flags.safe_path
-    return by_m and first == str(folder) and Path(__file__).resolve().parents[2] != folder.resolve()
+    return by_m and first == str(folder) and not _has_hw1(folder)
+
+
+def _has_hw1(folder: Path) -> bool:
+    """Whether hw1 itself is found in a folder."""
+    return Path(__file__).resolve().parents[2] == folder.resolve()
