@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # 10 seconds; its figures need a GPU, and the measures have tests of their own
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 
 

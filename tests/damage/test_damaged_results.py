@@ -1,6 +1,9 @@
 """A result, history or snapshot that is not what was written: named with what costs least; done, all is sound again."""
 
+import json
+
 import pytest
+import torch
 from whole_runs import fitted
 
 from hw1.lease import hold
@@ -9,6 +12,8 @@ from hw1.records import DamagedError, read_record, write_record
 from hw1.runs import Run, is_complete
 from hw1.runs.damage import passing_damage, run_damage, training_damage
 from hw1.runs.standing import standing
+from hw1.sealed import seal
+from hw1.training.checkpoint import require_own
 
 
 @pytest.fixture(scope="session")
@@ -106,3 +111,18 @@ def test_measuring_takes_away_what_a_killed_process_left(folder, monkeypatch):
 
     monkeypatch.setattr(taking, "hold", taken_over)
     assert taking.take(Run(folder), []) == [] and not room.exists()
+
+
+def test_the_checkpoint_beside_that_of_the_end_is_the_runs_own(tmp_path):
+    file, text = tmp_path / "epoch.ckpt", json.dumps({"settings": {"seed": 1}})
+    require_own(file, {"seed": 1})  # there need be none
+    torch.save({"hw1": {"settings": text}}, file)
+    seal(file)
+    require_own(file, {"seed": 1})
+    with pytest.raises(DamagedError, match="got that of another run, expected this one's; delete the run's folder"):
+        require_own(file, {"seed": 0})
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DamagedError, match="is damaged"):
+        require_own(file, {"seed": 1})

@@ -1,10 +1,11 @@
 """Checkpoints, from which training goes on bit by bit as if it had not stopped; the last one is the end."""
 
 import contextlib
+import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from hw1.files import lasting
 from hw1.models import Members
+from hw1.records import DamagedError
 from hw1.sealed import is_whole, seal
 from hw1.settings import ConfigError
 from hw1.tensor_files import refuse_claims
@@ -196,6 +198,26 @@ def recorded_in(checkpoint: Path) -> dict[str, Any]:
         return dict(state.get(RECORDED, {}))
     except Exception:  # whatever a file from elsewhere makes of reading it
         return {}
+
+
+def require_own(checkpoint: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse the checkpoint of the last epoch's end, beside that of a training's end, where it is none of this run's.
+
+    Args:
+        checkpoint: need not be there.
+        settings: as the run's settings.json has them.
+
+    Raises:
+        DamagedError: it is damaged, or of another run.
+    """
+    if not checkpoint.exists():
+        return
+    remedy = "delete the run's folder and run its command again"
+    if is_whole(checkpoint) is False:
+        raise DamagedError(f"{checkpoint} is damaged: its content is not what was written; {remedy}")
+    text = recorded_in(checkpoint).get(TEXT)
+    if text is not None and json.loads(text)["settings"] != settings:
+        raise DamagedError(f"{checkpoint}: got that of another run, expected this one's; {remedy}")
 
 
 def resume_from(checkpoint: Path) -> tuple[int, dict[str, Any]]:

@@ -25,6 +25,7 @@ from hw1.training.checkpoint import (
     AtomicCheckpointIO,
     EpochCheckpoint,
     recorded_in,
+    require_own,
     resume_from,
     seal_earlier,
 )
@@ -134,6 +135,8 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
     checkpoint = folder / "checkpoints" / LAST
     first_step, recorded = resume_from(checkpoint)
     require(folder, recorded.get("snapshots", {}))
+    if recorded.get(ENDED) == settings.key:  # nothing is trained, and so nothing is written over it
+        require_own(checkpoint.with_name("epoch.ckpt"), (contents.begun(folder) or {}).get("settings", {}))
 
     csv = MetricsCsv(folder, first_step, members=len(seeds), recorded=recorded.get("metrics"))
     kept: dict[str, str] = {}
