@@ -229,7 +229,7 @@ def test_commands_that_measure_one_sweep_at_once_lose_nothing(mine, finished, tm
 def test_a_sweep_that_a_command_is_at_work_on_is_not_measured(mine, background, hw1, tmp_path):
     flags, more = mine
     process = background(*flags, *RUNS, "measures=[slow]", "measures.slow.seconds=1.5", output=tmp_path, **more)
-    while len(list(tmp_path.rglob("result.json"))) < 1:
+    while len(list(tmp_path.glob("*/runs/*/result.json"))) < 1:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     done = hw1("measure", tmp_path / "default", "sensitivity")
@@ -258,7 +258,7 @@ def test_measuring_that_was_killed_goes_on_where_it_was(mine, background, comman
     weights = contents(tmp_path, "*.safetensors")
     slow = (*words, "measures=[slow]", "measures.slow.seconds=0.2")
     process = background(*slow, output=tmp_path, **more)
-    while len(list(tmp_path.rglob("measures/*.json"))) < 2:
+    while len(list(tmp_path.glob("*/runs/*/measures/*.json"))) < 2:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -225,11 +225,15 @@ def remove_parts(folder: Path) -> None:
 
     What an earlier version left, files `.<name>.<process>.part`, is removed as well.
     """
-    for part in list(folder.rglob(".*.part")):
-        if part.is_dir() and not part.is_symlink():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
+    for here, names, files in os.walk(folder):  # which passes over what has gone meanwhile, and follows no link
+        for name in names + files:
+            if not (name.startswith(".") and name.endswith(".part")):
+                continue
+            part = Path(here, name)
+            if part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
 
 
 def new_folder(base: Path) -> Path:
