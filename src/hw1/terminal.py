@@ -23,6 +23,23 @@ def say(*lines: object, file: TextIO | None = None) -> None:
         print(printable(line), file=file, flush=True)
 
 
+def agreed(question: str, otherwise: str, yes: str) -> bool:
+    """Ask whether to go on; without a terminal nothing is asked, and it is no.
+
+    Args:
+        question: that yes answers.
+        otherwise: what to say has not been done.
+        yes: what `--yes` does.
+    """
+    if not sys.stdin.isatty():
+        print(f"{otherwise}: --yes {yes}", file=sys.stderr)
+        return False
+    if input(f"{question} [y/N] ").strip().lower() in ("y", "yes"):
+        return True
+    print(otherwise)
+    return False
+
+
 def columns() -> int | None:
     """The width of the terminal that standard output is; None where it is a file or a pipe: nothing is cut there."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -33,7 +33,7 @@ def clean_up(chosen: argparse.Namespace) -> int:
     """Say what would be freed, ask, and free it; 1 if nothing was removed although there was something."""
     from hw1.report.clean import Level, lines, offers, plan
     from hw1.report.removal import carry_out
-    from hw1.terminal import size
+    from hw1.terminal import agreed, size
     from hw1.words import printable
 
     path, filters = path_and_filters(chosen.words)
@@ -49,13 +49,8 @@ def clean_up(chosen: argparse.Namespace) -> int:
         print("\n".join(offers(path, filters)) or "nor would anything else be freed")
     if not made.removals:
         return 0
-    if not chosen.yes:
-        if not sys.stdin.isatty():
-            print("nothing was removed: --yes removes it without asking", file=sys.stderr)
-            return 1
-        if input("remove it? [y/N] ").strip().lower() not in ("y", "yes"):
-            print("nothing was removed")
-            return 1
+    if not chosen.yes and not agreed("remove it?", "nothing was removed", "removes it without asking"):
+        return 1
     freed, left = carry_out(made, lambda: plan(path, filters, level))
     for line in left:
         print(printable(line), file=sys.stderr)

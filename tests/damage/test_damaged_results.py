@@ -121,8 +121,10 @@ def test_the_checkpoint_beside_that_of_the_end_is_the_runs_own(tmp_path):
     require_own(file, {"seed": 1})
     with pytest.raises(DamagedError, match="got that of another run, expected this one's; delete the run's folder"):
         require_own(file, {"seed": 0})
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-    with pytest.raises(DamagedError, match="is damaged"):
-        require_own(file, {"seed": 1})
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for content in (flipped, whole[:-8], whole[: len(whole) // 2], b""):
+        file.write_bytes(content)
+        with pytest.raises(DamagedError, match="is damaged"):
+            require_own(file, {"seed": 1})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,18 +16,14 @@ def trust(folder: Path, yes: bool) -> int:
         folder: of results, or a project.
         yes: whether to sign without asking.
     """
+    from hw1.terminal import agreed
     from hw1.trust.sign import carry_out, lines, plan
     from hw1.words import printable
 
     made = plan(folder)
     print(*map(printable, lines(made)), sep="\n")
-    if not yes:
-        if not sys.stdin.isatty():
-            print("nothing was signed: --yes signs it without asking", file=sys.stderr)
-            return 1
-        if input("sign it as yours? [y/N] ").strip().lower() not in ("y", "yes"):
-            print("nothing was signed")
-            return 1
+    if not yes and not agreed("sign it as yours?", "nothing was signed", "signs it without asking"):
+        return 1
     print(printable(carry_out(made)))
     return 0
 

@@ -213,7 +213,7 @@ def require_own(checkpoint: Path, settings: Mapping[str, Any]) -> None:
     if not checkpoint.exists():
         return
     remedy = "delete the run's folder and run its command again"
-    if is_whole(checkpoint) is False:
+    if not is_whole(checkpoint):  # one that was cut has lost its seal
         raise DamagedError(f"{checkpoint} is damaged: its content is not what was written; {remedy}")
     text = recorded_in(checkpoint).get(TEXT)
     if text is not None and json.loads(text)["settings"] != settings:
