@@ -13,6 +13,7 @@ from hw1.runs import Run, is_complete
 from hw1.runs.damage import passing_damage, run_damage, training_damage
 from hw1.runs.standing import standing
 from hw1.sealed import seal
+from hw1.settings.identity import run_key
 from hw1.training.checkpoint import require_own
 
 
@@ -114,17 +115,18 @@ def test_measuring_takes_away_what_a_killed_process_left(folder, monkeypatch):
 
 
 def test_the_checkpoint_beside_that_of_the_end_is_the_runs_own(tmp_path):
-    file, text = tmp_path / "epoch.ckpt", json.dumps({"settings": {"seed": 1}})
-    require_own(file, {"seed": 1})  # there need be none
-    torch.save({"hw1": {"settings": text}}, file)
+    file = tmp_path / "epoch.ckpt"
+    mine, others = {"seed": 1, "model": {"width": 1}}, {"seed": 0, "model": {"width": 1}}
+    require_own(file, run_key(mine))  # there need be none
+    torch.save({"hw1": {"settings": json.dumps({"settings": mine | {"output": "elsewhere"}})}}, file)
     seal(file)
-    require_own(file, {"seed": 1})
+    require_own(file, run_key(mine))  # where results go has no effect on them
     with pytest.raises(DamagedError, match="got that of another run, expected this one's; delete the run's folder"):
-        require_own(file, {"seed": 0})
+        require_own(file, run_key(others))
     whole = file.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
     for content in (flipped, whole[:-8], whole[: len(whole) // 2], b""):
         file.write_bytes(content)
         with pytest.raises(DamagedError, match="is damaged"):
-            require_own(file, {"seed": 1})
+            require_own(file, run_key(mine))

@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hw1.models import Members
 from hw1.records import DamagedError
 from hw1.sealed import is_whole, seal
 from hw1.settings import ConfigError
+from hw1.settings.identity import run_key
 from hw1.tensor_files import refuse_claims
 from hw1.training.snapshots import digest, holds, save_snapshot, snapshot_file
 from hw1.training.task import Task
@@ -200,12 +201,12 @@ def recorded_in(checkpoint: Path) -> dict[str, Any]:
         return {}
 
 
-def require_own(checkpoint: Path, settings: Mapping[str, Any]) -> None:
+def require_own(checkpoint: Path, key: str) -> None:
     """Refuse the checkpoint of the last epoch's end, beside that of a training's end, where it is none of this run's.
 
     Args:
         checkpoint: need not be there.
-        settings: as the run's settings.json has them.
+        key: of the run; settings without effect may be others than when it was written.
 
     Raises:
         DamagedError: it is damaged, or of another run.
@@ -216,7 +217,7 @@ def require_own(checkpoint: Path, settings: Mapping[str, Any]) -> None:
     if not is_whole(checkpoint):  # one that was cut has lost its seal
         raise DamagedError(f"{checkpoint} is damaged: its content is not what was written; {remedy}")
     text = recorded_in(checkpoint).get(TEXT)
-    if text is not None and json.loads(text)["settings"] != settings:
+    if text is not None and run_key(json.loads(text)["settings"]) != key:
         raise DamagedError(f"{checkpoint}: got that of another run, expected this one's; {remedy}")
 
 

@@ -136,7 +136,7 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
     first_step, recorded = resume_from(checkpoint)
     require(folder, recorded.get("snapshots", {}))
     if recorded.get(ENDED) == settings.key:  # nothing is trained, and so nothing is written over it
-        require_own(checkpoint.with_name("epoch.ckpt"), (contents.begun(folder) or {}).get("settings", {}))
+        require_own(checkpoint.with_name("epoch.ckpt"), settings.key)
 
     csv = MetricsCsv(folder, first_step, members=len(seeds), recorded=recorded.get("metrics"))
     kept: dict[str, str] = {}
