@@ -8,12 +8,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from hw1.records import make_key
 from hw1.runs import Run
 from hw1.settings import RunSettings
 from hw1.training.fit import fit
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
+make_key()  # as every command does before it trains: what a run is resumed from must be the user's own
 
 
 def plain(*words):
