@@ -31,7 +31,17 @@ class Answer:
     @property
     def lines(self) -> list[str]:
         """The sentences, or the one that there is none of."""
-        return [self.too_short] if self.too_short else list(self.sentences)
+        return [self.too_short] if self.too_short else [begun(sentence) for sentence in self.sentences]
+
+
+def begun(sentence: str) -> str:
+    """A sentence with its first letter large, where it begins with a word and not with a name.
+
+    Example:
+        >>> begun("two dense layers fit"), begun("c3(8)-p2 fits")
+        ('Two dense layers fit', 'c3(8)-p2 fits')
+    """
+    return sentence[:1].upper() + sentence[1:] if sentence.partition(" ")[0].isalpha() else sentence
 
 
 def number(value: float, digits: int = 3) -> str:
