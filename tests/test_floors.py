@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"hw1", "vectors", "files", "seeds", "kinds", "losses", "metrics", "words", "models", "optim", "records", "sealed"}
-    | {"_before_torch", "bounds", "cells", "inside", "lease", "lease_file", "machine", "markdown", "memory", "news"}
+    | {"_before_torch", "bounds", "cells", "inside", "lease", "lease_file", "machine", "markdown", "memory"}
+    | {"news", "preemption"}
     | {"paper", "record_shapes", "stages", "stored_csv", "stored_json", "tensor_files", "terminal", "typed", "workers"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training", "trust"},
@@ -55,6 +56,9 @@ BESIDE = {
     ("stored_csv", "records"),
     ("files", "lease"),
     ("lease", "lease_file"),
+    ("lease", "preemption"),
+    ("stages", "preemption"),
+    ("workers", "preemption"),
     ("words", "metrics"),
     ("paper", "typed"),
     ("paper", "words"),
@@ -175,7 +179,7 @@ def test_a_config_object_stays_at_the_door():
 LIGHT_ROOMS = ("settings", "trust", "runs", "measures", "studies", "report", "reproduction", "hydra_plugins")
 LIGHT_MODULES = (
     *("files", "lease", "lease_file", "machine", "news", "stages", "terminal", "workers", "seeds", "kinds", "metrics"),
-    *("inside", "cells", "markdown"),
+    *("inside", "cells", "markdown", "preemption"),
     *(
         "typed",
         "words",

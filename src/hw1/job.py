@@ -8,9 +8,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from hw1 import preemption
+
+_command = 0  # the process that is a command: a job in it ends as that does
+
 
 def run(config: Any) -> None:
-    """One job of a sweep, in the folder that the sweeper picked: train the run, then take its measures."""
+    """One job of a sweep, in the folder that the sweeper picked: train the run, then take its measures.
+
+    Raises:
+        Preempted: it was asked to stop, in a process of an engine's; the same job goes on.
+        KeyboardInterrupt: the same, in the command's own process.
+    """
+    with preemption.listening(interrupts=os.getpid() == _command):
+        _run(config)
+
+
+def _run(config: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
@@ -79,6 +93,8 @@ def command(project: Path, words: Sequence[str] | None = None, own_conf: bool = 
     from hw1.help import help_for, start_line, version_text
     from hw1.settings.conf import CONF, PROJECT, project_conf, refuse_replaced, shipped
 
+    global _command
+    _command = os.getpid()
     words, conf = list(sys.argv[1:] if words is None else words), shipped()
     os.environ[PROJECT] = str(project)
     if own_conf:

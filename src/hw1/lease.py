@@ -24,6 +24,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from hw1 import preemption
 from hw1.lease_file import FREE, HELD, NO_LINK, POLL, Found, Watch, is_gone, is_here, locked, read, text
 
 LEASE, LOCK = ".lease", ".lock"  # names in a folder that is held
@@ -53,6 +54,7 @@ def hold(folder: Path, wait: float | None = None, waits: Callable[[], None] | No
     Raises:
         HeldError: another process holds it.
         OSError: nothing can be written there.
+        Preempted: the job was asked to stop while it waited.
         ValueError: HW1_LEASE_SECONDS is no number of seconds.
     """
     return _taken(folder, wait, waits or functools.partial(_say, folder))
@@ -226,6 +228,7 @@ def _taken(folder: Path, wait: float | None, waits: Callable[[], None]) -> Lease
         if not said and (waited > _GRACE or alive):
             said = True
             waits()
+        preemption.require()
         time.sleep(POLL)
 
 

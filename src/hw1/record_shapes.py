@@ -200,7 +200,10 @@ _MEASURED = _with(
         "error": _TEXT,
     }
 )
-_SHAPES: Mapping[str, Shape] = {"result.json": _result, "sweep.json": _SWEEP, "settings.json": _SETTINGS}
+_STOPPED = _with({"place": _map(_count), "stops": _count}, needed=("place", "stops"))
+_SHAPES: Mapping[str, Shape] = {
+    **{"result.json": _result, "sweep.json": _SWEEP, "settings.json": _SETTINGS, "preempted.json": _STOPPED},
+}
 
 
 def misshapen(name: str, folder: str, record: Mapping[str, Any]) -> str:

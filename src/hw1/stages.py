@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from hw1 import preemption
 from hw1.words import cut
 
 AFTER = 5.0  # seconds, after which a stage is worth a word
@@ -50,7 +51,12 @@ def stage(name: str) -> Iterator[None]:
 
 
 def at(done: int, total: int) -> None:
-    """Of the stage that is open, so many parts of `total` are done."""
+    """Of the stage that is open, so many parts of `total` are done; a job that was asked to stop does so between them.
+
+    Raises:
+        Preempted: it was.
+    """
+    preemption.require()
     if _open:
         _open[-1].done, _open[-1].total = done, total
 

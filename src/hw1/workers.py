@@ -21,12 +21,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from hw1 import preemption
+
 # Modules that the server imports before it forks: names, so that nothing is imported here.
 PRELOADED = [
     *("hw1.training.fit", "hw1.measures.take", "hw1.measures.sharpness", "hw1.measures.sensitivity"),
     *("hw1.job", "hw1.landscape", "hw1.studies", "hydra.core.utils", "torch.utils.tensorboard", "pandas"),
 ]
 _GRACE = 2.0  # seconds from a request to end to the end; what hw1 writes is whole or absent
+_SAVING = 20.0  # seconds in which a job saves what it has, before it is ended
 
 Line = Callable[[str, str], None]  # ("stdout" or "stderr", a line without its end)
 Told = Callable[[int, Any], None]  # (number of the item, what its worker told; None when it has ended)
@@ -47,7 +50,8 @@ def spread(
     """`function(item)` of every item, in processes: (number of the item, result) as they end, begun in their order.
 
     However the iteration ends, by an exception or Ctrl-C too, the processes have ended behind it; close it to end early
-    (`contextlib.closing`). They end by themselves where this process is killed.
+    (`contextlib.closing`). They end by themselves where this process is killed. A job in one (`hw1.preemption`) first
+    saves what it has.
 
     Args:
         function: of a module, or a `partial` of one; pickled, as items and results are.
@@ -89,7 +93,7 @@ def spread(
     finally:
         for worker in busy:
             worker.process.terminate()
-        _join(made)
+        _join(made, _SAVING if busy else _GRACE)
 
 
 def tell(message: Any) -> None:
@@ -157,15 +161,21 @@ def start_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _join(workers: Sequence[_Worker]) -> None:
-    """Wait until they have ended; kill those that do not."""
-    last = time.monotonic() + _GRACE
-    for worker in workers:
-        worker.process.join(max(0.0, last - time.monotonic()))
-        if worker.process.is_alive():
-            worker.process.kill()
+def _join(workers: Sequence[_Worker], seconds: float) -> None:
+    """Wait until they have ended; kill those that do not, or all where Ctrl-C comes once more."""
+    begun, said = time.monotonic(), False
+    try:
+        while (waited := time.monotonic() - begun) < seconds and any(worker.process.is_alive() for worker in workers):
+            if waited > _GRACE and not said:
+                said = True
+                print("saving what has been trained; Ctrl-C again ends at once", file=sys.stderr, flush=True)
+            wait([worker.process.sentinel for worker in workers if worker.process.is_alive()], min(seconds, _GRACE) / 4)
+    finally:
+        for worker in workers:
+            if worker.process.is_alive():
+                worker.process.kill()
             worker.process.join()
-        worker.connection.close()
+            worker.connection.close()
 
 
 # Inside a worker
@@ -174,7 +184,7 @@ _send: Callable[..., None] | None = None
 
 
 def _serve(connection: Connection, environment: dict[str, str], folder: str) -> None:
-    """Be a worker until the connection is closed."""
+    """Be a worker until the connection is closed, or SIGTERM comes; a job that is at work saves what it has before."""
     global _send
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
@@ -185,7 +195,8 @@ def _serve(connection: Connection, environment: dict[str, str], folder: str) -> 
     lock = threading.RLock()
 
     def send(*message: Any) -> None:
-        with lock:
+        # Where nobody listens any more this process is about to end; what is at work is no failure until then.
+        with lock, contextlib.suppress(BrokenPipeError):
             connection.send(message)
 
     _send = send
@@ -204,10 +215,13 @@ def _serve(connection: Connection, environment: dict[str, str], folder: str) -> 
 
 
 def _watch() -> None:
-    """End this process when the one that started it has ended, however it did."""
+    """End this process when the one that started it has ended, however it did; a job saves what it has before."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
+    if preemption.is_listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_SAVING)
     os._exit(1)
 
 

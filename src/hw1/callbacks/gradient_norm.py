@@ -80,6 +80,10 @@ class GradientNorm(Callback):
         """Fetch the rest of the epoch."""
         self._flush(trainer, Task.of(pl_module).net)
 
+    def catch_up(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Fetch what there is: training stops in the middle of an epoch."""
+        self._flush(trainer, Task.of(pl_module).net)
+
     def _flush(self, trainer: lightning.Trainer, net: nn.Module) -> None:
         rows = self._buffer.fetch()
         if not rows:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hw1 import preemption
 from hw1.data.protocol import ExampleSet
 from hw1.seeds import generator
 
@@ -57,10 +59,19 @@ class EpochBatches(Sampler[Indices]):
         batch_size: examples a batch; None for all of them.
         seeds: of the order; of several, each member has its own order.
         epoch: () -> number of the epoch that begins.
+        behind: () -> batches of that epoch that a resumed training has behind it: they are left out.
     """
 
-    def __init__(self, size: int, batch_size: int | None, seeds: Sequence[int], epoch: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        size: int,
+        batch_size: int | None,
+        seeds: Sequence[int],
+        epoch: Callable[[], int],
+        behind: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.size, self.batch_size, self.seeds, self.epoch = size, min(batch_size or size, size), seeds, epoch
+        self._behind = behind
 
     def __len__(self) -> int:
         return -(-self.size // self.batch_size)
@@ -72,7 +83,7 @@ class EpochBatches(Sampler[Indices]):
             epoch = self.epoch()
             orders = [torch.randperm(self.size, generator=generator(seed, "order", epoch)) for seed in self.seeds]
             order = orders[0] if len(orders) == 1 else torch.stack(orders)  # [N], or [R, N]
-            yield from order.split(self.batch_size, dim=-1)
+            yield from order.split(self.batch_size, dim=-1)[self._behind() :]
 
 
 class OrderedBatches(Sampler[Indices]):
@@ -116,7 +127,8 @@ class EvaluationBatches:
         # A generator of its own: making an iterator draws from torch's.
         own = torch.Generator().manual_seed(0)
         drawing = Drawing(self._examples, members=False)
-        return iter(DataLoader(drawing, sampler=sampler, batch_size=None, num_workers=self._workers, generator=own))
+        options: dict[str, Any] = {"generator": own, "worker_init_fn": preemption.ignore}
+        return iter(DataLoader(drawing, sampler=sampler, batch_size=None, num_workers=self._workers, **options))
 
 
 class Inputs:
@@ -132,4 +144,5 @@ class Inputs:
 def evaluation_loader(examples: ExampleSet, batch_size: int, workers: int, members: bool) -> DataLoader[Batch]:
     """A DataLoader of the whole set in its order; [1, B, ...] with members, who share it."""
     batches = OrderedBatches(len(examples), batch_size)
-    return DataLoader(Drawing(examples, members), sampler=batches, batch_size=None, num_workers=workers)
+    drawing = Drawing(examples, members)
+    return DataLoader(drawing, sampler=batches, batch_size=None, num_workers=workers, worker_init_fn=preemption.ignore)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hw1 import preemption
 from hw1.data.batches import Batch, Drawing, EpochBatches, Indices
 from hw1.data.protocol import ExampleSet
 from hw1.data.randomness import kept, seed_all
@@ -98,6 +99,9 @@ def training_loader(
     # sampler can be wrapped by Lightning for distributed training: rank r then takes every world_size-th batch.
     several = len(seeds) > 1
     if transform is None and not getattr(examples, "random", False):
-        return DataLoader(Drawing(examples, several), sampler=batches, batch_size=None, num_workers=workers)
-    drawing = RandomDrawing(examples, transform, seeds, several)
-    return DataLoader(drawing, sampler=WithEpoch(batches), batch_size=None, num_workers=workers)
+        return _loader(Drawing(examples, several), batches, workers)
+    return _loader(RandomDrawing(examples, transform, seeds, several), WithEpoch(batches), workers)
+
+
+def _loader(drawing: Dataset[Batch], sampler: Sampler[Any], workers: int) -> DataLoader[Batch]:
+    return DataLoader(drawing, sampler=sampler, batch_size=None, num_workers=workers, worker_init_fn=preemption.ignore)

@@ -41,6 +41,7 @@ class DataModule(lightning.LightningDataModule):
             set them before training begins. With several of them every batch has a leading dimension: [R, B, ...], or
             [1, B, ...] where all members share it.
         same_batches: whether every epoch has the order of the first.
+        behind: (epoch, batches of it) that a training which is resumed in the middle of that epoch has behind it.
         transform: of the inputs of training batches, one by one; nothing else sees it. None for none.
         definition: under which the identity of `examples` is remembered, with their files; None for not at all.
         eval_names: names of the sets that `val_dataloader` and `test_dataloader` evaluate, in their order.
@@ -93,7 +94,7 @@ class DataModule(lightning.LightningDataModule):
         self.corruption, self.val_fraction = corruption, val_fraction
         self.seed, self.order_seeds = seed, [seed]
         self.transform: Transform | None = None
-        self.same_batches = False
+        self.same_batches, self.behind = False, (0, 0)
         self.workers = workers
         self.name = examples.name
         self.in_shape, self.out_features = examples.in_shape, examples.out_features
@@ -236,13 +237,21 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches [x, y] of `batch_size`, reordered each epoch; the last one may be smaller."""
-        batches = EpochBatches(self.sizes["train"], self.batch_size, self.order_seeds, self._epoch)
+        batches = EpochBatches(self.sizes["train"], self.batch_size, self.order_seeds, self._epoch, self._behind)
         return training_loader(self._set("train"), self.transform, batches, self.order_seeds, self.workers)
 
     def _epoch(self) -> int:
+        return 0 if self.same_batches else self._present()
+
+    def _behind(self) -> int:
+        epoch, batches = self.behind
+        return batches if self._present() == epoch else 0
+
+    def _present(self) -> int:
+        """The epoch that trains, or begins to."""
         # Not trainer.current_epoch: Lightning builds the resumed epoch's iterator (whose workers read ahead at once)
         # while that still counts the epoch before.
-        if self.trainer is None or self.same_batches:
+        if self.trainer is None:
             return 0
         # Lightning annotates the base of what it makes.
         processed: int = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from hw1 import preemption
 from hw1.files import remove_parts
 from hw1.lease import LostError, hold
 from hw1.measures.protocol import Finding, Measure, Subject, Weights
@@ -19,6 +20,7 @@ from hw1.settings import ConfigError, RunSettings
 from hw1.settings.code import code_of_node
 from hw1.settings.construct import call
 from hw1.stages import stage
+from hw1.training.requeues import forget, measured_so_far, no_progress
 
 if TYPE_CHECKING:
     from hw1.data import DataModule
@@ -108,24 +110,32 @@ def take(run: Run, asks: Sequence[Ask], threads: int | None = None) -> list[Take
     Raises:
         ConfigError: a measure needs weights that the run did not keep.
         LostError: another process took the run over while this one was silent.
+        Preempted: the job was asked to stop; what is missing is taken next time. Where an engine has started it again
+            and again and nothing more was measured, the rest fails instead.
     """
-    taken = []
+    taken = list[Taken]()
     data: DataModule | None = None
     with hold(run.path) as lease:  # another process may be at the same run
         if lease.succeeds:
             remove_parts(run.path)
-        for ask in missing(run, asks):
+        left = missing(run, asks)
+        for place, ask in enumerate(left):
             measure = measure_of(ask)
             epochs = _epochs(run, ask, measure)
             begun = time.monotonic()
             measured, files = Measured(ask.name, _key(run, ask, measure, epochs)), dict[str, bytes]()
             try:
+                preemption.require()
                 data = data or run.datamodule()
                 with stage(f"{run.slug}: {ask.name}"):
                     finding = _taken(run, measure, epochs, data, threads or run.settings.threads)
                 measured, files = _checked(measured, measure, finding, run.count), dict(finding.files)
             except LostError:
                 raise
+            except preemption.Preempted:
+                if not (said := no_progress(run.path, measured_so_far(run.path))):
+                    raise
+                return [*taken, *(_given_up(run, other, said) for other in left[place:])]
             except Exception as problem:  # it is written down, and named by the command
                 error = " ".join(str(problem).split()) or type(problem).__name__
                 if not isinstance(problem, ConfigError | ValueError | ArithmeticError):
@@ -134,7 +144,13 @@ def take(run: Run, asks: Sequence[Ask], threads: int | None = None) -> list[Take
             measured = replace(measured, seconds=round(time.monotonic() - begun, 3))
             write_measured(ask.file(run.path), measured, files)
             taken.append(Taken(ask.name + ask.label, measured.seconds, measured.error))
+        forget(run.path)
     return taken
+
+
+def _given_up(run: Run, ask: Ask, why: str) -> Taken:
+    write_measured(ask.file(run.path), Measured(ask.name, "", error=why), {})
+    return Taken(ask.name + ask.label, 0.0, why)
 
 
 def _checked(measured: Measured, measure: Measure, finding: Finding, members: int) -> Measured:

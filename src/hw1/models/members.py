@@ -61,6 +61,13 @@ class Members(nn.Module, ABC):
     def seed(self, seed_of: Callable[[int], int]) -> None:
         """Let each member draw (dropout) what it would draw alone after `torch.manual_seed(seed_of(member))`."""
 
+    def random_states(self) -> list[Tensor]:
+        """The state of what each member draws from; none where they draw nothing."""
+        return []
+
+    def set_random_states(self, states: Sequence[Tensor]) -> None:
+        """Go on drawing from what `random_states` gave."""
+
     def _check(self, member: int) -> int:
         if not 0 <= member < self.count:
             raise IndexError(f"member: got {member}, expected 0 to {self.count - 1}")
@@ -212,6 +219,15 @@ class OneAfterAnother(Members):
             for member in range(self.count):
                 torch.manual_seed(seed_of(member))
                 self._states.append(_get_state(device))
+
+    def random_states(self) -> list[Tensor]:
+        """Of each member, where they draw."""
+        return [state.clone() for state in self._states or ()]
+
+    def set_random_states(self, states: Sequence[Tensor]) -> None:
+        """Of each member, where they draw."""
+        if self._states is not None:
+            self._states = [state.clone() for state in states]
 
     def member(self, member: int) -> nn.Module:
         """A copy of one member."""

@@ -14,6 +14,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
+from hw1 import preemption
 from hw1.files import lasting
 from hw1.models import Members
 from hw1.records import DamagedError
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 LAST = "last.ckpt"
 RECORDED = "hw1"  # the entry of a checkpoint that says what the run's other files were
 TEXT = "settings"  # in that entry: the text of settings.json
+MIDWAY = "midway"  # in that entry: of a checkpoint in the middle of an epoch, what it holds besides, see `midway`
 ENDED = "ended"  # in that entry: the key of the run whose training has ended with this checkpoint
 
 
@@ -44,6 +46,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last: it holds the state of the others
     """Writes `<run>/checkpoints/last.ckpt` at the end of an epoch, and when training and all callbacks have ended.
+
+    A job that is asked to stop does so behind it; `midway` has it written in the middle of an epoch for that, too.
 
     The last one holds the weights that the run came to, which may be averaged, or of the middle of an epoch: then
     training cannot go on from it as if it had not ended, and that of the last epoch's end stands beside it as
@@ -79,6 +83,7 @@ class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last:
         self._beside = beside
         self._key, self._ended, self._beyond = key, ended, beyond
         self._loaded: dict[str, Any] | None = None  # the weights of a training that had ended before
+        self._midway: dict[str, Any] | None = None
         self._weights: str | None = None  # digest of those that the last checkpoint holds
         self._earlier = 0.0  # seconds trained before this process took over
         self._started = self._written = time.monotonic()
@@ -101,6 +106,8 @@ class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last:
     ) -> None:
         """What else stands in the run's folder by now, and whether this is the end of the run."""
         checkpoint[RECORDED] = self._beside() | ({ENDED: self._key} if self._ended else {})
+        if self._midway is not None:
+            checkpoint[RECORDED][MIDWAY] = self._midway
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Load the end of a training that has ended, and train no further, whatever stopped it."""
@@ -132,7 +139,11 @@ class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last:
             lightning.seed_everything(self._epoch_seed(epoch, 0), verbose=False)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write a checkpoint if it is time; the end is written when it has come."""
+        """Write a checkpoint if it is time, or the job is to stop; the end is written when it has come.
+
+        Raises:
+            Preempted: the job was asked to stop, and can go on from here.
+        """
         if not _epoch_is_whole(trainer):
             return
         stopped = trainer.should_stop and trainer.fit_loop._can_stop_early
@@ -142,8 +153,9 @@ class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last:
         breaks_off = not ends and 0 < most < steps + steps_an_epoch(trainer)
         if breaks_off or (ends and self._beyond):
             self._write(trainer, "epoch.ckpt")
-        if not ends and time.monotonic() - self._written >= self._seconds:
+        if not ends and (preemption.requested() or time.monotonic() - self._written >= self._seconds):
             self._write(trainer, LAST)
+            preemption.require()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the end."""
@@ -165,6 +177,16 @@ class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last:
             if snapshot.exists() and not holds(snapshot, net):
                 save_snapshot(net, folder, trainer.current_epoch)
             self._write(trainer, LAST)
+
+    def write_midway(self, trainer: lightning.Trainer, state: dict[str, Any]) -> None:
+        """Write a checkpoint in the middle of an epoch, at which training stops.
+
+        Args:
+            trainer: behind a step.
+            state: what it needs besides to go on from there.
+        """
+        self._midway = state
+        self._write(trainer, LAST)
 
     def _write(self, trainer: lightning.Trainer, name: str) -> None:
         self._before()
@@ -221,6 +243,13 @@ def require_own(checkpoint: Path, key: str) -> None:
         raise DamagedError(f"{checkpoint}: got that of another run, expected this one's; {remedy}")
 
 
+def steps_behind(checkpoint: Path) -> int:
+    """The number of steps that a checkpoint of this process's has behind it; 0 without one."""
+    if not checkpoint.exists():
+        return 0
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
 def resume_from(checkpoint: Path) -> tuple[int, dict[str, Any]]:
     """The number of steps that a checkpoint has behind it, and what it recorded of other files; 0 without one.
 
@@ -242,7 +271,7 @@ def resume_from(checkpoint: Path) -> tuple[int, dict[str, Any]]:
     log.info(
         "%s: resuming from checkpoints/last.ckpt (epoch %d, step %d)",
         checkpoint.parent.parent.name,
-        state["epoch"] + (0 if ENDED in recorded else 1),
+        state["epoch"] + (0 if {ENDED, MIDWAY} & set(recorded) else 1),
         state["global_step"],
     )
     return int(state["global_step"]), recorded

@@ -24,6 +24,7 @@ from hw1.settings.code import code_of
 _KEY = re.compile(r"[0-9a-f]{10}")
 SETTINGS, RESULT = "settings.json", "result.json"
 PROGRESS = "progress.json"  # while it trains
+STOPPED = "preempted.json"  # where its job was stopped, see `requeues`
 
 
 def begin(
@@ -196,7 +197,7 @@ def contents(folder: Path) -> dict[str, list[Any]]:
     found = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        aside = name in (RESULT, PROGRESS, "run.log", lease.LOCK)
+        aside = name in (RESULT, PROGRESS, STOPPED, "run.log", lease.LOCK)
         aside = aside or name.startswith(("measures/", "wandb/", lease.LEASE))
         aside = aside or "tfevents" in file.name
         aside = aside or any(part.endswith(".part") for part in file.relative_to(folder).parts)

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from hw1 import preemption
 from hw1.files import explained, remove_parts
 from hw1.inside import refuse_links
 from hw1.lease import LostError
@@ -21,6 +22,7 @@ from hw1.training.adopted import take_in
 from hw1.training.checkpoint import (
     ENDED,
     LAST,
+    MIDWAY,
     TEXT,
     AtomicCheckpointIO,
     EpochCheckpoint,
@@ -28,6 +30,7 @@ from hw1.training.checkpoint import (
     require_own,
     resume_from,
     seal_earlier,
+    steps_behind,
 )
 from hw1.training.contents import RESULT, SETTINGS, begin, end, note_data, require, snapshot_sums
 from hw1.training.ending import EvaluatedWeights, measure_end
@@ -36,8 +39,10 @@ from hw1.training.histograms import WeightHistograms
 from hw1.training.hyperparameters import hyperparameters
 from hw1.training.made_with import commit, versions
 from hw1.training.metrics_csv import MetricsCsv
+from hw1.training.midway import StopsMidway
 from hw1.training.process import closing_all, expected_warnings, interruptible, locked, threads, torch_switches
 from hw1.training.progress import TrainingProgress
+from hw1.training.requeues import forget, no_progress
 from hw1.training.snapshots import SnapshotsAt
 from hw1.training.step_loss import StepLoss
 from hw1.training.step_records import median
@@ -73,6 +78,8 @@ def fit(
         ConfigError: the folder is not this run's.
         DamagedError: a link stands in it, which nothing is written through.
         LostError: another process took the run over while this one was silent.
+        Preempted: the job was asked to stop; the run goes on from its last checkpoint next time. Where an engine has
+            started it again and again and it came no further, it becomes a result with status "failed" instead.
         KeyboardInterrupt: the user interrupted; the run goes on from its last checkpoint next time.
     """
     key = settings.key
@@ -115,12 +122,17 @@ def fit(
             result["status"] = "complete"
         except LostError:
             raise
+        except preemption.Preempted:
+            if not (said := no_progress(folder, {"step": steps_behind(checkpoint)})):
+                raise
+            result["error"] = said
         except Exception as error:
             result |= {"error": " ".join(str(error).split()), "traceback": traceback.format_exc()}
             if said := explained(error):
                 result["error"] = said
             elif not isinstance(error, ArithmeticError | ConfigError | DamagedError):
                 result["error"] = f"{type(error).__name__}: {result['error']}"
+        forget(folder)
         end(folder, result)
         return read_record(folder / RESULT)
 
@@ -134,6 +146,8 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
     data.same_batches = bool(settings.trainer.get("overfit_batches"))
     checkpoint = folder / "checkpoints" / LAST
     first_step, recorded = resume_from(checkpoint)
+    if (midway := recorded.get(MIDWAY)) is not None:
+        data.behind = midway["epoch"], midway["batches"]
     require(folder, recorded.get("snapshots", {}))
     if recorded.get(ENDED) == settings.key:  # nothing is trained, and so nothing is written over it
         require_own(checkpoint.with_name("epoch.ckpt"), settings.key)
@@ -158,6 +172,7 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
     with expected_warnings(), torch_switches(), closing_all(others):
         trainer = build.trainer(settings, folder, callbacks, [csv, *others])
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        StopsMidway(trainer, task, clock, evaluated, midway)
         # Before Lightning does: it reads a checkpoint of float64 weights into what is float32 until then.
         trainer.precision_plugin.convert_module(task)
         data.prepare_data()
@@ -169,6 +184,7 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
             trainer.fit(task.module, datamodule=data, ckpt_path=checkpoint if first_step else None, weights_only=True)
         seconds = clock.seconds_trained
         clock.settle(trainer, task)
+        preemption.require()  # training has ended; what it came to is measured later
         metrics = measure_end(trainer, task, data, callbacks, evaluated)
         single = len(seeds) == 1
         middle = {name: values[0] if single else median(values) for name, values in metrics.items()}

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from hw1.lease import Lease, hold
+from hw1.preemption import Preempted
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ def interruptible() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except Preempted:  # no exit of Lightning's
+        raise
     except SystemExit as error:
         raise KeyboardInterrupt from error
     finally:
@@ -81,6 +84,8 @@ def expected_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         # Lightning 2.6 asks torch 2.15's pytrees in a deprecated way.
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+        # hw1's own order of batches goes on where it was, see `midway`; Lightning asks for a state_dict of the loader.
+        warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
         # From the first average on its own schedule stands in the place of the run's, also where that goes by steps.
         warnings.filterwarnings("ignore", message="SWA is currently only supported every epoch")
         yield

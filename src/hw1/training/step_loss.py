@@ -58,6 +58,10 @@ class StepLoss(Callback):
         """Fetch the rest of the epoch."""
         self._flush(trainer)
 
+    def catch_up(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Fetch what there is: training stops in the middle of an epoch."""
+        self._flush(trainer)
+
     def _flush(self, trainer: lightning.Trainer) -> None:
         self._batches = 0
         batches = groupby(self._buffer.fetch(), key=lambda row: row[0])
