@@ -42,11 +42,12 @@ KINDS = {
     "evaluated within": ["+trainer.val_check_interval=0.4", "+trainer.reload_dataloaders_every_n_epochs=1"],
     "evaluated every 5": ["+trainer.val_check_interval=5", "trainer.check_val_every_n_epoch=null"],
     "overfitting": ["trainer=overfit", "trainer.overfit_batches=3", "trainer.max_epochs=9"],
-    "tracked": ["callbacks=[default,track]", "measures@callbacks.track.measure=sharpness", "callbacks.track.every_n_steps=3",
-                "callbacks.track.every_n_epochs=null"],
+    "tracked": ["callbacks=[default,track]", "measures@callbacks.track.measure=sharpness",
+                "callbacks.track.every_n_steps=3", "callbacks.track.every_n_epochs=null"],
     "bfloat16, clipped": ["trainer.precision=bf16-mixed", "+trainer.gradient_clip_val=0.5", "optimizer.fused=false"],
     "sam": ["optimizer=sam"],
-    "snapshots, full batch": ["callbacks=[default,weight_snapshots]", "dataset.batch_size=null", "trainer.max_epochs=20"],
+    "snapshots, full batch": ["callbacks=[default,weight_snapshots]", "dataset.batch_size=null",
+                              "trainer.max_epochs=20"],
     "tensorboard": ["logger=tensorboard"],
 }  # fmt: skip
 NOT_MIDWAY = ("swa",)  # what it sets up with an epoch, it would not set up again
