@@ -99,9 +99,9 @@ def ignore(worker: int = 0) -> None:
 def listening(interrupts: bool = False) -> Iterator[None]:
     """A job: inside, a signal makes `requested` true, and nothing else.
 
-    Behind it the signal is raised once more where the job left by `Preempted`, or was asked by SIGTERM and had ended by
-    then. One of the engine's that came so late is kept for the next job of this process: with nothing left to do, none
-    is started again.
+    Behind it the signal is raised once more where the job left by `Preempted`, or was asked by SIGTERM and had ended
+    well by then. One of the engine's that came so late, or to a job that failed, is kept for the next job of this
+    process: with nothing left to do, none is started again.
 
     Args:
         interrupts: whether this is the process of the command itself, which then ends as by Ctrl-C: KeyboardInterrupt
@@ -126,22 +126,21 @@ def listening(interrupts: bool = False) -> Iterator[None]:
                 raise KeyboardInterrupt
 
     _by = os.getpid()
-    left: Preempted | None = None
+    left: Exception | Preempted | None = None
     try:
         for number in signals():
             before[number] = signal.signal(number, ask)
         require()  # asked at the end of the job before
         yield
-    except Preempted as error:
+    except (Preempted, Exception) as error:
         left = error
     finally:
         _by = 0
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        number = left.number if left is not None else _asked
-        if left is not None or number == signal.SIGTERM:
-            _asked = 0
-    if left is not None or number == signal.SIGTERM:
+    number = left.number if isinstance(left, Preempted) else _asked
+    if isinstance(left, Preempted) or (number and interrupts) or (number == signal.SIGTERM and left is None):
+        _asked = 0
         if interrupts:
             raise KeyboardInterrupt from left
         signal.raise_signal(number)

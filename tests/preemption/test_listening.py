@@ -69,8 +69,9 @@ def test_in_the_command_s_own_process_it_is_ctrl_c(heard):
     with pytest.raises(KeyboardInterrupt), listening(interrupts=True):
         signal.raise_signal(signal.SIGTERM)
         require()
-    with pytest.raises(KeyboardInterrupt), listening(interrupts=True):
-        signal.raise_signal(signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        with pytest.raises(KeyboardInterrupt), listening(interrupts=True):
+            signal.raise_signal(number)
     with pytest.raises(KeyboardInterrupt), listening(interrupts=True):
         signal.raise_signal(signal.SIGUSR2)
         signal.raise_signal(signal.SIGTERM)  # at once
@@ -99,3 +100,16 @@ def test_it_does_not_wait_for_another_process_s_run(tmp_path, heard):
     with hold(tmp_path), pytest.raises(Preempted), listening():
         signal.raise_signal(signal.SIGTERM)
         hold(tmp_path)
+
+
+def test_a_job_that_fails_all_the_same(heard):
+    with pytest.raises(RuntimeError, match="broken"), listening():
+        signal.raise_signal(signal.SIGTERM)
+        raise RuntimeError("broken")
+    assert requested()  # the next job of this process does not begin
+    with pytest.raises(Preempted), listening():
+        raise AssertionError
+    with pytest.raises(KeyboardInterrupt), listening(interrupts=True):
+        signal.raise_signal(signal.SIGTERM)
+        raise RuntimeError("broken")
+    assert not requested()
