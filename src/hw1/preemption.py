@@ -121,9 +121,10 @@ def listening(interrupts: bool = False) -> Iterator[None]:
     def ask(number: int, frame: FrameType | None) -> None:
         global _asked
         if is_listening():  # not in what was forked from the job
-            again, _asked = _asked, number
-            if again and interrupts:
+            if _asked and interrupts:
+                _asked = 0
                 raise KeyboardInterrupt
+            _asked = number
 
     _by = os.getpid()
     left: Exception | Preempted | None = None
