@@ -79,7 +79,7 @@ def test_a_training_that_comes_no_further(job, tmp_path, monkeypatch):
 def test_a_training_that_comes_a_step_further_each_time(job, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     own = of("Remembering")
-    for step in range(7):
+    for step in (0, 2, 3, 6):
         monkeypatch.setattr(Forgetful, "at", step)
         assert job(fit, own, tmp_path / f"run-{own.key}") == "stopped"
     monkeypatch.setattr(Forgetful, "at", None)
