@@ -16,11 +16,15 @@ _command = 0  # the process that is a command: a job in it ends as that does
 def run(config: Any) -> None:
     """One job of a sweep, in the folder that the sweeper picked: train the run, then take its measures.
 
+    Whoever launched it, it downloads nothing: the sweeper did, before it launched.
+
     Raises:
         Preempted: it was asked to stop, in a process of an engine's; the same job goes on.
         KeyboardInterrupt: the same, in the command's own process.
     """
-    with preemption.listening(interrupts=os.getpid() == _command):
+    from hw1.data.downloads import JOBS, nothing_downloaded
+
+    with preemption.listening(interrupts=os.getpid() == _command), nothing_downloaded(JOBS):
         _run(config)
 
 

@@ -1,10 +1,11 @@
-"""What this process has of the machine: its cores and its memory. No torch."""
+"""What this process has of the machine: its cores, its GPUs and its memory. No torch."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,22 @@ def cores() -> int:
     import joblib
 
     return min(int(joblib.cpu_count()), _most or sys.maxsize)
+
+
+def gpus(devices: Path = Path("/dev")) -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; none where that is not known.
+
+    No driver is asked: that takes a second.
+
+    Args:
+        devices: where the kernel shows them.
+    """
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if said is None:
+        shown = [path for path in devices.glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
+        return [str(number) for number in range(len(shown))]
+    names = [name.strip() for name in said.split(",")]
+    return names[: next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))]  # CUDA stops there
 
 
 def free_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -44,6 +44,7 @@ def spread(
     items: Sequence[Any],
     workers: int,
     *,
+    environments: Sequence[Mapping[str, str]] = (),
     line: Line | None = None,
     told: Told | None = None,
 ) -> Generator[tuple[int, Any], None, None]:
@@ -57,6 +58,8 @@ def spread(
         function: of a module, or a `partial` of one; pickled, as items and results are.
         items: what it is called with.
         workers: number of processes, at most.
+        environments: variables of each process beside those of this one; the first has the first, and so on, again
+            from the first where there are more processes.
         line: gets what they print, line by line; printed where there is none.
         told: gets what `tell` was given in a worker.
 
@@ -67,10 +70,12 @@ def spread(
     heard = told or (lambda number, message: None)
     what = pickle.dumps(function)
     waiting, busy, made = list(range(len(items)))[::-1], list[_Worker](), list[_Worker]()
+    places = list(range(workers))[::-1]
     try:
         while waiting or busy:
             while waiting and len(busy) < workers:
-                made.append(_Worker(what))
+                place = places.pop()
+                made.append(_Worker(what, place, environments[place % len(environments)] if environments else {}))
                 busy.append(made[-1])
                 made[-1].begin(waiting[-1], items)
                 waiting.pop()
@@ -88,6 +93,7 @@ def spread(
                             worker.begin(waiting.pop(), items)
                         else:
                             busy.remove(worker)
+                            places.append(worker.place)
                             worker.connection.close()  # one that lives takes this for its end
                         yield number, result
     finally:
@@ -105,14 +111,14 @@ def tell(message: Any) -> None:
 class _Worker:
     """A process and the item that it is at."""
 
-    def __init__(self, function: bytes) -> None:
-        self.number = -1
+    def __init__(self, function: bytes, place: int, environment: Mapping[str, str]) -> None:
+        self.number, self.place = -1, place
         served = "forkserver" in multiprocessing.get_all_start_methods()
         context: Any = multiprocessing.get_context("forkserver" if served else "spawn")
         start_server()
         self.connection, other = context.Pipe()
         # No daemon: those may have no children, and a DataLoader has.
-        self.process = context.Process(target=_serve, args=(other, dict(os.environ), os.getcwd()))
+        self.process = context.Process(target=_serve, args=(other, {**os.environ, **environment}, os.getcwd()))
         self.process.start()
         other.close()
         self._send(function)

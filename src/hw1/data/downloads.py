@@ -1,4 +1,4 @@
-"""Whether data that are missing may be downloaded: not for somebody else's results. No torch."""
+"""Whether data that are missing may be downloaded: not by a job of a command, nor for somebody else's results. No torch."""
 
 from __future__ import annotations
 
@@ -6,19 +6,31 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-_nothing = ContextVar("nothing_downloaded", default=False)
+STRANGERS = "nothing is downloaded for somebody else's results"
+JOBS = "a job downloads nothing: its command does, before it launches; is that folder to be seen from where the job runs?"
+
+_why_not = ContextVar("why_nothing_is_downloaded", default="")
 
 
 @contextlib.contextmanager
-def nothing_downloaded() -> Iterator[None]:
-    """Sources of examples take what is there: no address is asked, and nothing is unpacked."""
-    token = _nothing.set(True)
+def nothing_downloaded(why: str = STRANGERS) -> Iterator[None]:
+    """Sources of examples take what is there: no address is asked, and nothing is unpacked.
+
+    Args:
+        why: what is said where something is missing.
+    """
+    token = _why_not.set(why)
     try:
         yield
     finally:
-        _nothing.reset(token)
+        _why_not.reset(token)
 
 
 def may_download() -> bool:
     """Whether an address may be asked for what is missing."""
-    return not _nothing.get()
+    return not _why_not.get()
+
+
+def why_not() -> str:
+    """Why nothing may be downloaded; "" where it may."""
+    return _why_not.get()

@@ -23,7 +23,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from hw1.bounds import special
-from hw1.data.downloads import may_download
+from hw1.data.downloads import why_not
 from hw1.files import replacing
 from hw1.memory import problem_of
 
@@ -196,8 +196,8 @@ def download(mirrors: Sequence[str], name: str, md5: str, folder: Path) -> Path:
     Raises:
         OSError: the folder cannot be written, or no mirror gave the file with its hash; one line.
     """
-    if not may_download():  # nor unpacked
-        raise OSError("nothing is downloaded for somebody else's results")
+    if reason := why_not():  # nor unpacked
+        raise OSError(reason)
     import pooch
 
     target = folder / name

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from hw1.data.downloads import why_not
 from hw1.data.identities import watching
 from hw1.data.protocol import TrainTest
 
@@ -66,7 +67,7 @@ class TorchDataset:
         made = []
         for name, make in self._makers.items():
             with watching() as seen:
-                found = make()
+                found = _made(name, make)
             self.opened |= seen
             if not hasattr(found, "__getitem__") or not hasattr(found, "__len__") or not len(found):
                 raise ValueError(
@@ -166,6 +167,17 @@ class Pairs:
 
         with seeded(number):
             return self[number]
+
+
+def _made(name: str, make: Callable[[], Any]) -> Any:
+    """The set; where nothing may be downloaded one that is told `download=True` takes what is there."""
+    reason = why_not()
+    if not reason or not isinstance(make, functools.partial) or make.keywords.get("download") is not True:
+        return make()
+    try:
+        return functools.partial(make, download=False)()
+    except (RuntimeError, OSError) as error:  # torchvision's own word for it is a RuntimeError
+        raise FileNotFoundError(f"{name}: {error}; {reason}") from error
 
 
 def _floating(x: Tensor) -> Tensor:

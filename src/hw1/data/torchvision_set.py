@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hw1.data.downloads import may_download
+from hw1.data.downloads import why_not
 from hw1.data.protocol import TrainTest
 from hw1.data.source import data_root
 from hw1.kinds import Kind
@@ -144,9 +144,9 @@ class TorchvisionSet:
         for part in _PARTS:
             try:
                 self._made(part)
-            except FileNotFoundError:
-                if not may_download():
-                    raise
+            except FileNotFoundError as error:
+                if reason := why_not():
+                    raise FileNotFoundError(f"{error}; {reason}") from error
                 self._made(part, download=True)
 
     def identity(self) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from omegaconf import open_dict
 
-from hw1.machine import PER_WORKER, cores, free_memory, room
+from hw1.machine import PER_WORKER, cores, free_memory, gpus, room
 from hw1.settings import RunSettings
 from hw1.workers import WorkerLostError, portable, spread, start_server, tell
 from hydra_plugins.hw1_launcher.screen import Screen
@@ -30,19 +30,39 @@ _EXAMPLES = 60_000  # of a data set that is used whole
 
 @dataclass
 class ParallelLauncherConf:
-    """Settings of the launcher.
+    """Settings of the launchers that have processes of their own.
 
     Attributes:
-        workers: number of processes; null for as many as there are cores for the runs' threads, and memory.
+        workers: number of processes; null for as many as there are cores for the runs' threads, and memory; of runs
+            on GPUs as many as there are GPUs, times `runs_per_gpu`.
         memory_per_worker: GiB that a run takes; by default the peak of a CNN on MNIST with its measures.
+        threads_per_worker: cores that a run takes; null for its trainer.threads.
+        runs_per_gpu: runs that share a GPU.
     """
 
     _target_: str = "hydra_plugins.hw1_launcher.launcher.ParallelLauncher"
     workers: int | None = None
     memory_per_worker: float = PER_WORKER / _GIB
+    threads_per_worker: int | None = None
+    runs_per_gpu: int = 1
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="parallel", node=ParallelLauncherConf, provider="hw1")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What the processes of a launch get.
+
+    Attributes:
+        workers: number of processes.
+        threads: cores that each takes.
+        gpus: what each sees, as CUDA_VISIBLE_DEVICES; empty where each sees what this process does.
+    """
+
+    workers: int
+    threads: int
+    gpus: Sequence[str]
 
 
 class ParallelLauncher(BasicLauncher):
@@ -54,13 +74,25 @@ class ParallelLauncher(BasicLauncher):
         ValueError: a setting cannot be used.
     """
 
-    def __init__(self, workers: int | None, memory_per_worker: float) -> None:
+    _draws = True  # whether workers tell how far they are
+
+    def __init__(
+        self,
+        workers: int | None,
+        memory_per_worker: float,
+        threads_per_worker: int | None = None,
+        runs_per_gpu: int = 1,
+    ) -> None:
         super().__init__()
-        if workers is not None and workers < 1:
-            raise ValueError(f"hydra.launcher.workers: got {workers}, expected a positive integer or null")
+        for name, value in (("workers", workers), ("threads_per_worker", threads_per_worker)):
+            if value is not None and value < 1:
+                raise ValueError(f"hydra.launcher.{name}: got {value}, expected a positive integer or null")
         if not memory_per_worker > 0:
             raise ValueError(f"hydra.launcher.memory_per_worker: got {memory_per_worker}, expected GiB above 0")
+        if runs_per_gpu < 1:
+            raise ValueError(f"hydra.launcher.runs_per_gpu: got {runs_per_gpu}, expected a positive integer")
         self._workers, self._memory = workers, memory_per_worker * _GIB
+        self._threads, self._per_gpu = threads_per_worker, runs_per_gpu
         self._expected: Sequence[RunSettings] = ()
         self._lost = False
 
@@ -86,26 +118,37 @@ class ParallelLauncher(BasicLauncher):
         """(number of processes, what to say of it)."""
         if self._workers is not None or jobs < 2:
             return max(1, min(self._workers or 1, jobs)), ""
-        if any(run.trainer.get("accelerator") != "cpu" for run in runs):  # they would share one GPU
-            return 1, ""
-        wanted = max(1, min(jobs, cores() // max((run.threads for run in runs), default=1)))
+        if any(on_gpu(run) for run in runs):
+            wanted = min(jobs, len(self._gpus(runs)) or self._per_gpu)
+        else:
+            wanted = max(1, min(jobs, cores() // self._threads_of(runs)))
         fit = room(wanted, self._memory)
         return fit, "" if fit == wanted else (
             f"hydra/launcher: {fit} of {wanted} runs at a time: {free_memory() / _GIB:.1f} GiB of memory are free, and "
             f"each takes up to {self._memory / _GIB:g} (hydra.launcher.memory_per_worker)"
         )
 
+    def _gpus(self, runs: Sequence[RunSettings]) -> list[str]:
+        return gpus_seen(runs, gpus(), self._per_gpu)
+
+    def _threads_of(self, runs: Sequence[RunSettings]) -> int:
+        return self._threads or max((run.threads for run in runs), default=1)
+
+    def _stays(self, workers: int) -> bool:
+        """Whether jobs run in this process."""
+        return workers == 1 and not self._lost
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; their results in the order in which they were given.
 
         Raises:
-            WorkerLostError: processes were killed; all other jobs have ended.
+            WorkerLostError: processes were killed; all other jobs have ended, or wait for another launch.
         """
         runs, self._expected = self._expected, ()
         workers, said = self._counted(runs, len(job_overrides))
         if said:
             print(said, file=sys.stderr, flush=True)
-        if workers == 1 and not self._lost:
+        if self._stays(workers):
             return super().launch(job_overrides, initial_job_idx)
         import cloudpickle
 
@@ -116,24 +159,58 @@ class ParallelLauncher(BasicLauncher):
         jobs = [(initial_job_idx + number, list(words)) for number, words in enumerate(job_overrides)]
         lengths = [length(run) for run in runs] if len(runs) == len(jobs) else [0.0] * len(jobs)
         order = sorted(range(len(jobs)), key=lambda number: -lengths[number])
-        state = (self.hydra_context, self.config, self.task_function, Singleton.get_state(), sys.stderr.isatty())
+        told = sys.stderr.isatty() or not self._draws  # else a process says by itself what takes long
+        state = (self.hydra_context, self.config, self.task_function, Singleton.get_state(), told)
         work = functools.partial(_run, cloudpickle.dumps(state))
         results: dict[int, JobReturn] = {}
         lost: list[WorkerLostError] = []
-        with Screen() as screen:
-            done = spread(work, [jobs[number] for number in order], workers, line=screen.line, told=screen.told)
-            with contextlib.closing(done):
-                for position, result in done:
-                    if isinstance(result, WorkerLostError):
-                        lost.append(result)
-                    elif isinstance(result, Exception):
-                        raise result
-                    else:
-                        results[order[position]] = cloudpickle.loads(result)
+        share = Share(workers, self._threads_of(runs), self._gpus(runs))
+        with contextlib.closing(self._spread(work, [jobs[number] for number in order], share)) as done:
+            for position, result in done:
+                if isinstance(result, WorkerLostError):
+                    lost.append(result)
+                elif isinstance(result, Exception):
+                    raise result
+                else:
+                    results[order[position]] = cloudpickle.loads(result)
         if lost:
             self._lost = True
             raise lost[0]
         return [results[number] for number in range(len(jobs))]
+
+    def _spread(
+        self, work: Callable[[Any], bytes], jobs: Sequence[Any], share: Share
+    ) -> Generator[tuple[int, Any], None, None]:
+        """`work(job)` of every job, as `hw1.workers.spread`."""
+        environments = [{"CUDA_VISIBLE_DEVICES": seen} for seen in share.gpus]
+        with Screen() as screen:
+            yield from spread(
+                work, jobs, share.workers, environments=environments, line=screen.line, told=screen.told
+            )
+
+
+def on_gpu(run: RunSettings) -> bool:
+    """Whether a run trains elsewhere than on the CPU."""
+    return run.trainer.get("accelerator") != "cpu"
+
+
+def gpus_seen(runs: Sequence[RunSettings], found: Sequence[str], runs_per_gpu: int) -> list[str]:
+    """What each process sees of the GPUs, as CUDA_VISIBLE_DEVICES, all GPUs once before one is seen again.
+
+    Args:
+        runs: what the processes train.
+        found: the GPUs of this process.
+        runs_per_gpu: runs that share a GPU.
+
+    Returns:
+        As many as there are places; none where the runs use no GPU, are told which, or take all.
+    """
+    devices = [run.trainer.get("devices", 1) for run in runs if on_gpu(run)]
+    if not devices or not found or not all(type(number) is int and 0 < number <= len(found) for number in devices):
+        return []
+    most = max(devices)
+    shares = [",".join(found[i : i + most]) for i in range(0, len(found) - most + 1, most)]
+    return shares * runs_per_gpu
 
 
 def length(run: RunSettings) -> float:

@@ -21,6 +21,7 @@ from hw1.runs.order import count_end, counter_of, remove_orders, write_orders
 from hw1.settings import ConfigError
 from hw1.terminal import say
 from hw1.words import count
+from hydra_plugins.hw1_sweeper.fetching import fetch
 from hydra_plugins.hw1_sweeper.plan import Job
 
 
@@ -35,7 +36,12 @@ def launch(launcher: Any, jobs: list[Job], file: Path, record: Mapping[str, Any]
         jobs: what is launched.
         file: of the record; what jobs read of it stands beside it meanwhile.
         record: of the command.
+
+    Raises:
+        ConfigError: nothing was launched: data that jobs measure by are not to be had, or the launcher cannot begin.
     """
+    trained = set(record.get("trained", ()))
+    fetch(job for job in jobs if job.folder.name not in trained)
     batches = [jobs] if jobs else []
     orders = write_orders(file, record, len(jobs)) if jobs else {}
     try:
@@ -58,6 +64,8 @@ def _launch(
             results = launcher.launch(
                 [_words(job, orders[job.folder.name in trained]) for job in batch], initial_job_idx=0
             )
+        except ConfigError:  # it cannot begin at all
+            raise
         except Exception as error:  # a launcher's own: a killed worker, a lost node
             lost = [job for job in batch if not ended(job.folder, record)]
             started = [job for job in lost if _stamp(job.folder / "config.yaml") != before[job.key]]

@@ -1,0 +1,287 @@
+"""`hydra/launcher=ray`: the parallel launcher on Ray, a cluster of its own on this machine or one that is there.
+
+Hydra's own Ray launcher leaves its cluster to the interpreter's end, and ends with the first job that is lost.
+
+Hydra imports this file at every start: it stays free of torch, and of Ray.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+from hw1.settings import ConfigError, RunSettings
+from hw1.workers import WorkerLostError, portable
+from hydra_plugins.hw1_launcher.launcher import ParallelLauncher, ParallelLauncherConf, Share, on_gpu
+
+_GIB = 2**30
+_STORE = 0.1  # GiB of a cluster's own object store: jobs pass settings and a few numbers
+_LONGEST = 40  # letters of the folder of a cluster: the names of its sockets have 60 more, and may have 107
+_MISSING = 'hydra/launcher: got ray, expected a launcher whose package is installed: pip install "hw1[ray]"'
+_POLL = 1.0  # seconds between two looks at whether a signal has come
+
+
+@dataclass
+class RayLauncherConf(ParallelLauncherConf):
+    """Settings of the launcher beside those of the parallel one.
+
+    Attributes:
+        address: of a cluster that is there, as `auto` or `10.0.0.1:6379`; null for one of this command's own.
+        object_store_memory: GiB of the own cluster's object store; null for 0.1. One that is there has its own.
+    """
+
+    _target_: str = "hydra_plugins.hw1_launcher.ray_launcher.RayLauncher"
+    address: str | None = None
+    object_store_memory: float | None = None
+
+
+ConfigStore.instance().store(group="hydra/launcher/settings", name="ray", node=RayLauncherConf, provider="hw1")
+
+
+class RayLauncher(ParallelLauncher):
+    """As the parallel launcher; on a cluster that is there, as many jobs at a time as it has room for.
+
+    There, a job needs the output, the data and the code at the same paths as here, and nothing else.
+
+    Raises:
+        ConfigError: Ray is not installed.
+        ValueError: a setting cannot be used.
+    """
+
+    _draws = False
+
+    def __init__(
+        self, address: str | None = None, object_store_memory: float | None = None, **of_every_launcher: Any
+    ) -> None:
+        super().__init__(**of_every_launcher)
+        if find_spec("ray") is None:
+            raise ConfigError(_MISSING)
+        if object_store_memory is not None and address is not None:
+            raise ConfigError(
+                f"hydra.launcher.object_store_memory: got {object_store_memory} with hydra.launcher.address={address}, "
+                "expected null: a cluster that is there has its own"
+            )
+        if object_store_memory is not None and object_store_memory < 0.075:
+            raise ConfigError(
+                f"hydra.launcher.object_store_memory: got {object_store_memory}, expected GiB from 0.075, or null"
+            )
+        self._address, self._store = address, object_store_memory or _STORE
+
+    def prepare(self, runs: Sequence[RunSettings]) -> None:
+        """Reach the cluster that is there, while nothing has been written yet; one of its own starts with its work."""
+        if not self._stays(self.count(runs)):
+            self._connect() if self._address is not None else _ray()
+
+    def _counted(self, runs: Sequence[RunSettings], jobs: int) -> tuple[int, str]:
+        if self._address is not None and self._workers is None:
+            return max(1, jobs), ""  # Ray itself begins what there is room for
+        return super()._counted(runs, jobs)
+
+    def _stays(self, workers: int) -> bool:
+        return self._address is None and super()._stays(workers)
+
+    def _spread(
+        self, work: Callable[[Any], bytes], jobs: Sequence[Any], share: Share
+    ) -> Generator[tuple[int, Any], None, None]:
+        with self._cluster(share) as ray:
+            remote = ray.remote(_job_of(_place(), os.getpid() if self._address is None else None))
+            task = remote.options(**self._needs(share))
+            given, waiting = ray.put(work), list(enumerate(jobs))[::-1]
+            at: dict[Any, int] = {}
+            try:
+                while waiting or at:
+                    while waiting and len(at) < share.workers:
+                        position, job = waiting.pop()
+                        at[task.remote(given, job)] = position
+                    ended, _ = ray.wait(list(at), timeout=_POLL)
+                    for one in ended:
+                        yield at.pop(one), _result(ray, one)
+            finally:
+                for one in at:
+                    ray.cancel(one, force=True)
+
+    def _needs(self, share: Share) -> dict[str, Any]:
+        """What Ray is told that a job takes."""
+        needs: dict[str, Any] = {"num_cpus": share.threads, "max_retries": 0, "memory": int(self._memory)}
+        if self._address is None:
+            needs["memory"] = 0  # the number of workers is counted by it
+        if share.gpus:
+            each = len(share.gpus[0].split(","))
+            needs["num_gpus"] = each / self._per_gpu
+        return needs
+
+    def _gpus(self, runs: Sequence[RunSettings]) -> list[str]:
+        """On a cluster that is there, Ray knows its GPUs."""
+        if self._address is None:
+            return super()._gpus(runs)
+        devices = [run.trainer.get("devices", 1) for run in runs if on_gpu(run)]
+        numbers = [number for number in devices if type(number) is int]
+        return [",".join(map(str, range(max(numbers))))] if numbers else []
+
+    @contextlib.contextmanager
+    def _cluster(self, share: Share) -> Iterator[Any]:
+        """Ray, connected; a cluster of its own has ended behind it, with all its processes and files."""
+        ray = _ray()
+        if self._address is not None or ray.is_initialized():
+            yield self._connect()
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        folder = _short_folder()
+        seen = {name for one in share.gpus for name in one.split(",")}
+        try:
+            _init(
+                ray,
+                address="local",
+                num_cpus=share.workers * share.threads,
+                num_gpus=len(seen),
+                object_store_memory=int(self._store * _GIB),
+                _temp_dir=folder,
+                _node_ip_address="127.0.0.1",
+            )
+            yield ray
+        finally:
+            with _terminated_later():
+                ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _connect(self) -> Any:
+        ray = _ray()
+        if not ray.is_initialized():
+            try:
+                _init(ray, address=self._address)
+            except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+                said = " ".join(str(error).split())
+                raise ConfigError(
+                    f"hydra.launcher.address: got {self._address}, expected a Ray cluster that answers: {said}"
+                ) from error
+        return ray
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:  # of what Ray itself needs
+        raise ConfigError(f"{_MISSING} ({error})") from error
+    return ray
+
+
+def _init(ray: Any, **settings: Any) -> None:
+    """Begin or reach a cluster; signals stay what they were: Ray has SIGTERM leave by sys.exit."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **settings)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _terminated_later() -> Iterator[None]:
+    """A second Ctrl-C does not leave half a cluster behind."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _short_folder() -> str:
+    """A private folder (mode 0700) outside of the output, whose name leaves room for those of sockets."""
+    usual = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="hw1-ray-", dir=usual if len(usual) + 17 <= _LONGEST else "/tmp")
+
+
+def _result(ray: Any, one: Any) -> Any:
+    """What a job came to: pickled, the exception that it raised, or that its worker was lost."""
+    try:
+        lines, result = ray.get(one)
+    except ray.exceptions.OutOfMemoryError:
+        return WorkerLostError("a worker process was killed by Ray: is there enough memory?")
+    except ray.exceptions.RayError as error:
+        return WorkerLostError(_death(error))
+    for stream, text in lines:
+        print(text, file=getattr(sys, stream), flush=True)
+    return result
+
+
+def _death(error: Exception) -> str:
+    said = " ".join(str(error).split())
+    if "SIGKILL" in said or type(error).__name__ == "WorkerCrashedError":
+        return "a worker process was killed by SIGKILL; is there enough memory?"
+    return f"a worker process was lost: {type(error).__name__}: {said[:300]}"
+
+
+def _place() -> dict[str, Any]:
+    """What a worker elsewhere needs to be as this process: variables, folder, and where modules are found."""
+    told = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "CUDA_", "ROCR_"))}
+    return {"environment": told, "folder": os.getcwd(), "path": [str(Path(one or ".").absolute()) for one in sys.path]}
+
+
+def _job_of(place: dict[str, Any], command: int | None) -> Callable[[Any, Any], Any]:
+    """A function that travels by value: what it imports is found only when it has set the path."""
+
+    def job(work: Any, given: Any) -> Any:
+        import sys
+
+        sys.path[:0] = [path for path in place["path"] if path not in sys.path]
+        from hydra_plugins.hw1_launcher.ray_launcher import in_worker
+
+        return in_worker(work, given, place, command)
+
+    return job
+
+
+# Inside a worker
+
+
+class _Lines(io.TextIOBase):
+    """What a job prints, kept by whole lines."""
+
+    def __init__(self, stream: str, kept: list[tuple[str, str]]) -> None:
+        self._stream, self._kept, self._rest = stream, kept, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        self._kept += [(self._stream, line) for line in lines]
+        return len(text)
+
+    def end(self) -> None:
+        """Keep what has no end."""
+        if self._rest:
+            self.write("\n")
+
+
+def in_worker(
+    work: Callable[[Any], bytes], job: Any, place: dict[str, Any], command: int | None
+) -> tuple[list[tuple[str, str]], Any]:
+    """One job: (its lines, what it came to).
+
+    Args:
+        work: what is done.
+        job: with what.
+        place: see `_place`.
+        command: process that this one is to end with, where it is of this machine.
+    """
+    own = os.environ
+    own.update({name: text for name, text in place["environment"].items() if name.startswith("HW1_") or name not in own})
+    kept: list[tuple[str, str]] = []
+    streams = _Lines("stdout", kept), _Lines("stderr", kept)
+    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        try:
+            os.chdir(place["folder"])
+            result: Any = work(job)
+        except Exception as error:  # it is the caller's to judge
+            result = portable(error)
+        for stream in streams:
+            stream.end()
+    return kept, result
