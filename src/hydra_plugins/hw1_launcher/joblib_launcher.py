@@ -5,7 +5,7 @@ Hydra's own joblib launcher names no killed worker, and what it has begun goes o
 Hydra imports this file at every start: it stays free of torch.
 """
 
-import functools
+import contextlib
 import os
 import re
 import signal
@@ -14,8 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ _POLL = 0.2  # seconds between two looks at whether the command still lives
 class JoblibLauncher(ParallelLauncher):
     """As the parallel launcher, but that joblib ends all workers where one is killed: what they were at goes on later.
 
-    Nothing is pickled into a file of the output; joblib's own folder is a private one, and removed.
+    Nothing is pickled into a file of the output; what it shares is in memory.
     """
 
     _draws = False
@@ -40,28 +39,27 @@ class JoblibLauncher(ParallelLauncher):
     def _spread(
         self, work: Callable[[Any], bytes], jobs: Sequence[Any], share: Share
     ) -> Generator[tuple[int, Any], None, None]:
-        import joblib
+        from joblib.externals.loky import ProcessPoolExecutor
 
-        with (
-            tempfile.TemporaryDirectory(prefix="hw1-joblib-") as folder,  # of mode 0700
-            joblib.parallel_config("loky", inner_max_num_threads=share.threads, temp_folder=folder),
-        ):
-            parallel = joblib.Parallel(
-                n_jobs=max(2, share.workers),  # a single job joblib would do in this process
-                batch_size=1,
-                pre_dispatch=share.workers,  # nothing waits in a worker that could begin it when its command has ended
-                max_nbytes=None,
-                return_as="generator_unordered",
+        waiting, at = list(enumerate(jobs))[::-1], dict[Future[Any], int]()
+        with tempfile.TemporaryDirectory(prefix="hw1-joblib-") as folder:  # of mode 0700
+            executor = ProcessPoolExecutor(
+                share.workers, initializer=_settle, initargs=(Path(folder), share.gpus, os.getpid())
             )
-            do = functools.partial(_job, work, Path(folder), list(share.gpus), os.getpid())
             try:
-                with _unheard():
-                    done = parallel(joblib.delayed(do)(position, job) for position, job in enumerate(jobs))
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", message=".*tasks (have been|which were still).*")  # ended early
-                    yield from done
+                while waiting or at:
+                    with _unheard():
+                        while waiting and len(at) < share.workers:  # none waits in a process that could begin it later
+                            position, job = waiting.pop()
+                            at[executor.submit(_job, work, job)] = position
+                    for one in wait(at, return_when=FIRST_COMPLETED).done:
+                        yield at.pop(one), one.result()
             except BrokenExecutor as error:
                 yield -1, WorkerLostError(_death(str(error)))
+            finally:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Failed to kill subprocesses")  # there is no pgrep: they end alone
+                    executor.shutdown(kill_workers=True)
 
 
 def _death(said: str) -> str:
@@ -78,7 +76,7 @@ def _death(said: str) -> str:
     return f"a worker process was killed by {name}" + ("; is there enough memory?" if name == "SIGKILL" else "")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _unheard() -> Generator[None, None, None]:
     """What is started inside never gets Ctrl-C, which goes to all processes of a terminal: it is the command's affair."""
     if not hasattr(signal, "pthread_sigmask"):
@@ -94,34 +92,30 @@ def _unheard() -> Generator[None, None, None]:
 # Inside a worker
 
 
-def _job(
-    work: Callable[[Any], bytes], folder: Path, gpus: Sequence[str], parent: int, position: int, job: Any
-) -> tuple[int, Any]:
-    if os.getpid() != parent:  # joblib was told by its own variables to start no processes
-        _settle(folder, tuple(gpus), parent)
+def _job(work: Callable[[Any], bytes], job: Any) -> Any:
     try:
-        return position, work(job)
+        return work(job)
     except Exception as error:  # it is the caller's to judge
-        return position, portable(error)
+        return portable(error)
 
 
-@functools.lru_cache(maxsize=1)
-def _settle(folder: Path, gpus: tuple[str, ...], parent: int) -> Any:
-    """Once a process: end with the command, and take a place at a GPU; returns what keeps the place."""
+_place: Any = None  # what keeps this process's place at a GPU
+
+
+def _settle(folder: Path, gpus: Sequence[str], parent: int) -> None:
+    """Begin: end with the command, and take a place at a GPU, which the system gives back when this process ends."""
+    global _place
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     from filelock import FileLock, Timeout
 
     for number, seen in enumerate(gpus):
-        place = FileLock(folder / f"gpu-{number}")
-        try:
-            place.acquire(timeout=0)
-        except Timeout:
-            continue
-        os.environ["CUDA_VISIBLE_DEVICES"] = seen  # before anything of this process has asked CUDA
-        return place
-    return None
+        _place = FileLock(folder / f"gpu-{number}")
+        with contextlib.suppress(Timeout):
+            _place.acquire(timeout=0)
+            os.environ["CUDA_VISIBLE_DEVICES"] = seen  # before anything of this process has asked CUDA
+            return
 
 
 def _watch(parent: int) -> None:
