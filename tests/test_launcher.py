@@ -165,6 +165,21 @@ def test_what_is_spread_comes_back_and_a_killed_worker_takes_one_item():
     assert {(number, ("at", number)) for number in range(6)} | {(number, None) for number in range(6)} == set(told)
 
 
+def seen(item):
+    """What a worker sees; the first ends by itself."""
+    if item == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.getpid()
+
+
+def test_each_worker_sees_its_gpu_also_in_the_place_of_one_that_was_killed():
+    environments = [{"CUDA_VISIBLE_DEVICES": name} for name in ("4", "7")]
+    found = dict(workers.spread(seen, range(8), 2, environments=environments))
+    assert isinstance(found.pop(0), workers.WorkerLostError)
+    processes = {pid: name for name, pid in found.values()}
+    assert len(processes) in (2, 3) and set(processes.values()) == {"4", "7"}
+
+
 def test_bars_stay_below_whole_lines_of_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((80, 24)))

@@ -10,9 +10,9 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 from safetensors.torch import load_file
-from warm import WarmProcess
 
 from hw1.runs import Run
+from warm import WarmProcess
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -1,6 +1,7 @@
 """What is tried with every launcher: each case says what it saw, or raises."""
 
 import json
+import os
 import signal
 import time
 
@@ -96,8 +97,6 @@ class Matrix:
         if pid == process.pid:
             process.send_signal(signal.SIGKILL)
             return "-: jobs run in the command itself"
-        import os
-
         os.kill(pid, signal.SIGKILL)
         _, stderr = ends(process)
         named = next((line for line in stderr.splitlines() if line.startswith("launcher: ")), "")
@@ -120,7 +119,8 @@ class Matrix:
     def _went_on(self, name):
         """Whether some run was gone on with, none from its start after a checkpoint."""
         turns = visits(self.bench.lines(name))
-        assert len(turns) == 3 and all(set(range(STEPS + 1)) <= {s for _, steps in one for s in steps} for one in turns.values())
+        made = [{step for _, steps in one for step in steps} for one in turns.values()]
+        assert len(made) == 3 and all(set(range(STEPS + 1)) == steps for steps in made)
         again = [one for one in turns.values() if len(one) > 1 and one[0][1][-1] > EPOCH]
         return bool(again) and all(one[1][1][0] >= EPOCH for one in again)
 

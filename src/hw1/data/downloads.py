@@ -1,4 +1,4 @@
-"""Whether data that are missing may be downloaded: not by a job of a command, nor for somebody else's results. No torch."""
+"""Whether data that are missing may be downloaded: not by a job, nor for somebody else's results. No torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 STRANGERS = "nothing is downloaded for somebody else's results"
-JOBS = "a job downloads nothing: its command does, before it launches; is that folder to be seen from where the job runs?"
+JOBS = "a job downloads nothing: its command does, before it launches; is that folder seen from where the job runs?"
 
 _why_not = ContextVar("why_nothing_is_downloaded", default="")
 

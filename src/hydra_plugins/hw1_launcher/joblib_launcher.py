@@ -58,7 +58,9 @@ class JoblibLauncher(ParallelLauncher):
                 yield -1, WorkerLostError(_death(str(error)))
             finally:
                 with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Failed to kill subprocesses")  # there is no pgrep: they end alone
+                    warnings.filterwarnings(
+                        "ignore", "Failed to kill subprocesses"
+                    )  # there is no pgrep: they end alone
                     executor.shutdown(kill_workers=True)
 
 
@@ -78,7 +80,7 @@ def _death(said: str) -> str:
 
 @contextlib.contextmanager
 def _unheard() -> Generator[None, None, None]:
-    """What is started inside never gets Ctrl-C, which goes to all processes of a terminal: it is the command's affair."""
+    """What is started inside never gets Ctrl-C, which goes to all processes of a terminal."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

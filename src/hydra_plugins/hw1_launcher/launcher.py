@@ -184,9 +184,7 @@ class ParallelLauncher(BasicLauncher):
         """`work(job)` of every job, as `hw1.workers.spread`."""
         environments = [{"CUDA_VISIBLE_DEVICES": seen} for seen in share.gpus]
         with Screen() as screen:
-            yield from spread(
-                work, jobs, share.workers, environments=environments, line=screen.line, told=screen.told
-            )
+            yield from spread(work, jobs, share.workers, environments=environments, line=screen.line, told=screen.told)
 
 
 def on_gpu(run: RunSettings) -> bool:

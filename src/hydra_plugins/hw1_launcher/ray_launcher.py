@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ class RayLauncher(ParallelLauncher):
         self, work: Callable[[Any], bytes], jobs: Sequence[Any], share: Share
     ) -> Generator[tuple[int, Any], None, None]:
         with self._cluster(share) as ray:
-            remote = ray.remote(_job_of(_place(), os.getpid() if self._address is None else None))
+            remote = ray.remote(_job_of(_place()))
             task = remote.options(**self._needs(share))
             given, waiting = ray.put(work), list(enumerate(jobs))[::-1]
             at: dict[Any, int] = {}
@@ -170,10 +171,9 @@ class RayLauncher(ParallelLauncher):
 
 def _ray() -> Any:
     try:
-        import ray
+        return import_module("ray")
     except ImportError as error:  # of what Ray itself needs
         raise ConfigError(f"{_MISSING} ({error})") from error
-    return ray
 
 
 def _init(ray: Any, **settings: Any) -> None:
@@ -227,7 +227,7 @@ def _place() -> dict[str, Any]:
     return {"environment": told, "folder": os.getcwd(), "path": [str(Path(one or ".").absolute()) for one in sys.path]}
 
 
-def _job_of(place: dict[str, Any], command: int | None) -> Callable[[Any, Any], Any]:
+def _job_of(place: dict[str, Any]) -> Callable[[Any, Any], Any]:
     """A function that travels by value: what it imports is found only when it has set the path."""
 
     def job(work: Any, given: Any) -> Any:
@@ -236,7 +236,7 @@ def _job_of(place: dict[str, Any], command: int | None) -> Callable[[Any, Any], 
         sys.path[:0] = [path for path in place["path"] if path not in sys.path]
         from hydra_plugins.hw1_launcher.ray_launcher import in_worker
 
-        return in_worker(work, given, place, command)
+        return in_worker(work, given, place)
 
     return job
 
@@ -261,19 +261,16 @@ class _Lines(io.TextIOBase):
             self.write("\n")
 
 
-def in_worker(
-    work: Callable[[Any], bytes], job: Any, place: dict[str, Any], command: int | None
-) -> tuple[list[tuple[str, str]], Any]:
+def in_worker(work: Callable[[Any], bytes], job: Any, place: dict[str, Any]) -> tuple[list[tuple[str, str]], Any]:
     """One job: (its lines, what it came to).
 
     Args:
         work: what is done.
         job: with what.
         place: see `_place`.
-        command: process that this one is to end with, where it is of this machine.
     """
-    own = os.environ
-    own.update({name: text for name, text in place["environment"].items() if name.startswith("HW1_") or name not in own})
+    told = place["environment"]
+    os.environ.update({name: told[name] for name in told if name.startswith("HW1_") or name not in os.environ})
     kept: list[tuple[str, str]] = []
     streams = _Lines("stdout", kept), _Lines("stderr", kept)
     with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):

@@ -6,6 +6,7 @@ Hydra imports this file at every start: it stays free of torch.
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from hw1.runs import Run
 from hw1.settings import ConfigError
@@ -22,7 +23,7 @@ def fetch(jobs: Iterable[Job]) -> None:
     Raises:
         ConfigError: they are neither there nor to be had; one line for each distinct problem.
     """
-    nodes = {}
+    nodes = dict[str, dict[str, Any]]()
     for job in jobs:
         run = Run(job.folder, job.settings)
         if run.why_not_own:
