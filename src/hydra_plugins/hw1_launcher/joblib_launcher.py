@@ -42,7 +42,7 @@ class JoblibLauncher(ParallelLauncher):
         from joblib.externals.loky import ProcessPoolExecutor
 
         waiting, at = list(enumerate(jobs))[::-1], dict[Future[Any], int]()
-        with tempfile.TemporaryDirectory(prefix="hw1-joblib-") as folder:  # of mode 0700
+        with tempfile.TemporaryDirectory(prefix="hw1-gpus-") if share.gpus else contextlib.nullcontext("") as folder:
             executor = ProcessPoolExecutor(
                 share.workers, initializer=_settle, initargs=(Path(folder), share.gpus, os.getpid())
             )
@@ -58,9 +58,7 @@ class JoblibLauncher(ParallelLauncher):
                 yield -1, WorkerLostError(_death(str(error)))
             finally:
                 with warnings.catch_warnings():
-                    warnings.filterwarnings(
-                        "ignore", "Failed to kill subprocesses"
-                    )  # there is no pgrep: they end alone
+                    warnings.filterwarnings("ignore", "Failed to kill subprocesses")  # where there is no pgrep
                     executor.shutdown(kill_workers=True)
 
 

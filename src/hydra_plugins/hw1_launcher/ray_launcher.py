@@ -27,8 +27,11 @@ from hydra_plugins.hw1_launcher.launcher import ParallelLauncher, ParallelLaunch
 
 _GIB = 2**30
 _STORE = 0.1  # GiB of a cluster's own object store: jobs pass settings and a few numbers
+_NAME = "hw1-ray-"  # that the name of a cluster's folder begins with
 _LONGEST = 40  # letters of the folder of a cluster: the names of its sockets have 60 more, and may have 107
 _MISSING = 'hydra/launcher: got ray, expected a launcher whose package is installed: pip install "hw1[ray]"'
+# Ray's own variables: it reports no use, and its workers are as urgent as other launchers' (by default of nice 15).
+_OF_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_worker_niceness": "0"}
 _POLL = 1.0  # seconds between two looks at whether a signal has come
 
 
@@ -136,25 +139,24 @@ class RayLauncher(ParallelLauncher):
         if self._address is not None or ray.is_initialized():
             yield self._connect()
             return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        folder = _short_folder()
+        for name, value in _OF_RAY.items():
+            os.environ.setdefault(name, value)
         seen = {name for one in share.gpus for name in one.split(",")}
-        try:
-            _init(
-                ray,
-                address="local",
-                num_cpus=share.workers * share.threads,
-                num_gpus=len(seen),
-                object_store_memory=int(self._store * _GIB),
-                _temp_dir=folder,
-                _node_ip_address="127.0.0.1",
-            )
-            yield ray
-        finally:
-            with _terminated_later():
-                ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+        with _short_folder() as folder:
+            try:
+                _init(
+                    ray,
+                    address="local",
+                    num_cpus=share.workers * share.threads,
+                    num_gpus=len(seen),
+                    object_store_memory=int(self._store * _GIB),
+                    _temp_dir=folder,
+                    _node_ip_address="127.0.0.1",
+                )
+                yield ray
+            finally:
+                with _terminated_later():
+                    ray.shutdown()
 
     def _connect(self) -> Any:
         ray = _ray()
@@ -195,10 +197,25 @@ def _terminated_later() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _short_folder() -> str:
-    """A private folder (mode 0700) outside of the output, whose name leaves room for those of sockets."""
-    usual = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="hw1-ray-", dir=usual if len(usual) + 17 <= _LONGEST else "/tmp")
+@contextlib.contextmanager
+def _short_folder() -> Iterator[str]:
+    """A private folder (mode 0700) outside of the output, whose name leaves room for those of sockets.
+
+    Those of commands that were killed go: a lock says that nobody is at them.
+    """
+    from filelock import FileLock, Timeout
+
+    usual = Path(tempfile.gettempdir())
+    there = usual if len(str(usual)) + len(f"/{_NAME}12345678") <= _LONGEST else Path("/tmp")
+    for lock in there.glob(f"{_NAME}*/lock"):
+        with contextlib.suppress(Timeout, OSError), FileLock(lock, timeout=0):
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=_NAME, dir=there))
+    try:
+        with FileLock(folder / "lock"):
+            yield str(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _result(ray: Any, one: Any) -> Any:
