@@ -166,18 +166,22 @@ def test_what_is_spread_comes_back_and_a_killed_worker_takes_one_item():
 
 
 def seen(item):
-    """What a worker sees; the first ends by itself."""
-    if item == 0:
+    """The GPUs that a worker sees; the first kills itself, the second waits for the third."""
+    kind, file = item
+    if kind == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    return os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.getpid()
+    if kind == "last":
+        file.touch()
+    while not file.exists():
+        time.sleep(0.01)
+    return os.environ["CUDA_VISIBLE_DEVICES"]
 
 
-def test_each_worker_sees_its_gpu_also_in_the_place_of_one_that_was_killed():
+def test_each_worker_sees_its_gpu_also_in_the_place_of_one_that_was_killed(tmp_path):
     environments = [{"CUDA_VISIBLE_DEVICES": name} for name in ("4", "7")]
-    found = dict(workers.spread(seen, range(8), 2, environments=environments))
-    assert isinstance(found.pop(0), workers.WorkerLostError)
-    processes = {pid: name for name, pid in found.values()}
-    assert len(processes) in (2, 3) and set(processes.values()) == {"4", "7"}
+    items = [(kind, tmp_path / "file") for kind in ("killed", "waiting", "last")]
+    found = dict(workers.spread(seen, items, 2, environments=environments))
+    assert isinstance(found.pop(0), workers.WorkerLostError) and found == {1: "7", 2: "4"}
 
 
 def test_bars_stay_below_whole_lines_of_a_terminal(monkeypatch, capsys):

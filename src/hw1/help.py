@@ -58,6 +58,7 @@ def help_text(conf: Path, own: Path | None = None) -> str:
         *_row("budget=quick", "less data and fewer steps: does it work at all?"),
         *_row("--cfg job", "print the settings, and stop"),
         *_row("--zip A,B", "the values of these keys go side by side, instead of multiplying"),
+        *_row("hydra/launcher=ray", "where runs train: on a Ray cluster; joblib, basic: see docs/sweeps.md, Launchers"),
         *_row("--continue", "longer runs begin where finished ones with fewer epochs stopped"),
         *_row(
             "--rerun, --keep", "train runs again, or take them as they are, whose model or other code of yours changed"

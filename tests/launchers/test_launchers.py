@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import os
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -131,7 +132,8 @@ def test_threads_of_a_worker_can_be_stated(monkeypatch):
 
 
 def seen(item):
-    """What a worker sees."""
+    """What a worker sees; long enough that both have begun."""
+    time.sleep(1)
     return os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.getpid()
 
 
@@ -144,6 +146,24 @@ def test_each_of_joblib_s_workers_sees_its_gpu():
 
 
 # Workers elsewhere
+
+
+def test_a_cluster_s_folder_is_private_short_and_what_killed_commands_left_goes(tmp_path, monkeypatch):
+    from hydra_plugins.hw1_launcher.ray_launcher import _short_folder
+
+    for name in ("a" * 60, "t"):
+        usual = tmp_path / name
+        usual.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(usual))
+        monkeypatch.setattr("hydra_plugins.hw1_launcher.ray_launcher._LONGEST", len(str(tmp_path)) + 25)
+        left = usual / "hw1-ray-left"
+        left.mkdir()
+        (left / "lock").touch()
+        with _short_folder() as first, _short_folder() as second:
+            assert os.stat(first).st_mode & 0o777 == 0o700 and os.path.isdir(second)
+            assert os.path.dirname(first) == (str(usual) if name == "t" else "/tmp")
+            assert left.exists() == (name != "t")
+        assert not os.path.exists(first) and not os.path.exists(second)
 
 
 def test_a_job_elsewhere_has_the_folder_and_the_variables_of_the_command(tmp_path, monkeypatch):
