@@ -8,7 +8,7 @@ import time
 from .commands import EPOCH, HW1, STEPS, Bench, ends, gone, visits
 
 SEEDS = "seed=1,2,3"
-AT_ONCE = 5.0  # seconds, within which no worker of an ended command is left
+AT_ONCE = 30.0  # seconds, on a crowded machine too, within which no worker of an ended command is left
 SLOWLY = {"CROWDED_PAUSE": 0.1}  # seconds a step, so that there is time to kill
 
 
@@ -81,6 +81,7 @@ class Matrix:
             assert time.monotonic() - begun < AT_ONCE, f"after {AT_ONCE:g} s workers are still there"
             time.sleep(0.01)
         seconds, made = time.monotonic() - begun, len(self.bench.lines(name))
+        assert seconds < AT_ONCE, f"workers were there for {seconds:.1f} s"
         time.sleep(1)
         assert len(self.bench.lines(name)) == made, "something trained on"
         assert not self.bench.runs(name) and "Traceback" not in stderr, stderr
