@@ -31,7 +31,7 @@ _OTHER_MODES = ("--cfg", "-c", "--info", "-i", "--run", "-r", "--shell-completio
 _SHELL = {"-sc", "--shell-completion"}
 
 # Words of the sweeper's.
-FLAGS = {f"--{name.replace('_', '-')}": f"hydra.sweeper.{name}=true" for name in ("dry_run", "rerun", "keep")}
+FLAGS = {f"--{name.replace('_', '-')}": f"hydra.sweeper.{name}=true" for name in ("dry_run", "rerun", "keep", "detach")}
 FLAGS["--continue"] = "hydra.sweeper.go_on=true"
 
 

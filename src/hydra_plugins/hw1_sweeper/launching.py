@@ -47,7 +47,8 @@ def launch(launcher: Any, jobs: list[Job], file: Path, record: Mapping[str, Any]
     try:
         return _launch(launcher, batches, orders, record)
     finally:
-        remove_orders(orders.values())
+        if not getattr(launcher, "left", False):  # jobs stay in a queue, and will read them
+            remove_orders(orders.values())
 
 
 def _launch(

@@ -40,6 +40,7 @@ from hw1.terminal import say
 from hw1.trust.owner import keep_code, vouch, vouch_folder
 from hw1.typed import training
 from hw1.words import count
+from hydra_plugins.hw1_launcher.detached import Left, refuse_detach, reopened, settle
 from hydra_plugins.hw1_sweeper.checking import check_runs
 from hydra_plugins.hw1_sweeper.going_on import go_on
 from hydra_plugins.hw1_sweeper.launching import allot, begun, folder_errors, interrupted, launch
@@ -63,6 +64,7 @@ class Hw1SweeperConf:
     rerun: bool = False
     keep: bool = False
     go_on: bool = False
+    detach: bool = False
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="hw1", node=Hw1SweeperConf, provider="hw1")
@@ -80,10 +82,11 @@ class Hw1Sweeper(BasicSweeper):
         rerun: bool = False,
         keep: bool = False,
         go_on: bool = False,
+        detach: bool = False,
     ) -> None:
         super().__init__(max_batch_size=None)
         self.words, self.zip, self.search = params or {}, _plain(zip), _plain(search)
-        self.dry_run, self.rerun, self.keep, self.go_on = dry_run, rerun, keep, go_on
+        self.dry_run, self.rerun, self.keep, self.go_on, self.detach = dry_run, rerun, keep, go_on, detach
 
     def sweep(self, arguments: list[str]) -> None:
         """Plan, train and measure what is missing, conclude.
@@ -100,6 +103,8 @@ class Hw1Sweeper(BasicSweeper):
             ConfigError: a setting of some run is refused, or its code has changed; nothing was trained.
         """
         assert self.config is not None
+        if self.detach:
+            refuse_detach(self.launcher, self.search is not None)
         if self.config.measured_sweep is not None:
             self._measure(Path(str(self.config.measured_sweep)), arguments)
             return
@@ -145,10 +150,11 @@ class Hw1Sweeper(BasicSweeper):
         launched, to_train, to_measure = self._allotted(base, jobs, to_train, complete, lacking)
         if warning := crowded(self._n_jobs(to_train), to_train):
             print(warning, file=sys.stderr)
+        opened = reopened(base, record)
         with folder_errors():
-            folder = new_folder(base / "sweeps")
+            folder = opened[0] if opened else new_folder(base / "sweeps")
         _prepare_to_sign()
-        record |= self._launching(launched, to_train)
+        record |= self._launching(launched, to_train, opened[1] if opened else None)
         forget(to_measure, asks)
         also = f", {len(to_measure)} to measure" if to_measure else ""
         with hold(folder):  # while the command is at work
@@ -156,13 +162,16 @@ class Hw1Sweeper(BasicSweeper):
             vouch_folder(folder)
             at_work_on(folder)
             what = "read" if jobs[0].settings.value("adopted") else "train"
-            print(
-                f"{record['name']}: {count(len(jobs), 'run')}, {len(to_train)} to {what}{also}, in {base}", flush=True
-            )
+            line = f"{record['name']}: {count(len(jobs), 'run')}, {len(to_train)} to {what}{also}, in {base}"
+            print(line, file=sys.stderr if self.detach else sys.stdout, flush=True)
             try:
                 lost = launch(self.launcher, launched, folder / "sweep.json", record)
                 with at_most(self._most_cores()), stage(f"measuring and drawing {record['name']}"):
                     lines = conclude(folder)
+                settle(folder)
+            except Left as left:
+                print(left.told(folder), flush=True)
+                return
             except KeyboardInterrupt:
                 write_record(folder / "sweep.json", {**record, "status": "interrupted"})
                 interrupted(record)
@@ -372,10 +381,8 @@ class Hw1Sweeper(BasicSweeper):
                 run.dataset_node()
                 if self.keep:
                     keep_code(run.path, run.settings.plain, run.key)
-        print(
-            f"{sweep.record['name']}: {count(len(finished), 'run')}, {len(to_measure)} to measure, in {base}",
-            flush=True,
-        )
+        line = f"{sweep.record['name']}: {count(len(finished), 'run')}, {len(to_measure)} to measure, in {base}"
+        print(line, file=sys.stderr if self.detach else sys.stdout, flush=True)
         if self.dry_run:
             return
         record = {
@@ -392,8 +399,12 @@ class Hw1Sweeper(BasicSweeper):
             file.flush()
             try:
                 lost = launch(self.launcher, to_measure, Path(file.name), record)
+            except Left as left:
+                print(left.told(sweep.path), flush=True)
+                return
             except KeyboardInterrupt:
                 interrupted(record)
+        settle(sweep.path)
         with at_most(self._most_cores()), stage(f"drawing {sweep.record['name']}"):
             lines, failed = take_in(sweep.path, asks, [run.path for run in finished])
         say(*lines)
@@ -420,11 +431,17 @@ class Hw1Sweeper(BasicSweeper):
     def _launching(
         self, jobs: Sequence[Job], to_train: Sequence[Job], before: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """What jobs read of the command that launches them, which may have launched others `before`."""
+        """What jobs read of the command that launches them, which may have launched others `before`.
+
+        Raises:
+            ConfigError: the launcher cannot launch them, for want of a package say.
+        """
+        if jobs and (ready := getattr(self.launcher, "ready", None)) is not None:
+            ready([job.settings for job in jobs])
         known = before or {}
         return {
-            "trained": [*known.get("trained", []), *(job.folder.name for job in to_train)],
-            "launched": [*known.get("launched", []), *(job.folder.name for job in jobs)],
+            "trained": [*dict.fromkeys([*known.get("trained", []), *(job.folder.name for job in to_train)])],
+            "launched": [*dict.fromkeys([*known.get("launched", []), *(job.folder.name for job in jobs)])],
             "launched_at": known.get("launched_at", time.time()),
             # Finished runs are measured side by side with one thread each: more would slow each other down.
             "measuring_threads": None if self._n_jobs(jobs) in (None, 1) else 1,

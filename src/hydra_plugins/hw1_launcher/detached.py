@@ -1,0 +1,100 @@
+"""`--detach`: a command that leaves when its jobs are in the queue, and one that comes back to them.
+
+Hydra imports this file at every start: it stays free of torch.
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hw1.lease import is_held
+from hw1.records import is_own, read_record
+from hw1.runs.order import remove_orders
+from hw1.runs.submitted import PENDING, Submitted, is_order, is_private, live_jobs, places, submitted_in
+from hw1.settings import ConfigError
+
+# What makes two commands ask for the same, in their records.
+_SAME = ("name", "swept", "study", "measures", "budget", "search")
+
+
+class Left(BaseException):
+    """All jobs are submitted, and the command is to leave: no failure, which a launcher's error would be.
+
+    Attributes:
+        jobs: one for each run.
+        new: the numbers of those that were not in the queue before.
+    """
+
+    def __init__(self, jobs: Sequence[Submitted], new: Collection[str]) -> None:
+        super().__init__(f"{len(jobs)} jobs")
+        self.jobs, self.new = jobs, new
+
+    def told(self, sweep: Path) -> str:
+        """The answer of the command: JSON."""
+        at = places(job.job for job in self.jobs)
+        jobs = [
+            {
+                "job": job.job,
+                "run": job.run,
+                "state": at[job.job].state if job.job in at else PENDING,
+                "new": job.job in self.new,
+            }
+            for job in self.jobs
+        ]
+        return json.dumps({"sweep": str(sweep), "jobs": jobs}, indent=1)
+
+
+def refuse_detach(launcher: Any, search: bool) -> None:
+    """Refuse `--detach` where nothing stays behind that would do the work.
+
+    Raises:
+        ConfigError: the launcher's jobs end with the command, or a search asks for more when some have ended.
+    """
+    if not hasattr(launcher, "detach"):
+        raise ConfigError(
+            "--detach: got a launcher whose jobs end with the command, expected hydra/launcher=submitit_slurm; leave it out"
+        )
+    if search:
+        raise ConfigError("--detach: got it beside a search, which asks for more when trials have ended; leave it out")
+    launcher.detach = True
+
+
+def reopened(base: Path, record: Mapping[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+    """The sweep that an earlier command with the same words left, with its record; None where there is none.
+
+    Args:
+        base: the folder of the experiment.
+        record: of this command.
+    """
+    for sweep in sorted({file.parent for file in base.glob("sweeps/*/submitted-*.json")}, reverse=True):
+        with contextlib.suppress(OSError, ValueError):
+            known = read_record(sweep / "sweep.json")
+            same = all(known.get(key) == record.get(key) for key in _SAME) and _keys(known) == _keys(record)
+            if same and known.get("status") in ("running", "interrupted") and is_own(sweep / "sweep.json"):
+                if not is_held(sweep):
+                    return sweep, known
+    return None
+
+
+def _keys(record: Mapping[str, Any]) -> list[Any]:
+    return [entry.get("key") for entry in record["runs"]]
+
+
+def settle(sweep: Path) -> None:
+    """Remove what tells of submissions whose jobs have all ended, and what those read.
+
+    Their pickles go, too, but not where a job ended without a word: its log stays.
+    """
+    jobs = submitted_in(sweep)
+    if not jobs or live_jobs(jobs):
+        return
+    for folder in {job.folder for job in jobs}:
+        own = [job for job in jobs if job.folder == folder]
+        if is_private(folder) and (folder / "state.pkl").is_file() and all(job.outcome.exists() for job in own):
+            shutil.rmtree(folder, ignore_errors=True)
+    for file in {job.file for job in jobs}:
+        file.unlink(missing_ok=True)
+    remove_orders([path for path in sweep.glob(".*.json") if is_order(path.name)])

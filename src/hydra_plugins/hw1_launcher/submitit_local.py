@@ -1,0 +1,163 @@
+"""`hydra/launcher=submitit_local`: each run in a process of submitit's on this machine, so many at a time.
+
+Hydra imports this file at every start: it stays free of torch, and of submitit.
+"""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+
+from hw1.machine import cores, room
+from hw1.settings import RunSettings
+from hw1.workers import WorkerLostError
+from hydra_plugins.hw1_launcher.launcher import length
+from hydra_plugins.hw1_launcher.submitit_jobs import PYTHON, Job, SubmititLauncher, came_to, path_for_jobs, tell
+
+_GIB = 2**30
+_POLL = 0.1  # seconds between two looks
+_GRACE = 5.0  # seconds from a request to end to the end
+
+
+class SubmititLocalLauncher(SubmititLauncher):
+    """submitit starts all jobs at once; here one begins when another has ended.
+
+    Raises:
+        ValueError: a setting cannot be used.
+    """
+
+    name = "submitit_local"
+
+    def __init__(self, mem_gb: float, setup: Any = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        if not mem_gb > 0:
+            raise ValueError(f"hydra.launcher.mem_gb: got {mem_gb}, expected GiB above 0")
+        self._memory, self._before = mem_gb * _GIB, list(setup or ())
+
+    @property
+    def workers(self) -> int | None:
+        """The number of jobs at a time that was asked for; None for as many as there is room for."""
+        return self._parallel
+
+    def count(self, runs: Sequence[RunSettings]) -> int:
+        """The number of these runs that are at work at a time."""
+        return self._counted(runs, len(runs))
+
+    def _counted(self, runs: Sequence[RunSettings], jobs: int) -> int:
+        if self._parallel is not None:
+            return max(1, min(self._parallel, jobs))
+        needs = [self._needs(run) for run in runs]
+        if any(gpus for _, gpus in needs):  # they would share one
+            return 1
+        wanted = max(1, min(jobs, cores() // max((cpus for cpus, _ in needs), default=1)))
+        return room(wanted, self._memory)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs; their results in the order in which they were given.
+
+        Raises:
+            WorkerLostError: processes were killed; all other jobs have ended.
+        """
+        runs = self._taken(len(job_overrides))
+        workers = self._counted(runs, len(job_overrides))
+        folder = self._new_folder()
+        digest = self._write_state(folder)
+        lengths = [length(run) for run in runs] or [0.0] * len(job_overrides)
+        waiting = sorted(range(len(job_overrides)), key=lambda number: lengths[number])  # the longest is the last
+        busy: dict[int, tuple[Any, int]] = {}
+        results: dict[int, JobReturn] = {}
+        lost: list[str] = []
+        try:
+            while waiting or busy:
+                while waiting and len(busy) < workers:
+                    number = waiting.pop()
+                    slot = min(set(range(workers)) - {slot for _, slot in busy.values()})
+                    job = Job(str(folder), digest, number, initial_job_idx + number, list(job_overrides[number]))
+                    busy[number] = self._started(job, runs[number] if runs else None, slot), slot
+                time.sleep(_POLL)
+                for number, (started, _) in list(busy.items()):
+                    if not started.done():
+                        continue
+                    del busy[number]
+                    tell(started.paths.stdout)
+                    result = came_to(folder / f"{number}.json")
+                    if result is None:
+                        lost.append(_last(started.paths.stderr))
+                    else:
+                        results[number] = result
+        finally:
+            _end([started for started, _ in busy.values()])
+        if lost:
+            raise WorkerLostError(f"a job of submitit ended before its run did: {lost[0] or 'its log is empty'}; {folder}")
+        shutil.rmtree(folder, ignore_errors=True)
+        return [results[number] for number in range(len(job_overrides))]
+
+    def _started(self, job: Job, run: RunSettings | None, slot: int) -> Any:
+        """A job that has begun, in a folder of its own: its number is a process's, of which the system reuses some."""
+        import submitit
+
+        cpus, gpus = self._needs(run)
+        own = Path(job.folder, f"job_{job.number}")
+        own.mkdir(mode=0o700)
+        executor = submitit.AutoExecutor(
+            folder=own, cluster="local", local_max_num_timeout=self._timeouts, local_python=PYTHON
+        )
+        executor.update_parameters(
+            **self._settings | {"cpus_per_task": cpus, "gpus_per_node": gpus},
+            **({"local_setup": self._before} if self._before else {}),
+        )
+        visible = _visible(gpus, slot)
+        if visible:
+            executor._executor.update_parameters(visible_gpus=visible)
+        with _environment(PYTHONPATH=path_for_jobs(), PYTHONSAFEPATH="1", OMP_NUM_THREADS=str(cpus)):
+            return executor.submit(job)
+
+
+class _environment:
+    """Variables for what is started meanwhile."""
+
+    def __init__(self, **variables: str) -> None:
+        self._new, self._old = variables, {name: os.environ.get(name) for name in variables}
+
+    def __enter__(self) -> None:
+        os.environ.update(self._new)
+
+    def __exit__(self, *error: object) -> None:
+        for name, value in self._old.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _visible(gpus: int, slot: int) -> tuple[int, ...]:
+    """The GPUs of a job: of those that this process sees, the next ones."""
+    said = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    seen = [int(one) for one in said.split(",") if one.strip().isdigit()]
+    return tuple(seen[(slot * gpus + at) % len(seen)] for at in range(gpus)) if seen and gpus <= len(seen) else ()
+
+
+def _last(log: Path) -> str:
+    """The last line of a log."""
+    with suppress(OSError):
+        return next((line.strip() for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "")
+    return ""
+
+
+def _end(jobs: Sequence[Any]) -> None:
+    """End what is still at work: the controller of each ends its job."""
+    for job in jobs:
+        with suppress(OSError):
+            job._process.send_signal(signal.SIGINT)
+    last = time.monotonic() + _GRACE
+    for job in jobs:
+        with suppress(Exception):  # it does not end: it is killed
+            job._process.wait(max(0.1, last - time.monotonic()))
+        if job._process.poll() is None:
+            job._process.kill()

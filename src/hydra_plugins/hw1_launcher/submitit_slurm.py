@@ -1,0 +1,247 @@
+"""`hydra/launcher=submitit_slurm`: runs are jobs of a Slurm cluster, alike ones in an array; the command may leave.
+
+Hydra imports this file at every start: it stays free of torch, and of submitit.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+
+from hw1.lease import hold
+from hw1.runs.order import read_order
+from hw1.runs.submitted import UNKNOWN, Place, Submitted, live_jobs, places, submitted_below, write_submitted
+from hw1.settings import ConfigError, RunSettings
+from hw1.terminal import say
+from hw1.words import count
+from hydra_plugins.hw1_launcher.detached import Left
+from hydra_plugins.hw1_launcher.submitit_jobs import (
+    PYTHON,
+    Job,
+    SubmititLauncher,
+    came_to,
+    path_for_jobs,
+    place_of,
+    returned,
+    tell,
+)
+
+SECONDS = "HW1_QUEUE_SECONDS"  # between two questions to Slurm
+_LARGEST = 1000  # jobs of an array: a cluster's MaxArraySize is 1001 unless it says otherwise
+_POLL = 0.5
+_GRACE = 20.0  # seconds in which what a job wrote shows on this machine
+_GONE = 3600.0  # seconds for which Slurm may tell nothing of a job
+
+
+class SubmititSlurmLauncher(SubmititLauncher):
+    """Submits what is not in the queue yet, and waits for it and for what is.
+
+    Attributes:
+        detach: whether to leave when all is submitted.
+        left: whether jobs stayed in the queue: what they read of the command stays, too.
+
+    Raises:
+        ValueError: a setting cannot be used.
+    """
+
+    name = "submitit_slurm"
+
+    def __init__(
+        self,
+        mem_gb: float | None,
+        name: str,
+        nodes: int,
+        tasks_per_node: int,
+        stderr_to_stdout: bool,
+        array_parallelism: int,
+        setup: Any = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(array_parallelism=array_parallelism, **settings)
+        if mem_gb is not None and not mem_gb > 0:
+            raise ValueError(f"hydra.launcher.mem_gb: got {mem_gb}, expected GiB above 0, or null")
+        slurm = {key: self._settings[key] for key in self._settings if key != "timeout_min"}
+        self._shared = {"timeout_min": self._settings["timeout_min"], "mem_gb": mem_gb, "name": name, "nodes": nodes}
+        self._shared |= {"tasks_per_node": tasks_per_node, "stderr_to_stdout": stderr_to_stdout}
+        self._slurm = {f"slurm_{key}": value for key, value in slurm.items() if value is not None}
+        self._before = list(setup or ())
+        self.detach = self.left = False
+
+    def ready(self, runs: Sequence[RunSettings]) -> None:
+        """Refuse what cannot be launched.
+
+        Raises:
+            ConfigError: as in `SubmititLauncher`; this machine has no Slurm; more tasks are asked for than runs have.
+        """
+        super().ready(runs)
+        if missing := [name for name in ("sbatch", "srun", "sacct") if shutil.which(name) is None]:
+            raise ConfigError(
+                f"hydra/launcher: got {self.name} on a machine without {missing[0]}, expected one that submits to Slurm: "
+                "give the command on the cluster's login node"
+            )
+        tasks = int(self._shared["nodes"]) * int(self._shared["tasks_per_node"])
+        if tasks > 1 and any(_processes(run) < tasks for run in runs):
+            raise ConfigError(
+                f"hydra.launcher.tasks_per_node, nodes: got {tasks} tasks of runs that are one process each, expected 1"
+            )
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Submit the jobs and wait for them; their results in the order in which they were given.
+
+        Raises:
+            Left: all is submitted, and the command is to leave.
+            ConfigError: Slurm refused a job.
+        """
+        jobs, new = self._submitted(job_overrides, initial_job_idx)
+        if self.detach:
+            self.left = True
+            raise Left(jobs, new)
+        try:
+            return self._awaited(jobs)
+        except BaseException:
+            self.left = True
+            numbers = " ".join(sorted({job.job.partition("_")[0] for job in jobs}, key=int))
+            say(
+                f"{count(len(jobs), 'job')} may still be queued or at work: the same words find them again; scancel "
+                f"{numbers} ends them",
+                file=sys.stderr,
+            )
+            raise
+
+    def _submitted(
+        self, job_overrides: Sequence[Sequence[str]], first: int
+    ) -> tuple[list[Submitted], set[str]]:
+        """The job of each run, and the numbers of those that this command submitted; the others are there already."""
+        runs = self._taken(len(job_overrides)) or [None] * len(job_overrides)
+        at = [place_of(words) for words in job_overrides]
+        sweep = at[0][0].parent
+        base = sweep.parent.parent
+        self._refuse_inside(base.parent)
+        with hold(base):  # of two commands, one submits a run
+            queued = live_jobs(submitted_below(base))
+            found = {
+                number: queued[run][0]
+                for number, (order, run) in enumerate(at)
+                if run in queued and _same_order(queued[run][0].order, order)
+            }
+            new = [number for number in range(len(at)) if number not in found]
+            if new:
+                alike: dict[tuple[int, int], list[int]] = {}
+                for number in new:
+                    alike.setdefault(self._needs(runs[number]), []).append(number)
+                folder = self._new_folder()
+                digest = self._write_state(folder)
+                calls = {
+                    number: Job(str(folder), digest, place, first + number, list(job_overrides[number]))
+                    for place, number in enumerate(new)
+                }
+                numbers: dict[int, str] = {}
+                try:
+                    for needs, group in alike.items():
+                        for start in range(0, len(group), _LARGEST):
+                            some = group[start : start + _LARGEST]
+                            share = max(1, (self._parallel or 1) * len(some) // len(new))
+                            ids = self._sent(folder, needs, share, [calls[number] for number in some])
+                            numbers |= dict(zip(some, ids, strict=True))
+                finally:  # what was submitted is told of, whatever came then
+                    done = [number for number in new if number in numbers]
+                    entries = [(at[n][1], numbers[n], calls[n].number, at[n][0]) for n in done]
+                    if entries:
+                        found |= dict(zip(done, write_submitted(sweep, folder, entries), strict=True))
+        return [found[number] for number in range(len(at))], {found[number].job for number in new}
+
+    def _sent(self, folder: Path, needs: tuple[int, int], share: int, jobs: Sequence[Job]) -> list[str]:
+        """Submit jobs that are alike: their numbers."""
+        import submitit
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        cpus, gpus = needs
+        executor = submitit.AutoExecutor(
+            folder=folder, cluster="slurm", slurm_max_num_timeout=self._timeouts, slurm_python=PYTHON
+        )
+        exports = {"PYTHONPATH": path_for_jobs(), "OMP_NUM_THREADS": str(cpus)}
+        own = [f"export {name}={shlex.quote(value)}" for name, value in exports.items()]
+        try:
+            executor.update_parameters(
+                **{**self._shared, "cpus_per_task": cpus},
+                **({"gpus_per_node": gpus} if gpus else {}),
+                **self._slurm,
+                slurm_array_parallelism=share,
+                slurm_setup=[*self._before, *own],
+                # Since 22.05 srun takes nothing over of the job's; a node that is lost has its jobs queued again.
+                slurm_srun_args=[f"--cpus-per-task={cpus}"],
+                slurm_additional_parameters={"requeue": True, **self._slurm.get("slurm_additional_parameters", {})},
+            )
+            return [job.job_id for job in executor.submit_array(list(jobs))]
+        except (FailedJobError, FailedSubmissionError) as error:
+            said = " ".join(str(error).split()) or "it said nothing"
+            raise ConfigError(
+                f"hydra/launcher: Slurm refused the jobs: {said}; expected settings that this cluster takes: "
+                "hydra.launcher.partition, account, timeout_min, mem_gb"
+            ) from error
+
+    def _awaited(self, jobs: Sequence[Submitted]) -> list[JobReturn]:
+        """Wait until all have ended: what each came to."""
+        results: dict[int, JobReturn] = {}
+        gone: dict[int, float] = {}  # since when Slurm says that one has ended
+        every, asked, begun = _seconds(), 0.0, time.monotonic()
+        while len(results) < len(jobs):
+            now = time.monotonic()
+            left = [number for number in range(len(jobs)) if number not in results]
+            for number in left:
+                result = came_to(jobs[number].outcome)
+                if result is not None:
+                    tell(jobs[number].folder / f"{jobs[number].job}_0_log.out")
+                    results[number] = result
+                elif number in gone and now - gone[number] > min(_GRACE, 2 * every):
+                    state = at.get(jobs[number].job, Place()).state
+                    results[number] = returned(RuntimeError(died(jobs[number], state)))
+            if now - asked > every:
+                asked = now
+                at = places(jobs[number].job for number in left)
+                for number in left:
+                    place = at.get(jobs[number].job, Place())
+                    if place.live or (place.state == UNKNOWN and now - begun < _GONE):
+                        gone.pop(number, None)
+                    else:
+                        gone.setdefault(number, now)
+            time.sleep(min(_POLL, every))
+        return [results[number] for number in range(len(jobs))]
+
+
+def died(job: Submitted, state: str) -> str:
+    """Why a run has no result whose job has ended, in one line."""
+    last = job.last_line()
+    return f"job {job.job} ended as {state}" + (f": {last}" if last else "; its log is empty")
+
+
+def _same_order(one: Path, other: Path) -> bool:
+    """Whether what is in the queue measures what is asked for."""
+    try:
+        return read_order(one).measures == read_order(other).measures
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _processes(run: RunSettings) -> int:
+    """The processes of a run that say so."""
+    said: Mapping[str, Any] = run.trainer
+    numbers = [said.get(key, 1) for key in ("devices", "num_nodes")]
+    return int(numbers[0]) * int(numbers[1]) if all(isinstance(number, int) for number in numbers) else sys.maxsize
+
+
+def _seconds() -> float:
+    given = os.environ.get(SECONDS, "30")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 3600:
+        raise ConfigError(f"{SECONDS}: got {given!r}, expected seconds up to 3600")
+    return seconds
