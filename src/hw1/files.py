@@ -212,8 +212,10 @@ def remove_left_below(base: Path) -> None:
         sweeps = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
         folders += sweeps
         for sweep in sweeps:
-            orders = [sweep / name for name in os.listdir(sweep) if name.startswith(".sweep-")]
-            if orders and not lease.is_held(sweep):
+            names = os.listdir(sweep)
+            orders = [sweep / name for name in names if name.startswith(".sweep-")]
+            queued = any(name.startswith("submitted-") for name in names)  # jobs of a cluster, which will read them
+            if orders and not queued and not lease.is_held(sweep):
                 for order in orders:
                     order.unlink(missing_ok=True)
     for folder in folders:

@@ -18,6 +18,7 @@ from hw1.runs.standing import (
     FAILED,
     INTERRUPTED,
     MEASURING,
+    QUEUED,
     RUNNING,
     STATES,
     WAITING,
@@ -65,7 +66,7 @@ def _listing(path: Path, words: Sequence[str], cells: int | None) -> tuple[list[
         return [no_results(path)], False
     runs = [run for experiment in found for run in experiment.runs]
     sweeps = [sweep for experiment in found for sweep in experiment.sweeps]
-    busy = any(run.status in (*AT_WORK, WAITING) for run in runs) or any(sweep.status == RUNNING for sweep in sweeps)
+    busy = any(run.status in (*AT_WORK, WAITING, QUEUED) for run in runs) or any(sweep.status == RUNNING for sweep in sweeps)
     several = len(found) > 1
     if filters:
         chosen = selected(runs, filters)
@@ -198,7 +199,7 @@ def _progress(run: Standing) -> tuple[str, str, str]:
 def _came_to(run: Standing) -> tuple[str, ...]:
     """What it came to (medians over its members), how long that took, and, of a run that did not, why."""
     if run.status not in (COMPLETE, MEASURING) or run.run is None:
-        return "", "", "", run.reason
+        return "", "", "", run.reason or run.worker
     said = []
     for name in (TEST_LOSS, TEST_ACCURACY):
         values = [run.run.metrics(member).get(name) for member in range(run.run.count)]
@@ -215,7 +216,7 @@ def _left(sweep: SweepStanding, runs: Sequence[Standing]) -> str:
     if sweep.status != RUNNING or not isinstance(launched, list) or not isinstance(began, int | float):
         return ""
     own = [run for run in runs if run.folder.name in launched]
-    left = [run for run in own if run.status in (*AT_WORK, WAITING)]
+    left = [run for run in own if run.status in (*AT_WORK, WAITING, QUEUED)]
     if own and len(left) < len(own):
         return duration(max(0.0, time.time() - began) / (len(own) - len(left)) * len(left))
     slowest = [run.progress.left for run in left if run.progress is not None]

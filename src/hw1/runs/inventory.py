@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from hw1.inside import refuse_linked_parts
-from hw1.runs.standing import RUNNING, STATES, Standing, SweepStanding, standing, sweep_standing
+from hw1.runs.standing import INTERRUPTED, RUNNING, STATES, Standing, SweepStanding, standing, sweep_standing
+from hw1.runs.submitted import queue_of, submitted_below
 from hw1.settings import ConfigError
 from hw1.settings.identity import select
 from hw1.settings.paths import leaves, meant, paths
@@ -77,7 +78,13 @@ def _is_experiment(folder: Path) -> bool:
 def _experiment(folder: Path) -> Experiment:
     refuse_linked_parts(folder)
     every = sorted(path for path in folder.glob("sweeps/*/") if path.is_dir())
+    queue = queue_of(submitted_below(folder))
+    queued = {job.file.parent for job, place in queue.values() if place.live}
     sweeps = [sweep_standing(path) for path in every if (path / "sweep.json").is_file()]
+    sweeps = [
+        replace(sweep, status=RUNNING) if sweep.status == INTERRUPTED and sweep.folder in queued else sweep
+        for sweep in sweeps
+    ]
     named: dict[Path, list[SweepStanding]] = {}
     for sweep in sweeps:
         for run in sweep.folders:
@@ -92,6 +99,7 @@ def _experiment(folder: Path) -> Experiment:
             busy=any(sweep.folder in measured for sweep in asked),
             words=asked[-1].words[run.name] if asked else (),
             sweeps=tuple(sweep.folder.name for sweep in asked),
+            job=queue.get(run.name),
         )
         for run, asked in named.items()
     ]

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from hw1.inside import is_name, refuse_links
-from hw1.lease import is_held
+from hw1.lease import LEASE, is_held
+from hw1.lease_file import is_here, read
 from hw1.records import DamagedError, read_record
 from hw1.runs.run import Run
+from hw1.runs.submitted import ACTIVE, Place, Submitted, last_line
 from hw1.training.contents import PROGRESS, RESULT, read_result
 
-STATES = WAITING, RUNNING, MEASURING, COMPLETE, FAILED, INTERRUPTED, UNSTARTED, DAMAGED = (
-    *("waiting", "running", "measuring", "complete", "failed", "interrupted", "unstarted", "damaged"),
+STATES = WAITING, QUEUED, RUNNING, MEASURING, COMPLETE, FAILED, INTERRUPTED, UNSTARTED, DAMAGED = (
+    *("waiting", "queued", "running", "measuring", "complete", "failed", "interrupted", "unstarted", "damaged"),
 )
 AT_WORK = (RUNNING, MEASURING)
 
@@ -62,6 +64,7 @@ class Standing:
         run: it; None where there is none yet, or none that can be read.
         words: the overrides that made it.
         sweeps: the names of the sweeps that name it.
+        worker: who is at it, or will be: a machine and process, or a cluster's job; "" for nobody.
     """
 
     folder: Path
@@ -71,6 +74,7 @@ class Standing:
     run: Run | None = None
     words: tuple[str, ...] = ()
     sweeps: tuple[str, ...] = ()
+    worker: str = ""
 
     @property
     def experiment(self) -> str:
@@ -144,6 +148,7 @@ def standing(
     busy: bool = False,
     words: tuple[str, ...] = (),
     sweeps: tuple[str, ...] = (),
+    job: tuple[Submitted, Place] | None = None,
 ) -> Standing:
     """How a run stands.
 
@@ -153,10 +158,12 @@ def standing(
         busy: whether its measures may be at work.
         words: its overrides.
         sweeps: the sweeps that name it.
+        job: of a cluster, that has not said what it came to, and what the queue says of it.
     """
 
     def stands(status: str, reason: str = "", progress: Progress | None = None) -> Standing:
-        return Standing(folder, status, reason, progress, run, words, sweeps)
+        busy = status in (QUEUED, RUNNING, MEASURING)
+        return Standing(folder, status, reason, progress, run, words, sweeps, worker(folder, job) if busy else "")
 
     run = None
     try:
@@ -175,11 +182,34 @@ def standing(
         return stands(MEASURING if (expected or busy) and is_held(folder) else COMPLETE)
     if is_held(folder):
         return stands(RUNNING, progress=read_progress(folder, time.time()))
+    if job is not None and job[1].live:
+        return stands(RUNNING if job[1].state == ACTIVE else QUEUED)
     if result.get("status") == "failed":
-        return stands(FAILED, " ".join(str(result.get("error", "")).split()))
+        return stands(FAILED, _why(folder, " ".join(str(result.get("error", "")).split())))
+    if job is not None:
+        return stands(FAILED, job[0].died(job[1].state))
     if expected:
         return stands(WAITING)
     return stands(INTERRUPTED, progress=read_progress(folder)) if run is not None else stands(UNSTARTED)
+
+
+def worker(folder: Path, job: tuple[Submitted, Place] | None = None) -> str:
+    """Who holds a run, or has it in a queue."""
+    if job is not None and job[1].live:
+        return f"job {job[0].job}" + (f" on {job[1].nodes}" if job[1].nodes else "")
+    try:
+        found = read(folder / LEASE)
+    except OSError:
+        return ""
+    if found is None or not found.pid:
+        return ""
+    return f"process {found.pid}" + ("" if is_here(found) else f" on {found.host}")
+
+
+def _why(folder: Path, error: str) -> str:
+    """Why a run failed, with the end of its log where that says more."""
+    last = last_line(folder / "run.log")
+    return error if not last or last in error or error in last else f"{error}; its log ends: {last}"
 
 
 def read_progress(folder: Path, now: float | None = None) -> Progress | None:

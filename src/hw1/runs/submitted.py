@@ -58,17 +58,17 @@ class Submitted:
         """What the job writes when it has ended."""
         return self.folder / f"{self.number}.json"
 
+    def died(self, state: str) -> str:
+        """Why its run has no result, in one line, where it has ended."""
+        last = self.last_line()
+        return f"job {self.job} ended as {state}" + (f": {last}" if last else "; its log is empty")
+
     def last_line(self) -> str:
         """The last line of its log that says something; "" where there is none, or it is not this user's own."""
         if not is_private(self.folder):
             return ""
-        for name in (f"{self.job}_0_log.err", f"{self.job}_0_log.out"):
-            with suppress(OSError), (self.folder / name).open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-                lines = file.read().decode(errors="replace").splitlines()
-                if said := next((line.strip() for line in reversed(lines) if line.strip()), ""):
-                    return said
-        return ""
+        names = (f"{self.job}_0_log.err", f"{self.job}_0_log.out")
+        return next(filter(None, (last_line(self.folder / name) for name in names)), "")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,15 @@ class Place:
     def live(self) -> bool:
         """Whether it waits or works."""
         return self.state in LIVE
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says something; "" where there is none."""
+    with suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+        lines = file.read().decode(errors="replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return ""
 
 
 def write_submitted(sweep: Path, folder: Path, jobs: Iterable[tuple[str, str, int, Path]]) -> list[Submitted]:
@@ -123,16 +132,23 @@ def submitted_below(base: Path) -> list[Submitted]:
     return sorted((job for sweep in sweeps for job in submitted_in(sweep)), key=lambda job: job.at)
 
 
-def live_jobs(jobs: Sequence[Submitted]) -> dict[str, tuple[Submitted, Place]]:
-    """Those that wait or work, by their run; of several, the last."""
+def queue_of(jobs: Sequence[Submitted]) -> dict[str, tuple[Submitted, Place]]:
+    """Those that have not said what they came to, by their run; of several, one that is live, else the last."""
     unended = [job for job in jobs if not job.outcome.exists()]
     at = places(job.job for job in unended)
-    found = {}
+    found: dict[str, tuple[Submitted, Place]] = {}
     for job in unended:
         place = at.get(job.job, Place())
-        if place.live or (place.state == UNKNOWN and time.time() - job.at < _UNSEEN):
+        if place.state == UNKNOWN and time.time() - job.at < _UNSEEN:  # the accounting may be late
+            place = Place(PENDING)
+        if job.run not in found or place.live or not found[job.run][1].live:
             found[job.run] = (job, place)
     return found
+
+
+def live_jobs(jobs: Sequence[Submitted]) -> dict[str, tuple[Submitted, Place]]:
+    """Those that wait or work, by their run."""
+    return {run: found for run, found in queue_of(jobs).items() if found[1].live}
 
 
 def places(jobs: Iterable[str]) -> dict[str, Place]:

@@ -83,11 +83,21 @@ def _keys(record: Mapping[str, Any]) -> list[Any]:
     return [entry.get("key") for entry in record["runs"]]
 
 
-def settle(sweep: Path) -> None:
-    """Remove what tells of submissions whose jobs have all ended, and what those read.
+def settle(base: Path) -> None:
+    """Remove what tells of submissions for sweeps that are concluded, and what their jobs read, when all have ended.
 
     Their pickles go, too, but not where a job ended without a word: its log stays.
+
+    Args:
+        base: the folder of the experiment.
     """
+    for sweep in sorted({file.parent for file in base.glob("sweeps/*/submitted-*.json")}):
+        with contextlib.suppress(OSError, ValueError):
+            if read_record(sweep / "sweep.json").get("status") in ("complete", "failed"):
+                _settle(sweep)
+
+
+def _settle(sweep: Path) -> None:
     jobs = submitted_in(sweep)
     if not jobs or live_jobs(jobs):
         return

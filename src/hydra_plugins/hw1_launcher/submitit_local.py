@@ -15,6 +15,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 
 from hw1.machine import cores, room
+from hw1.runs.submitted import last_line
 from hw1.settings import RunSettings
 from hw1.workers import WorkerLostError
 from hydra_plugins.hw1_launcher.launcher import length
@@ -88,7 +89,7 @@ class SubmititLocalLauncher(SubmititLauncher):
                     tell(started.paths.stdout)
                     result = came_to(folder / f"{number}.json")
                     if result is None:
-                        lost.append(_last(started.paths.stderr))
+                        lost.append(last_line(started.paths.stderr))
                     else:
                         results[number] = result
         finally:
@@ -141,13 +142,6 @@ def _visible(gpus: int, slot: int) -> tuple[int, ...]:
     said = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     seen = [int(one) for one in said.split(",") if one.strip().isdigit()]
     return tuple(seen[(slot * gpus + at) % len(seen)] for at in range(gpus)) if seen and gpus <= len(seen) else ()
-
-
-def _last(log: Path) -> str:
-    """The last line of a log."""
-    with suppress(OSError):
-        return next((line.strip() for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "")
-    return ""
 
 
 def _end(jobs: Sequence[Any]) -> None:

@@ -152,7 +152,9 @@ class SubmititSlurmLauncher(SubmititLauncher):
                 finally:  # what was submitted is told of, whatever came then
                     done = [number for number in new if number in numbers]
                     entries = [(at[n][1], numbers[n], calls[n].number, at[n][0]) for n in done]
-                    if entries:
+                    if not entries:
+                        shutil.rmtree(folder, ignore_errors=True)
+                    else:
                         found |= dict(zip(done, write_submitted(sweep, folder, entries), strict=True))
         return [found[number] for number in range(len(at))], {found[number].job for number in new}
 
@@ -167,17 +169,20 @@ class SubmititSlurmLauncher(SubmititLauncher):
         )
         exports = {"PYTHONPATH": path_for_jobs(), "OMP_NUM_THREADS": str(cpus)}
         own = [f"export {name}={shlex.quote(value)}" for name, value in exports.items()]
+        settings = {**self._shared, "cpus_per_task": cpus, **({"gpus_per_node": gpus} if gpus else {}), **self._slurm}
+        settings |= {
+            "slurm_array_parallelism": share,
+            "slurm_setup": [*self._before, *own],
+            # Since 22.05 srun takes nothing over of the job's.
+            "slurm_srun_args": [f"--cpus-per-task={cpus}"],
+            # A node that is lost has its jobs queued again.
+            "slurm_additional_parameters": {"requeue": True, **self._slurm.get("slurm_additional_parameters", {})},
+        }
         try:
-            executor.update_parameters(
-                **{**self._shared, "cpus_per_task": cpus},
-                **({"gpus_per_node": gpus} if gpus else {}),
-                **self._slurm,
-                slurm_array_parallelism=share,
-                slurm_setup=[*self._before, *own],
-                # Since 22.05 srun takes nothing over of the job's; a node that is lost has its jobs queued again.
-                slurm_srun_args=[f"--cpus-per-task={cpus}"],
-                slurm_additional_parameters={"requeue": True, **self._slurm.get("slurm_additional_parameters", {})},
-            )
+            executor.update_parameters(**settings)
+        except (AssertionError, NameError, TypeError, ValueError) as error:
+            raise ConfigError(f"hydra/launcher: got settings that submitit refuses: {' '.join(str(error).split())}") from error
+        try:
             return [job.job_id for job in executor.submit_array(list(jobs))]
         except (FailedJobError, FailedSubmissionError) as error:
             said = " ".join(str(error).split()) or "it said nothing"
@@ -201,7 +206,7 @@ class SubmititSlurmLauncher(SubmititLauncher):
                     results[number] = result
                 elif number in gone and now - gone[number] > min(_GRACE, 2 * every):
                     state = at.get(jobs[number].job, Place()).state
-                    results[number] = returned(RuntimeError(died(jobs[number], state)))
+                    results[number] = returned(RuntimeError(jobs[number].died(state)))
             if now - asked > every:
                 asked = now
                 at = places(jobs[number].job for number in left)
@@ -213,12 +218,6 @@ class SubmititSlurmLauncher(SubmititLauncher):
                         gone.setdefault(number, now)
             time.sleep(min(_POLL, every))
         return [results[number] for number in range(len(jobs))]
-
-
-def died(job: Submitted, state: str) -> str:
-    """Why a run has no result whose job has ended, in one line."""
-    last = job.last_line()
-    return f"job {job.job} ended as {state}" + (f": {last}" if last else "; its log is empty")
 
 
 def _same_order(one: Path, other: Path) -> bool:

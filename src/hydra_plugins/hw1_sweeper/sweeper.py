@@ -144,17 +144,19 @@ class Hw1Sweeper(BasicSweeper):
             return
         if before:
             remove_left_below(base)
+            settle(base)
             print(f"{self.config.name}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
             say(*before)
             return
-        launched, to_train, to_measure = self._allotted(base, jobs, to_train, complete, lacking)
+        launched, to_train, to_measure = self._allotted(base, jobs, to_train, complete, lacking, asks)
         if warning := crowded(self._n_jobs(to_train), to_train):
             print(warning, file=sys.stderr)
         opened = reopened(base, record)
         with folder_errors():
             folder = opened[0] if opened else new_folder(base / "sweeps")
         _prepare_to_sign()
-        record |= self._launching(launched, to_train, opened[1] if opened else None)
+        known = opened[1] if opened else {}
+        record |= {"started": known.get("started", record["started"])} | self._launching(launched, to_train, known)
         forget(to_measure, asks)
         also = f", {len(to_measure)} to measure" if to_measure else ""
         with hold(folder):  # while the command is at work
@@ -168,7 +170,7 @@ class Hw1Sweeper(BasicSweeper):
                 lost = launch(self.launcher, launched, folder / "sweep.json", record)
                 with at_most(self._most_cores()), stage(f"measuring and drawing {record['name']}"):
                     lines = conclude(folder)
-                settle(folder)
+                settle(base)
             except Left as left:
                 print(left.told(folder), flush=True)
                 return
@@ -225,7 +227,7 @@ class Hw1Sweeper(BasicSweeper):
                     )
                     return
                 if to_train or lacking:
-                    launched, to_train, to_measure = self._allotted(base, new, to_train, complete, lacking)
+                    launched, to_train, to_measure = self._allotted(base, new, to_train, complete, lacking, asks)
                     if folder is None:
                         folder = self._opened(base, held)
                         print(
@@ -329,13 +331,15 @@ class Hw1Sweeper(BasicSweeper):
         to_train: Sequence[Job],
         complete: Sequence[Job],
         lacking: Mapping[str, Sequence[Ask]],
+        asks: Sequence[Ask],
     ) -> tuple[list[Job], list[Job], list[Job]]:
         """The jobs that are launched: all, those that train, those that measure; the first have folders now."""
         todo = allot(base, to_train, self.rerun)
         if self.go_on and (lines := go_on(todo, base)):
             print("\n".join(lines), flush=True)
         finished = {job.key for job in complete}
-        to_measure = [job for job in _others(jobs, todo) if job.key in lacking or job.key not in finished]
+        ended = [job for job in _others(jobs, todo) if job.key in lacking or job.key not in finished]
+        to_measure = ended if asks else []
         idle = _others(_others(jobs, todo), to_measure)
         return _others(jobs, idle), todo, to_measure
 
@@ -404,7 +408,7 @@ class Hw1Sweeper(BasicSweeper):
                 return
             except KeyboardInterrupt:
                 interrupted(record)
-        settle(sweep.path)
+        settle(base)
         with at_most(self._most_cores()), stage(f"drawing {sweep.record['name']}"):
             lines, failed = take_in(sweep.path, asks, [run.path for run in finished])
         say(*lines)
