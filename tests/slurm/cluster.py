@@ -148,7 +148,9 @@ class Cluster:
             if what == "cancel" and self.jobs()[name]["state"] == "PENDING":
                 self._set(name, state="CANCELLED by 0")
             return
-        running["then"] = {"cancel": "CANCELLED by 0", "requeue": "PENDING", "preempt": "PENDING", "lose": "NODE_FAIL"}[what]
+        running["then"] = {"cancel": "CANCELLED by 0", "requeue": "PENDING", "preempt": "PENDING", "lose": "NODE_FAIL"}[
+            what
+        ]
         if what == "lose":
             if "requeue" in self.jobs()[name]["options"]:
                 running["then"] = "PENDING"
@@ -253,7 +255,7 @@ def sbatch(folder, words):
     if limits["partitions"] and options.get("partition") not in limits["partitions"]:
         fail(f"sbatch: error: invalid partition specified: {options.get('partition')}")
     if float(options["time"]) > limits["minutes"]:
-        fail("sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)")
+        fail("sbatch: error: Batch job submission failed: Requested time limit is invalid")
     if not re.fullmatch(r"[A-Z]+[12]?@\d+", options["signal"]) or int(options["signal"].partition("@")[2]) > 65535:
         fail(f"sbatch: error: Invalid --signal specification: {options['signal']}")
     step = next((line for line in script.splitlines() if line.startswith("srun ")), "")
@@ -322,7 +324,9 @@ def spans(numbers):
 def named(folder, number):
     """The jobs that a number is about: by an array's, its own, or the one that only Slurm uses."""
     found = [
-        name for name, job in jobs_in(folder).items() if number in (name, job["id"]) or ("_" not in number and number == job["array"])
+        name
+        for name, job in jobs_in(folder).items()
+        if number in (name, job["id"]) or ("_" not in number and number == job["array"])
     ]
     return found or fail(f"error: Invalid job id specified: {number}")
 

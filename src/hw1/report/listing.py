@@ -66,7 +66,9 @@ def _listing(path: Path, words: Sequence[str], cells: int | None) -> tuple[list[
         return [no_results(path)], False
     runs = [run for experiment in found for run in experiment.runs]
     sweeps = [sweep for experiment in found for sweep in experiment.sweeps]
-    busy = any(run.status in (*AT_WORK, WAITING, QUEUED) for run in runs) or any(sweep.status == RUNNING for sweep in sweeps)
+    busy = any(run.status in (*AT_WORK, WAITING, QUEUED) for run in runs) or any(
+        sweep.status == RUNNING for sweep in sweeps
+    )
     several = len(found) > 1
     if filters:
         chosen = selected(runs, filters)

@@ -6,13 +6,14 @@ is asked of Slurm's `sacct`; what a job came to stands in its run's folder, as o
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,33 @@ class Place:
     def live(self) -> bool:
         """Whether it waits or works."""
         return self.state in LIVE
+
+
+class Left(BaseException):
+    """All jobs are submitted, and the command is to leave: no failure, which a launcher's error would be.
+
+    Attributes:
+        jobs: one for each run.
+        new: the numbers of those that were not in the queue before.
+    """
+
+    def __init__(self, jobs: Sequence[Submitted], new: Collection[str]) -> None:
+        super().__init__(f"{len(jobs)} jobs")
+        self.jobs, self.new = jobs, new
+
+    def told(self, sweep: Path) -> str:
+        """The answer of the command: JSON."""
+        at = places(job.job for job in self.jobs)
+        jobs = [
+            {
+                "job": job.job,
+                "run": job.run,
+                "state": at[job.job].state if job.job in at else PENDING,
+                "new": job.job in self.new,
+            }
+            for job in self.jobs
+        ]
+        return json.dumps({"sweep": str(sweep), "jobs": jobs}, indent=1)
 
 
 def last_line(log: Path) -> str:
@@ -166,7 +194,7 @@ def places(jobs: Iterable[str]) -> dict[str, Place]:
         said = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):  # the daemon is busy: it will be asked again
         return {}
-    found = {}
+    found: dict[str, Place] = {}
     for line in said.splitlines():
         name, _, rest = line.partition("|")
         state, _, nodes = rest.partition("|")

@@ -4,47 +4,19 @@ Hydra imports this file at every start: it stays free of torch.
 """
 
 import contextlib
-import json
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hw1.lease import is_held
 from hw1.records import is_own, read_record
 from hw1.runs.order import remove_orders
-from hw1.runs.submitted import PENDING, Submitted, is_order, is_private, live_jobs, places, submitted_in
+from hw1.runs.submitted import is_order, is_private, live_jobs, submitted_in
 from hw1.settings import ConfigError
 
 # What makes two commands ask for the same, in their records.
 _SAME = ("name", "swept", "study", "measures", "budget", "search")
-
-
-class Left(BaseException):
-    """All jobs are submitted, and the command is to leave: no failure, which a launcher's error would be.
-
-    Attributes:
-        jobs: one for each run.
-        new: the numbers of those that were not in the queue before.
-    """
-
-    def __init__(self, jobs: Sequence[Submitted], new: Collection[str]) -> None:
-        super().__init__(f"{len(jobs)} jobs")
-        self.jobs, self.new = jobs, new
-
-    def told(self, sweep: Path) -> str:
-        """The answer of the command: JSON."""
-        at = places(job.job for job in self.jobs)
-        jobs = [
-            {
-                "job": job.job,
-                "run": job.run,
-                "state": at[job.job].state if job.job in at else PENDING,
-                "new": job.job in self.new,
-            }
-            for job in self.jobs
-        ]
-        return json.dumps({"sweep": str(sweep), "jobs": jobs}, indent=1)
 
 
 def refuse_detach(launcher: Any, search: bool) -> None:
@@ -55,7 +27,8 @@ def refuse_detach(launcher: Any, search: bool) -> None:
     """
     if not hasattr(launcher, "detach"):
         raise ConfigError(
-            "--detach: got a launcher whose jobs end with the command, expected hydra/launcher=submitit_slurm; leave it out"
+            "--detach: got a launcher whose jobs end with the command, expected hydra/launcher=submitit_slurm; "
+            "leave it out"
         )
     if search:
         raise ConfigError("--detach: got it beside a search, which asks for more when trials have ended; leave it out")
@@ -73,9 +46,9 @@ def reopened(base: Path, record: Mapping[str, Any]) -> tuple[Path, dict[str, Any
         with contextlib.suppress(OSError, ValueError):
             known = read_record(sweep / "sweep.json")
             same = all(known.get(key) == record.get(key) for key in _SAME) and _keys(known) == _keys(record)
-            if same and known.get("status") in ("running", "interrupted") and is_own(sweep / "sweep.json"):
-                if not is_held(sweep):
-                    return sweep, known
+            left = known.get("status") in ("running", "interrupted") and not is_held(sweep)
+            if same and left and is_own(sweep / "sweep.json"):
+                return sweep, known
     return None
 
 

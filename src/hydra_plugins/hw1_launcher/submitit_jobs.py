@@ -110,13 +110,15 @@ class SubmititLauncher(Launcher):
             raise ValueError(f"hydra.launcher.timeout_min: got {timeout_min}, expected whole minutes, at least 1")
         if not 0 <= signal_delay_s < 60 * timeout_min:
             raise ValueError(
-                f"hydra.launcher.signal_delay_s: got {signal_delay_s}, expected seconds within timeout_min={timeout_min}"
+                f"hydra.launcher.signal_delay_s: got {signal_delay_s}, expected seconds, fewer than timeout_min has"
             )
         if not isinstance(max_num_timeout, int) or max_num_timeout < 0:
             raise ValueError(f"hydra.launcher.max_num_timeout: got {max_num_timeout}, expected an integer, 0 or more")
         self._root, self._parallel = submitit_folder, array_parallelism
         self._cpus, self._gpus, self._timeouts = cpus_per_task, gpus_per_node, max_num_timeout
-        plain = {key: OmegaConf.to_object(value) if OmegaConf.is_config(value) else value for key, value in settings.items()}
+        plain = {
+            key: OmegaConf.to_object(value) if OmegaConf.is_config(value) else value for key, value in settings.items()
+        }
         self._settings = {**plain, "timeout_min": timeout_min, "signal_delay_s": signal_delay_s}
         self._expected: Sequence[RunSettings] = ()
         self.config: DictConfig | None = None
@@ -154,8 +156,8 @@ class SubmititLauncher(Launcher):
         root = self.root()
         if root.resolve().is_relative_to(output.resolve()):
             raise ConfigError(
-                f"hydra.launcher.submitit_folder: got {root}, inside the output {output}; expected a folder outside, as "
-                "what lies there is unpickled: leave it out for one in your home"
+                f"hydra.launcher.submitit_folder: got {root}, inside the output {output}; expected a folder "
+                "outside, as what lies there is unpickled: leave it out for one in your home"
             )
 
     def root(self) -> Path:
@@ -178,16 +180,16 @@ class SubmititLauncher(Launcher):
         mode = root.stat().st_mode
         if mode & 0o022 and not mode & stat.S_ISVTX:
             raise ConfigError(
-                f"hydra.launcher.submitit_folder: got {root}, in which others can write, expected a folder of your own: "
-                f"chmod go-w {root}"
+                f"hydra.launcher.submitit_folder: got {root}, in which others can write, expected a folder of your "
+                f"own: chmod go-w {root}"
             )
         folder = root / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(4)}"
         folder.mkdir(mode=0o700)
         folder.chmod(0o700)  # whatever the umask
         if not is_private(folder):
             raise ConfigError(
-                f"hydra.launcher.submitit_folder: got {root}, where a folder cannot be kept from others, expected a file "
-                "system with permissions"
+                f"hydra.launcher.submitit_folder: got {root}, where a folder cannot be kept from others, expected "
+                "a file system with permissions"
             )
         return folder
 
@@ -195,9 +197,7 @@ class SubmititLauncher(Launcher):
         """Write what all jobs need; returns its SHA-256."""
         import cloudpickle
 
-        state = cloudpickle.dumps(
-            (self.hydra_context, self.config, self.task_function, Singleton.get_state(), False)
-        )
+        state = cloudpickle.dumps((self.hydra_context, self.config, self.task_function, Singleton.get_state(), False))
         (folder / STATE).write_bytes(state)
         return hashlib.sha256(state).hexdigest()
 

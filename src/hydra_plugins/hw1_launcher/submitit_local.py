@@ -95,7 +95,9 @@ class SubmititLocalLauncher(SubmititLauncher):
         finally:
             _end([started for started, _ in busy.values()])
         if lost:
-            raise WorkerLostError(f"a job of submitit ended before its run did: {lost[0] or 'its log is empty'}; {folder}")
+            raise WorkerLostError(
+                f"a job of submitit ended before its run did: {lost[0] or 'its log is empty'}; {folder}"
+            )
         shutil.rmtree(folder, ignore_errors=True)
         return [results[number] for number in range(len(job_overrides))]
 

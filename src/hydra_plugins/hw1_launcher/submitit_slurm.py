@@ -16,11 +16,10 @@ from hydra.core.utils import JobReturn
 
 from hw1.lease import hold
 from hw1.runs.order import read_order
-from hw1.runs.submitted import UNKNOWN, Place, Submitted, live_jobs, places, submitted_below, write_submitted
+from hw1.runs.submitted import UNKNOWN, Left, Place, Submitted, live_jobs, places, submitted_below, write_submitted
 from hw1.settings import ConfigError, RunSettings
 from hw1.terminal import say
 from hw1.words import count
-from hydra_plugins.hw1_launcher.detached import Left
 from hydra_plugins.hw1_launcher.submitit_jobs import (
     PYTHON,
     Job,
@@ -67,9 +66,14 @@ class SubmititSlurmLauncher(SubmititLauncher):
         if mem_gb is not None and not mem_gb > 0:
             raise ValueError(f"hydra.launcher.mem_gb: got {mem_gb}, expected GiB above 0, or null")
         slurm = {key: self._settings[key] for key in self._settings if key != "timeout_min"}
-        self._shared = {"timeout_min": self._settings["timeout_min"], "mem_gb": mem_gb, "name": name, "nodes": nodes}
+        self._shared: dict[str, Any] = {
+            "timeout_min": self._settings["timeout_min"],
+            "mem_gb": mem_gb,
+            "name": name,
+            "nodes": nodes,
+        }
         self._shared |= {"tasks_per_node": tasks_per_node, "stderr_to_stdout": stderr_to_stdout}
-        self._slurm = {f"slurm_{key}": value for key, value in slurm.items() if value is not None}
+        self._slurm: dict[str, Any] = {f"slurm_{key}": value for key, value in slurm.items() if value is not None}
         self._before = list(setup or ())
         self.detach = self.left = False
 
@@ -82,8 +86,8 @@ class SubmititSlurmLauncher(SubmititLauncher):
         super().ready(runs)
         if missing := [name for name in ("sbatch", "srun", "sacct") if shutil.which(name) is None]:
             raise ConfigError(
-                f"hydra/launcher: got {self.name} on a machine without {missing[0]}, expected one that submits to Slurm: "
-                "give the command on the cluster's login node"
+                f"hydra/launcher: got {self.name} on a machine without {missing[0]}, expected one that submits to "
+                "Slurm: give the command on the cluster's login node"
             )
         tasks = int(self._shared["nodes"]) * int(self._shared["tasks_per_node"])
         if tasks > 1 and any(_processes(run) < tasks for run in runs):
@@ -114,11 +118,9 @@ class SubmititSlurmLauncher(SubmititLauncher):
             )
             raise
 
-    def _submitted(
-        self, job_overrides: Sequence[Sequence[str]], first: int
-    ) -> tuple[list[Submitted], set[str]]:
+    def _submitted(self, job_overrides: Sequence[Sequence[str]], first: int) -> tuple[list[Submitted], set[str]]:
         """The job of each run, and the numbers of those that this command submitted; the others are there already."""
-        runs = self._taken(len(job_overrides)) or [None] * len(job_overrides)
+        runs: Sequence[RunSettings | None] = self._taken(len(job_overrides)) or [None] * len(job_overrides)
         at = [place_of(words) for words in job_overrides]
         sweep = at[0][0].parent
         base = sweep.parent.parent
@@ -181,7 +183,9 @@ class SubmititSlurmLauncher(SubmititLauncher):
         try:
             executor.update_parameters(**settings)
         except (AssertionError, NameError, TypeError, ValueError) as error:
-            raise ConfigError(f"hydra/launcher: got settings that submitit refuses: {' '.join(str(error).split())}") from error
+            raise ConfigError(
+                f"hydra/launcher: got settings that submitit refuses: {' '.join(str(error).split())}"
+            ) from error
         try:
             return [job.job_id for job in executor.submit_array(list(jobs))]
         except (FailedJobError, FailedSubmissionError) as error:
@@ -195,6 +199,7 @@ class SubmititSlurmLauncher(SubmititLauncher):
         """Wait until all have ended: what each came to."""
         results: dict[int, JobReturn] = {}
         gone: dict[int, float] = {}  # since when Slurm says that one has ended
+        at: dict[str, Place] = {}
         every, asked, begun = _seconds(), 0.0, time.monotonic()
         while len(results) < len(jobs):
             now = time.monotonic()

@@ -32,6 +32,7 @@ from hw1.runs import Ask, Run, Sweep, complete_result, is_complete
 from hw1.runs.changed import READING, TRAINING, changed, refuse_changed
 from hw1.runs.damage import passing_damage
 from hw1.runs.mending import mend_finished, mend_unfinished
+from hw1.runs.submitted import Left
 from hw1.settings import ConfigError
 from hw1.settings.budget import budget_name
 from hw1.settings.code import code_of_node
@@ -40,7 +41,7 @@ from hw1.terminal import say
 from hw1.trust.owner import keep_code, vouch, vouch_folder
 from hw1.typed import training
 from hw1.words import count
-from hydra_plugins.hw1_launcher.detached import Left, refuse_detach, reopened, settle
+from hydra_plugins.hw1_launcher.detached import refuse_detach, reopened, settle
 from hydra_plugins.hw1_sweeper.checking import check_runs
 from hydra_plugins.hw1_sweeper.going_on import go_on
 from hydra_plugins.hw1_sweeper.launching import allot, begun, folder_errors, interrupted, launch
