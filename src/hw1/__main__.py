@@ -193,7 +193,7 @@ def _measure(chosen: argparse.Namespace, own_conf: bool) -> int:
     words = [f"measured_sweep={quoted(str(sweep))}", f"measures=[{','.join(names)}]"]
     words += [f"hydra.sweep.dir={quoted(str(sweep.parent.parent))}", *(f"measures.{word}" for word in own), *others]
     flags = ["--config-dir", chosen.config_dir] if chosen.config_dir else []
-    asked = {"--dry-run": chosen.dry_run, "--keep": chosen.keep}
+    asked = {"--dry-run": chosen.dry_run, "--keep": chosen.keep, "--detach": chosen.detach}
     if not own_conf:
         read = Sweep.read(sweep)
         let_in_signed(read, Path.cwd())

@@ -56,6 +56,7 @@ def help_text(conf: Path, own: Path | None = None) -> str:
         "also:",
         *_row("--dry-run", "list the runs, estimate minutes and disk, and stop"),
         *_row("budget=quick", "less data and fewer steps: does it work at all?"),
+        *_row("--detach", "leave when all runs are in a cluster's queue (hydra/launcher=submitit_slurm)"),
         *_row("--cfg job", "print the settings, and stop"),
         *_row("--zip A,B", "the values of these keys go side by side, instead of multiplying"),
         *_row("hydra/launcher=ray", "where runs train: on a Ray cluster; joblib, basic: see docs/sweeps.md, Launchers"),

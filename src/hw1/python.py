@@ -31,6 +31,7 @@ from hw1.settings import ConfigError
 
 _NOT_HERE = {  # words with which a command trains nothing, and what does the same
     "--dry-run": "hw1.plan(...)",
+    "--detach": "the command line",
     **dict.fromkeys(("--help", "-h", "--version", "--hydra-help"), "the command line, or help(hw1.train)"),
     **dict.fromkeys(("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"), "the command line"),
 }

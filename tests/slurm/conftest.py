@@ -28,7 +28,7 @@ def cluster(tmp_path):
 
 @pytest.fixture
 def user(tmp_path, cluster):
-    """`user(*words, output, background, **environment)` -> (exit code, stdout, stderr) of a command on the login node."""
+    """`user(*words, output, background, **environment)` -> exit code, stdout, stderr of a command."""
 
     def environment(**more):
         path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])

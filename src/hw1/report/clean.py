@@ -16,7 +16,7 @@ from hw1.measures.take import epochs_wanted
 from hw1.report.removal import Plan, Removal
 from hw1.runs import Ask, Run, asks_in
 from hw1.runs.inventory import Experiment, Filter, inventory, selected
-from hw1.runs.standing import AT_WORK, COMPLETE, DAMAGED, RUNNING, WAITING, Standing, SweepStanding
+from hw1.runs.standing import AT_WORK, COMPLETE, DAMAGED, QUEUED, RUNNING, WAITING, Standing, SweepStanding
 from hw1.runs.weights import snapshot_files
 from hw1.settings import ConfigError, RunSettings
 from hw1.studies.protocol import make
@@ -84,7 +84,7 @@ def plan(path: Path, words: Sequence[str], level: Level) -> Plan:
 def _may_be_touched(run: Standing, made: Plan) -> bool:
     if run.folder.is_symlink():
         made.leave(f"{run.folder}: a link to elsewhere: left")
-    elif run.status in (*AT_WORK, WAITING):
+    elif run.status in (*AT_WORK, WAITING, QUEUED):
         made.leave(f"{run.folder}: {run.status}: left")
     else:
         return True

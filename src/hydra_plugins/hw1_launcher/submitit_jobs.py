@@ -17,12 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from hw1.explaining import explain
 from hw1.lease import LostError
@@ -83,7 +82,7 @@ class Job:
         return DelayedSubmission(self)
 
 
-class SubmititLauncher(Launcher):
+class SubmititLauncher(BasicLauncher):
     """What is common to submitit on this machine and on a cluster.
 
     Raises:
@@ -103,6 +102,7 @@ class SubmititLauncher(Launcher):
         signal_delay_s: int,
         **settings: Any,
     ) -> None:
+        super().__init__()
         for key, value in (("array_parallelism", array_parallelism), ("cpus_per_task", cpus_per_task)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"hydra.launcher.{key}: got {value}, expected a positive integer or null")
@@ -121,11 +121,6 @@ class SubmititLauncher(Launcher):
         }
         self._settings = {**plain, "timeout_min": timeout_min, "signal_delay_s": signal_delay_s}
         self._expected: Sequence[RunSettings] = ()
-        self.config: DictConfig | None = None
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def expect(self, runs: Sequence[RunSettings]) -> None:
         """What is known of the jobs that are launched next, in their order."""
