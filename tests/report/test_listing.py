@@ -110,7 +110,7 @@ def test_filters(tmp_path):
         ConfigError, match=r"^lr: got a setting that none of these runs has: did you mean optimizer\.lr"
     ):
         found("lr=0.1")
-    with pytest.raises(ConfigError, match=r"^status: got done, expected one of: waiting, running"):
+    with pytest.raises(ConfigError, match=r"^status: got done, expected one of: waiting, queued, running"):
         found("status=done")
     for word in ("nothing", "=3", "seed="):
         with pytest.raises(ConfigError, match="got no such path and no filter"):
