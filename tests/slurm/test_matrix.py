@@ -60,7 +60,7 @@ def test_trained_skipped_measured_and_failed(tmp_path, cluster, user, undisturbe
     code, said, _ = user(*words)
     assert code == 0 and "nothing to do" in said and len(cluster.jobs()) == 3
     sweep = next((tmp_path / "out" / "default" / "sweeps").iterdir())
-    code, *said = user("measure", sweep, "sharpness", "sharpness.examples=16", "sharpness.trace_products=2", SLURM)
+    code, *said = user("measure", sweep, "sharpness", "sharpness.examples=16", "sharpness.trace_products=6", SLURM)
     assert code == 0, said
     assert len(cluster.jobs()) == 6 and all(list(run.path.glob("measures/sharpness*")) for run in runs(tmp_path))
     code, _, errors = user("seed=4", SLURM, STEPS_FAIL=1)
