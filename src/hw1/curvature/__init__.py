@@ -51,6 +51,7 @@ from hw1.curvature.fisher import (
 from hw1.curvature.lanczos import (
     Eigenpairs,
     extreme_eigenpairs,
+    probe_density,
     spectral_density,
 )
 from hw1.curvature.minimal_ratio import (
@@ -152,6 +153,7 @@ __all__ = [
     "ladder",
     "minimal_ratio",
     "per_example_gradients",
+    "probe_density",
     "quadrature_ratio",
     "sampled_ratio",
     "solve",

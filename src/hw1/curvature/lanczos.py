@@ -468,6 +468,41 @@ def spectral_density(
     return Density(rules.nodes, rules.weights, op.size, rules.residuals, precision_of(op))
 
 
+def probe_density(op: Operator, probe: int, *, steps: int = 80, generator: torch.Generator) -> Density:
+    """The rule of one probe of `spectral_density`, to the bit: [1, steps].
+
+    So the probes of one density may be computed in many processes, and put together in their order. What float32 made
+    of the products is the operator's to say (`precision`).
+
+    Args:
+        op: the operator.
+        probe: its number, from 0.
+        steps: as there.
+        generator: as `spectral_density` is given it: the signs of earlier probes are drawn and left.
+
+    Raises:
+        ValueError: a negative number, fewer than 1 step, or a product that is not finite.
+
+    Example:
+        >>> from hw1.curvature.operators import Dense
+        >>> op = Dense(torch.diag(torch.tensor([1.0, 1.0, 1.0, 5.0]).double()))
+        >>> whole = spectral_density(op, probes=3, steps=4, generator=torch.Generator().manual_seed(0))
+        >>> second = probe_density(op, 1, steps=4, generator=torch.Generator().manual_seed(0))
+        >>> torch.equal(second.nodes[0], whole.nodes[1])
+        True
+    """
+    if probe < 0:
+        raise ValueError(f"probe: got {probe}, expected at least 0: the first is number 0")
+    if steps < 1:
+        raise ValueError(f"steps: got {steps}, expected at least 1: give products for each probe")
+    for _ in range(probe):
+        rademacher(op, 1, generator)
+    rules = _Rules(op, 1, min(steps, op.size), generator, None)
+    while rules.probe < 1:
+        rules.step()
+    return Density(rules.nodes, rules.weights, op.size, rules.residuals)
+
+
 def density_until(
     op: Operator,
     enough: Callable[[Density], bool],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hw1.risk.precision_error import PrecisionError
@@ -12,27 +12,29 @@ if TYPE_CHECKING:
 PRECISION = "precision.json"
 
 
-def precision_file(errors: Sequence[PrecisionError | None]) -> Mapping[str, bytes]:
+def precision_file(errors: Sequence[PrecisionError | Mapping[str, Any] | None]) -> Mapping[str, bytes]:
     """`precision.json`: of each member the errors against float64, and how float32 was multiplied; null if unknown.
 
     Args:
-        errors: one a member, as its estimates carry them.
+        errors: one a member, as its estimates carry them, or as `row_of` made of it.
 
     Example:
         >>> precision_file([None])
         {'precision.json': b'[null]'}
     """
-    rows = [
-        None
-        if error is None
-        else {
-            "dtype": str(error.dtype).removeprefix("torch."),
-            "precision": error.precision,
-            "examples": error.examples,
-            "relative_value": error.relative_value,
-            "relative_gradient": error.relative_gradient,
-            "relative_product": error.relative_product,
-        }
-        for error in errors
-    ]
+    rows = [error if error is None or isinstance(error, Mapping) else row_of(error) for error in errors]
     return {PRECISION: json.dumps(rows).encode()}
+
+
+def row_of(error: PrecisionError | None) -> dict[str, Any] | None:
+    """What the file holds of one member."""
+    if error is None:
+        return None
+    return {
+        "dtype": str(error.dtype).removeprefix("torch."),
+        "precision": error.precision,
+        "examples": error.examples,
+        "relative_value": error.relative_value,
+        "relative_gradient": error.relative_gradient,
+        "relative_product": error.relative_product,
+    }

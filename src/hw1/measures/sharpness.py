@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hw1.measures.finite import finite
+from hw1.measures.pieces import CHUNK, Piece
 from hw1.measures.protocol import Column, Finding, Measure, Subject
-from hw1.measures.rounding import precision_file
+from hw1.measures.rounding import precision_file, row_of
 from hw1.measures.training_part import Part, check_examples, training_part
-from hw1.stages import at
+from hw1.stages import through
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from hw1.curvature import Eigenpairs
-    from hw1.risk.precision_error import PrecisionError
+    from hw1.curvature import Eigenpairs, Hessian
 
 
-_PARTS = 4  # of a network, to count: the largest eigenvalue, the trace, Keskar's two boxes, the adaptive one
+_PARTS = ("eigenvalue", "trace", "keskar", "adaptive")  # that are independent of each other
+CHUNK_SIZE = 256  # examples at a time
 KEPT = 4096  # examples whose graph is kept between products: above, memory counts for more than time
 
 
@@ -74,59 +76,97 @@ class Sharpness(Measure):
         """The columns of every member."""
         import torch
 
-        seed = subject.seed if self._seed is None else self._seed
-        part = training_part(subject.data, self._examples, seed, "sharpness examples")
         starts = memory.get("eigenvectors")  # [R, P]; zeros where there is none
-        rows, vectors = [], []
-        precisions: list[PrecisionError | None] = []
-        for member, net in enumerate(subject.end.nets):
-            at(_PARTS * member, _PARTS * len(subject.end.nets))
-            if not finite(net, subject.loss, part.batches):
-                rows.append(dict.fromkeys(self.columns, math.nan))
-                vectors.append(torch.cat([torch.zeros_like(part).flatten() for part in net.parameters()]).detach())
-                precisions.append(None)
-                continue
-            start = None if starts is None or not starts[member].any() else starts[member]
-            row, pair = self._of(net, subject, part, seed, start, member)
-            rows.append(row)
-            vectors.append(pair.vectors[:, 0].clone())
-            precisions.append(pair.precision)
-        values = {name: [row[name] for row in rows] for name in self.columns}
-        return Finding(values, files=precision_file(precisions), memory={"eigenvectors": torch.stack(vectors)})
+        names = self.pieces(len(subject.end.nets))
+        pieces, vectors = dict[str, Piece](), [_none(net) for net in subject.end.nets]
+        for name, piece, pair in self._computed(subject, through(names, len(names)), None, starts):
+            pieces[name] = piece
+            if pair is not None:
+                vectors[_member(name)] = pair.vectors[:, 0].clone()
+        return replace(self.assemble(subject, pieces), memory={"eigenvectors": torch.stack(vectors)})
 
-    def _of(
-        self, net: nn.Module, subject: Subject, part: Part, seed: int, start: Tensor | None, member: int
-    ) -> tuple[dict[str, float], Eigenpairs]:
-        """The columns of one network, and its largest eigenvalue with the eigenvector [P]."""
-        from hw1.curvature import EmpiricalRisk, Hessian, extreme_eigenpairs, hutchpp_trace
+    def pieces(self, members: int) -> Sequence[str]:
+        """What is measured of each member."""
+        return [f"member={member}_{part}" for member in range(members) for part in _PARTS]
+
+    def compute(self, subject: Subject, names: Iterable[str], chunk: int | None) -> Iterator[tuple[str, Piece]]:
+        """The columns of each, by their names; of a member that is not finite none."""
+        for name, piece, _ in self._computed(subject, names, chunk, None):
+            yield name, piece
+
+    def assemble(self, subject: Subject, pieces: Mapping[str, Piece]) -> Finding:
+        """The columns of all members."""
+        rows: list[dict[str, float]] = [dict.fromkeys(self.columns, math.nan) for _ in subject.end.nets]
+        precisions: list[Mapping[str, Any] | None] = [None] * len(rows)
+        for name, piece in pieces.items():
+            rows[_member(name)] |= piece["columns"]
+            precisions[_member(name)] = piece.get("precision") or precisions[_member(name)]
+        values = {name: [row[name] for row in rows] for name in self.columns}
+        return Finding(values, files=precision_file(precisions))
+
+    def _computed(
+        self, subject: Subject, names: Iterable[str], chunk: int | None, starts: Tensor | None
+    ) -> Iterator[tuple[str, Piece, Eigenpairs | None]]:
+        """(name, piece, the largest eigenvalue where it is that); searched from `starts` [R, P], where there are."""
+        from hw1.curvature import extreme_eigenpairs, hutchpp_trace
         from hw1.landscape import adaptive_sharpness, keskar_sharpness
         from hw1.seeds import generator
-        from hw1.vectors import ParamSpace
+
+        seed = subject.seed if self._seed is None else self._seed
+        part = training_part(subject.data, self._examples, seed, "sharpness examples")
 
         def randomness(purpose: str) -> torch.Generator:
             return generator(seed, f"sharpness {purpose}")
 
-        def done(parts: int) -> None:
-            at(_PARTS * member + parts, _PARTS * len(subject.end.nets))
+        of, hessian = -1, None
+        for name in names:
+            member, pair = _member(name), None
+            if member != of:
+                of, hessian = member, None  # what the last one kept goes before the next keeps
+                hessian = _hessian(subject.end.nets[member], subject, part, chunk or CHUNK_SIZE)
+            if hessian is None:
+                yield name, {"columns": {}}, None
+                continue
+            risk, theta, columns = hessian.risk, hessian.theta, dict[str, float]()
+            if name.endswith("_eigenvalue"):
+                known = starts is not None and bool(starts[member].any())
+                start = starts[member].to(theta) if starts is not None and known else None  # a checkpoint's: on the CPU
+                pair = extreme_eigenpairs(hessian, 1, tol=1e-3, generator=randomness("eigenvalue"), start=start)
+                columns["sharpness/largest_eigenvalue"] = pair.values[0].item()
+            elif name.endswith("_trace"):
+                trace = hutchpp_trace(hessian, products=self._products, generator=randomness("trace"))
+                columns["sharpness/trace"] = trace.value
+                columns["sharpness/trace_standard_error"] = trace.standard_error
+            elif name.endswith("_keskar"):
+                for epsilon in ("1e-3", "5e-4"):
+                    rise = keskar_sharpness(risk, theta, float(epsilon), generator=randomness("box"))
+                    columns[f"sharpness/keskar_{epsilon}"] = rise.value
+            else:
+                adaptive = adaptive_sharpness(risk, theta, self._rho, generator=randomness("box"))
+                columns["sharpness/adaptive"] = adaptive.value
+            piece = {CHUNK: risk.chunk_size, "columns": columns}
+            yield name, piece if pair is None else piece | {"precision": row_of(pair.precision)}, pair
 
-        keep = part.held and part.size <= KEPT
-        risk = EmpiricalRisk(net, subject.loss, part.batches, ParamSpace.of(net), keep_graph=keep)
-        theta = risk.theta
-        start = None if start is None else start.to(theta)  # a checkpoint's lies on the CPU
-        hessian = Hessian(risk, theta)
-        largest = extreme_eigenpairs(hessian, 1, tol=1e-3, generator=randomness("eigenvalue"), start=start)
-        done(1)
-        trace = hutchpp_trace(hessian, products=self._products, generator=randomness("trace"))
-        done(2)
-        wide, narrow = (keskar_sharpness(risk, theta, e, generator=randomness("box")) for e in (1e-3, 5e-4))
-        done(3)
-        adaptive = adaptive_sharpness(risk, theta, self._rho, generator=randomness("box"))
-        found = {
-            "sharpness/keskar_1e-3": wide.value,
-            "sharpness/keskar_5e-4": narrow.value,
-            "sharpness/adaptive": adaptive.value,
-            "sharpness/largest_eigenvalue": largest.values[0].item(),
-            "sharpness/trace": trace.value,
-            "sharpness/trace_standard_error": trace.standard_error,
-        }
-        return found, largest
+
+def _member(name: str) -> int:
+    """Of a piece."""
+    return int(name.removeprefix("member=").partition("_")[0])
+
+
+def _none(net: nn.Module) -> Tensor:
+    """No eigenvector: zeros, [P]."""
+    import torch
+
+    return torch.cat([torch.zeros_like(part).flatten() for part in net.parameters()]).detach()
+
+
+def _hessian(net: nn.Module, subject: Subject, part: Part, chunk: int) -> Hessian | None:
+    """Of the loss on the examples; None where the network or its loss is not finite."""
+    from hw1.curvature import EmpiricalRisk, Hessian
+    from hw1.vectors import ParamSpace
+
+    if not finite(net, subject.loss, part.batches):
+        return None
+    keep = part.held and part.size <= KEPT
+    risk = EmpiricalRisk(net, subject.loss, part.batches, ParamSpace.of(net), keep_graph=keep, chunk_size=chunk)
+    return Hessian(risk, risk.theta)

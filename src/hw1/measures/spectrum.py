@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from hw1.measures.finite import finite
+from hw1.measures.pieces import CHUNK, Piece, in_memory
 from hw1.measures.protocol import Column, Finding, Measure, Subject
-from hw1.measures.rounding import precision_file
-from hw1.measures.training_part import check_examples, training_part
-from hw1.stages import through
+from hw1.measures.rounding import precision_file, row_of
+from hw1.measures.training_part import Part, check_examples, training_part
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from hw1.curvature import Hessian
 
 DENSITY = "density.safetensors"
+CHUNK_SIZE = 256  # examples at a time
+_NUMBER = re.compile(r"=(\d+)")
 
 
 class Spectrum(Measure):
@@ -56,26 +60,57 @@ class Spectrum(Measure):
 
     def take(self, subject: Subject, memory: Mapping[str, Tensor]) -> Finding:
         """The columns of every member, and its density."""
-        import torch
-        from safetensors.torch import save
+        return in_memory(self, subject)
 
-        from hw1.curvature import Density, EmpiricalRisk, Hessian, spectral_density
+    def pieces(self, members: int) -> Sequence[str]:
+        """The probes of each member."""
+        return [f"member={member}_probe={probe}" for member in range(members) for probe in range(self._probes)]
+
+    def compute(self, subject: Subject, names: Iterable[str], chunk: int | None) -> Iterator[tuple[str, Piece]]:
+        """The rule of each probe: `nodes`, `weights` [steps]; of a member that is not finite none."""
+        from hw1.curvature import probe_density
         from hw1.seeds import generator
-        from hw1.vectors import ParamSpace
 
         seed = subject.seed if self._seed is None else self._seed
         part = training_part(subject.data, self._examples, seed, "spectrum examples")
-        densities = []
-        for net in through(subject.end.nets, len(subject.end.nets)):
-            if not finite(net, subject.loss, part.batches):
-                size = sum(parameter.numel() for parameter in net.parameters())
-                nodes = torch.full((self._probes, min(self._steps, size)), torch.nan, dtype=torch.float64)
-                densities.append(Density(nodes, torch.zeros_like(nodes), size))
+        of, hessian = -1, None
+        for name in names:
+            member, probe = (int(number) for number in _NUMBER.findall(name))
+            if member != of:
+                of, hessian = member, None  # what the last one kept goes before the next keeps
+                hessian = _hessian(subject.end.nets[member], subject, part, chunk or CHUNK_SIZE)
+            if hessian is None:
+                yield name, {"nodes": None, "weights": None}
                 continue
-            risk = EmpiricalRisk(net, subject.loss, part.batches, ParamSpace.of(net), keep_graph=part.held)
-            randomness = generator(seed, "spectrum probes")
-            hessian = Hessian(risk, risk.theta)
-            densities.append(spectral_density(hessian, probes=self._probes, steps=self._steps, generator=randomness))
+            one = probe_density(hessian, probe, steps=self._steps, generator=generator(seed, "spectrum probes"))
+            yield name, {
+                CHUNK: hessian.risk.chunk_size,
+                "nodes": one.nodes[0].tolist(),
+                "weights": one.weights[0].tolist(),
+                "precision": row_of(hessian.precision) if probe == 0 else None,
+            }
+
+    def assemble(self, subject: Subject, pieces: Mapping[str, Piece]) -> Finding:
+        """The densities of all members."""
+        import torch
+        from safetensors.torch import save
+
+        from hw1.curvature import Density
+
+        densities, precisions = [], []
+        rules = list(pieces.values())
+        for member, net in enumerate(subject.end.nets):
+            size = sum(parameter.numel() for parameter in net.parameters())
+            own = rules[member * self._probes : (member + 1) * self._probes]
+            if own[0]["nodes"] is None:
+                nodes = torch.full((self._probes, min(self._steps, size)), torch.nan, dtype=torch.float64)
+                weights = torch.zeros_like(nodes)
+            else:
+                nodes, weights = (
+                    torch.tensor([one[name] for one in own], dtype=torch.float64) for name in ("nodes", "weights")
+                )
+            densities.append(Density(nodes, weights, size))
+            precisions.append(own[0].get("precision"))
         means = [density.moment(1) for density in densities]
         values = {
             "spectrum/largest": [density.nodes.max().item() for density in densities],
@@ -83,6 +118,19 @@ class Spectrum(Measure):
             "spectrum/mean": [mean.value for mean in means],
             "spectrum/mean_standard_error": [mean.standard_error for mean in means],
         }
-        precision = precision_file([density.precision for density in densities])
         nodes, weights = (torch.stack([getattr(one, name) for one in densities]) for name in ("nodes", "weights"))
-        return Finding(values, files={DENSITY: save({"nodes": nodes, "weights": weights}), **precision})
+        return Finding(
+            values, files={DENSITY: save({"nodes": nodes, "weights": weights}), **precision_file(precisions)}
+        )
+
+
+def _hessian(net: nn.Module, subject: Subject, part: Part, chunk: int) -> Hessian | None:
+    """Of the loss on the examples; None where the network or its loss is not finite."""
+    from hw1.curvature import EmpiricalRisk, Hessian
+    from hw1.vectors import ParamSpace
+
+    if not finite(net, subject.loss, part.batches):
+        return None
+    space = ParamSpace.of(net)
+    risk = EmpiricalRisk(net, subject.loss, part.batches, space, keep_graph=part.held, chunk_size=chunk)
+    return Hessian(risk, risk.theta)

@@ -1,0 +1,145 @@
+"""Measurements in pieces: independent parts, each one self-checking file until the whole is written. No torch.
+
+A piece is JSON: numbers come back to the bit. It is computed under a lease of its own, so that of several processes one
+computes it and the others take it; what it depends on is in its key, and where a user has a key to sign with, pieces
+that it does not sign are none. So a measurement goes on behind a kill, and its pieces may be computed anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from hw1.files import remove_left
+from hw1.inside import inside
+from hw1.lease import hold
+from hw1.measures.protocol import Finding, Subject
+from hw1.records import FORMAT, is_own, key_file, read_record, write_record
+from hw1.stages import at
+
+CHUNK = "chunk"  # in a piece: the examples at a time that its bits depend on
+_FILE = "piece.json"
+
+Piece = Mapping[str, Any]  # what JSON holds
+Compute = Callable[[Iterable[str], int | None], Iterator[tuple[str, Piece]]]
+
+
+@runtime_checkable
+class InPieces(Protocol):
+    """What a measure has besides, whose finding is put together from independent pieces.
+
+    Its `take` gives the same bits as its pieces, wherever and in whatever order these were computed.
+    """
+
+    def pieces(self, members: int) -> Sequence[str]:
+        """The names of all pieces, each a file's name; those of one member in a row.
+
+        Args:
+            members: R, of the run.
+        """
+
+    def compute(self, subject: Subject, names: Iterable[str], chunk: int | None) -> Iterator[tuple[str, Piece]]:
+        """(name, piece) of each, one after another; a name is asked for when the piece before it has been taken.
+
+        Args:
+            subject: what is measured.
+            names: of the pieces.
+            chunk: examples at a time of pieces that are there, to whose bits these are to fit; None where none is.
+                Where it matters, pieces say it as `chunk`.
+        """
+
+    def assemble(self, subject: Subject, pieces: Mapping[str, Piece]) -> Finding:
+        """The finding of all pieces."""
+
+
+def in_memory(measure: InPieces, subject: Subject) -> Finding:
+    """The finding, in one go and without files: what `take` is."""
+    names = measure.pieces(len(subject.end.nets))
+    return measure.assemble(subject, dict(measure.compute(subject, names, None)))
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The pieces of one measurement on disk, until it is whole.
+
+    Attributes:
+        folder: where each has a folder of its own.
+        key: hash of all that they depend on; a piece with another is computed again.
+    """
+
+    folder: Path
+    key: str
+
+    def lacking(self, names: Iterable[str]) -> list[str]:
+        """Those of these names that are not there whole."""
+        return [name for name in names if self.read(name) is None]
+
+    def fill(self, names: Sequence[str], compute: Compute) -> dict[str, Piece]:
+        """All of these pieces: those that are there, and the others, each written when it is computed.
+
+        Raises:
+            LostError: another process took a piece, or the folder around it, over while this one was silent.
+            ValueError: pieces were computed with different chunks, once more too.
+        """
+        found = self._filled(names, compute)
+        chunks = {name: piece.get(CHUNK) for name, piece in found.items() if piece.get(CHUNK) is not None}
+        first = next(iter(chunks.values()), None)
+        if others := [name for name, chunk in chunks.items() if chunk != first]:  # two began at once, and chose
+            for name in others:
+                self._file(name).unlink(missing_ok=True)
+            found |= self._filled(others, lambda few, _: compute(few, first))
+            if got := {found[name].get(CHUNK) for name in others} - {first}:
+                raise ValueError(f"chunk: got pieces of {got} and {first} examples at a time, expected one number")
+        return {name: found[name] for name in names}
+
+    def read(self, name: str) -> Piece | None:
+        """A piece; None where there is none, or it is damaged, of something else, or signed by nobody here."""
+        try:
+            file = self._file(name)
+            record = read_record(file)
+            if (record["format"], record["key"], record["piece"]) != (FORMAT, self.key, name):
+                return None
+            if not is_own(file) and key_file().is_file():
+                return None
+            return dict(record["content"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def remove(self) -> None:
+        """Take all pieces away: the measurement is whole."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _filled(self, names: Sequence[str], compute: Compute) -> dict[str, Piece]:
+        found = {name: piece for name in names if (piece := self.read(name)) is not None}
+        chunk = next((piece[CHUNK] for piece in found.values() if piece.get(CHUNK) is not None), None)
+
+        def wanted() -> Iterator[str]:
+            for name in names:
+                at(len(found), len(names))
+                if name in found:
+                    continue
+                place = self._file(name).parent
+                place.mkdir(parents=True, exist_ok=True)
+                with hold(place) as lease:
+                    if lease.succeeds:
+                        remove_left(place)
+                    piece = self.read(name)  # another process may have been at it
+                    if piece is None:
+                        yield name  # it is held until the next is asked for
+                    else:
+                        found[name] = piece
+
+        with contextlib.closing(wanted()) as left:
+            for name, piece in compute(left, chunk):
+                write_record(self._file(name), {"format": FORMAT, "key": self.key, "piece": name, "content": piece})
+                found[name] = piece
+        at(len(names), len(names))
+        return found
+
+    def _file(self, name: str) -> Path:
+        return inside(self.folder, f"{name}/{_FILE}")
+
