@@ -188,6 +188,7 @@ def _measure(chosen: argparse.Namespace, own_conf: bool) -> int:
     names = [word for word in chosen.words if "=" not in word]
     own = [word for word in chosen.words if "=" in word and word.partition(".")[0] in names]
     others = [word for word in chosen.words if "=" in word and word not in own]
+    others = [f"hydra.sweeper.{word}" if word.startswith("pieces=") else word for word in others]
     if not names:
         raise ConfigError(f"measure: got {' '.join(chosen.words)}, expected the name of a measure, as sharpness")
     words = [f"measured_sweep={quoted(str(sweep))}", f"measures=[{','.join(names)}]"]

@@ -35,7 +35,7 @@ def _run(config: Any) -> None:
 
     from hw1.command import fail, job_line
     from hw1.environment import stored_settings
-    from hw1.measures.take import epochs_wanted, take
+    from hw1.measures.take import epochs_wanted, take, take_pieces
     from hw1.runs import Run
     from hw1.runs.order import count_end, read_order
     from hw1.settings import ConfigError, RunSettings
@@ -51,6 +51,9 @@ def _run(config: Any) -> None:
     folder = Path(hydra.runtime.output_dir)
     order = read_order(Path(config.sweep))
     asks = order.asks
+    if order.pieces is not None:
+        take_pieces(Run(folder), asks, {(file, name) for file, name in order.pieces}, order.threads)
+        return
     if config.measured_sweep is None:
         from hw1.training.fit import fit
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hw1 import preemption
 from hw1.files import remove_parts
 from hw1.lease import LostError, hold
+from hw1.measures.pieces import InPieces, Piece, Pieces
 from hw1.measures.protocol import Finding, Measure, Subject, Weights
 from hw1.runs.measured import Ask, Measured, read_measured, write_measured
 from hw1.runs.run import Run
@@ -24,6 +27,8 @@ from hw1.training.requeues import forget, measured_so_far, no_progress
 
 if TYPE_CHECKING:
     from hw1.data import DataModule
+
+_T = TypeVar("_T")
 
 
 def measure_of(ask: Ask) -> Measure:
@@ -128,7 +133,9 @@ def take(run: Run, asks: Sequence[Ask], threads: int | None = None) -> list[Take
                 preemption.require()
                 data = data or run.datamodule()
                 with stage(f"{run.slug}: {ask.name}"):
-                    finding = _taken(run, measure, epochs, data, threads or run.settings.threads)
+                    pieces = pieces_of(run, ask, threads)
+                    work = functools.partial(_found, measure, pieces)
+                    finding = _taken(run, measure, epochs, data, threads or run.settings.threads, work)
                 measured, files = _checked(measured, measure, finding, run.count), dict(finding.files)
             except LostError:
                 raise
@@ -143,6 +150,8 @@ def take(run: Run, asks: Sequence[Ask], threads: int | None = None) -> list[Take
                 measured = replace(measured, error=error)
             measured = replace(measured, seconds=round(time.monotonic() - begun, 3))
             write_measured(ask.file(run.path), measured, files)
+            if not measured.error:  # else what is there need not be computed again
+                pieces_of(run, ask, threads).remove()
             taken.append(Taken(ask.name + ask.label, measured.seconds, measured.error))
         forget(run.path)
     return taken
@@ -151,6 +160,74 @@ def take(run: Run, asks: Sequence[Ask], threads: int | None = None) -> list[Take
 def _given_up(run: Run, ask: Ask, why: str) -> Taken:
     write_measured(ask.file(run.path), Measured(ask.name, "", error=why), {})
     return Taken(ask.name + ask.label, 0.0, why)
+def pieces_of(run: Run, ask: Ask, threads: int | None = None) -> Pieces:
+    """Where the pieces of a measurement of a complete run stand, if its measure has some.
+
+    Args:
+        run: it.
+        ask: the measure.
+        threads: torch's, while it measures; the run's own, unless said. Bits depend on them.
+
+    Raises:
+        ConfigError: the measure needs weights that the run did not keep.
+    """
+    circumstances = [threads or run.settings.threads, run.settings.trainer.get("accelerator")]
+    key = digest([measurement_key(run, ask), *circumstances, importlib.metadata.version("torch")])
+    return Pieces(run.path / "measures" / f".{ask.file(run.path).stem}.pieces", key)
+
+
+def lacking_pieces(run: Run, asks: Sequence[Ask], threads: int | None = None) -> list[tuple[str, str]]:
+    """(the name of the measurement's file, a piece) of all that the missing measures of a complete run lack.
+
+    Raises:
+        ConfigError: a measure needs weights that the run did not keep.
+    """
+    found = []
+    for ask in missing(run, asks):
+        measure = measure_of(ask)
+        names = pieces_of(run, ask, threads).lacking(measure.pieces(run.count)) if isinstance(measure, InPieces) else []
+        found += [(ask.file(run.path).name, name) for name in names]
+    return found
+
+
+def take_pieces(run: Run, asks: Sequence[Ask], wanted: Collection[tuple[str, str]], threads: int | None = None) -> None:
+    """Compute some pieces of a run's measures, each into a file of its own; `take` then puts them together.
+
+    The run is held by who launched this, or by nobody: each piece is held by itself.
+
+    Args:
+        run: complete.
+        asks: measures.
+        wanted: of these pieces, see `lacking_pieces`.
+        threads: as there.
+
+    Raises:
+        LostError: another process took a piece over while this one was silent.
+        ValueError: whatever the measure refuses.
+    """
+    data: DataModule | None = None
+    for ask in asks:
+        measure = measure_of(ask)
+        names = [name for file, name in wanted if file == ask.file(run.path).name]
+        if not names or not isinstance(measure, InPieces):
+            continue
+        data = data or run.datamodule()
+        pieces, epochs = pieces_of(run, ask, threads), _epochs(run, ask, measure)
+        with stage(f"{run.slug}: pieces of {ask.name}"):
+            work = functools.partial(_filled, measure, pieces, names)
+            _taken(run, measure, epochs, data, threads or run.settings.threads, work)
+
+
+def _found(measure: Measure, pieces: Pieces, subject: Subject) -> Finding:
+    """The finding, put together where the measure has pieces."""
+    if not isinstance(measure, InPieces):
+        return measure.take(subject, {})
+    names = measure.pieces(len(subject.end.nets))
+    return measure.assemble(subject, _filled(measure, pieces, names, subject))
+
+
+def _filled(measure: InPieces, pieces: Pieces, names: Sequence[str], subject: Subject) -> dict[str, Piece]:
+    return pieces.fill(names, lambda few, chunk: measure.compute(subject, few, chunk))
 
 
 def _checked(measured: Measured, measure: Measure, finding: Finding, members: int) -> Measured:
@@ -200,8 +277,10 @@ def _key(run: Run, ask: Ask, measure: Measure, epochs: Collection[int]) -> str:
     return digest([*known, code] if code else known)
 
 
-def _taken(run: Run, measure: Measure, epochs: Sequence[int], data: DataModule, number: int) -> Finding:
-    """The measurement, on the run's device, with so many threads."""
+def _taken(
+    run: Run, measure: Measure, epochs: Sequence[int], data: DataModule, number: int, work: Callable[[Subject], _T]
+) -> _T:
+    """What `work` makes of what is measured, on the run's device, with so many threads."""
     from lightning.pytorch.utilities.seed import isolate_rng
 
     from hw1.training import build
@@ -214,4 +293,4 @@ def _taken(run: Run, measure: Measure, epochs: Sequence[int], data: DataModule, 
             Weights(epoch, settings.objective.phase(epoch), [net.to(device) for net in run.nets(kept)])
             for epoch, kept in [*((epoch, epoch) for epoch in epochs), (last, None)]
         ]
-        return measure.take(Subject(moments, data.loss, data, settings.seed), {})
+        return work(Subject(moments, data.loss, data, settings.seed))

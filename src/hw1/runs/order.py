@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ class Order:
         launched: how many of these it launched.
         launched_at: Unix time.
         counter: the file that has a byte for each that has ended.
+        pieces: (the name of a measurement's file, a piece) of what one job computes; None for whole measurements.
     """
 
     trains: bool
@@ -39,6 +40,7 @@ class Order:
     launched: int
     launched_at: float
     counter: str
+    pieces: list[list[str]] | None = None
 
     @property
     def asks(self) -> list[Ask]:
@@ -68,6 +70,23 @@ def write_orders(file: Path, record: Mapping[str, Any], launched: int) -> dict[b
             str(counter),
         )
         write_record(path, {"format": FORMAT, **asdict(order)})
+    return orders
+
+
+def write_pieces(file: Path, record: Mapping[str, Any], shares: Sequence[Sequence[tuple[str, str]]]) -> list[Path]:
+    """Write the orders of jobs that compute pieces alone, beside the command's record; returns their files.
+
+    Args:
+        file: of the record.
+        record: its content.
+        shares: what each job computes, see `Order.pieces`.
+    """
+    orders = [file.with_name(f".{file.stem}-pieces-{number}.json") for number in range(len(shares))]
+    counter = str(file.with_name(f".{file.stem}-ended"))
+    measures = [ask.record() for ask in asks_in(record)]
+    for path, share in zip(orders, shares, strict=True):
+        order = Order(False, measures, record.get("measuring_threads"), 0, len(shares), time.time(), counter)
+        write_record(path, {"format": FORMAT, **asdict(order), "pieces": [list(piece) for piece in share]})
     return orders
 
 

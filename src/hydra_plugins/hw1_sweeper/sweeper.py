@@ -48,6 +48,7 @@ from hydra_plugins.hw1_sweeper.launching import allot, begun, folder_errors, int
 from hydra_plugins.hw1_sweeper.listing import crowded, listing, of_other_threads
 from hydra_plugins.hw1_sweeper.measuring import asks_of_command, forget, lacking_measures, take_in
 from hydra_plugins.hw1_sweeper.options import whole
+from hydra_plugins.hw1_sweeper.piecing import jobs_asked, launch_pieces
 from hydra_plugins.hw1_sweeper.plan import Job
 from hydra_plugins.hw1_sweeper.planning import Planner
 from hydra_plugins.hw1_sweeper.searching import KEY, Search, Trials, value_of, without_intervals
@@ -66,6 +67,7 @@ class Hw1SweeperConf:
     keep: bool = False
     go_on: bool = False
     detach: bool = False
+    pieces: Any = "auto"
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="hw1", node=Hw1SweeperConf, provider="hw1")
@@ -84,8 +86,10 @@ class Hw1Sweeper(BasicSweeper):
         keep: bool = False,
         go_on: bool = False,
         detach: bool = False,
+        pieces: Any = "auto",
     ) -> None:
         super().__init__(max_batch_size=None)
+        self.pieces = pieces
         self.words, self.zip, self.search = params or {}, _plain(zip), _plain(search)
         self.dry_run, self.rerun, self.keep, self.go_on, self.detach = dry_run, rerun, keep, go_on, detach
 
@@ -168,6 +172,7 @@ class Hw1Sweeper(BasicSweeper):
             line = f"{record['name']}: {count(len(jobs), 'run')}, {len(to_train)} to {what}{also}, in {base}"
             print(line, file=sys.stderr if self.detach else sys.stdout, flush=True)
             try:
+                self._pieces([] if to_train else to_measure, asks, folder / "sweep.json", record)
                 lost = launch(self.launcher, launched, folder / "sweep.json", record)
                 with at_most(self._most_cores()), stage(f"measuring and drawing {record['name']}"):
                     lines = conclude(folder)
@@ -403,6 +408,7 @@ class Hw1Sweeper(BasicSweeper):
             file.write(json.dumps(record))
             file.flush()
             try:
+                self._pieces(to_measure, asks, Path(file.name), record)
                 lost = launch(self.launcher, to_measure, Path(file.name), record)
             except Left as left:
                 print(left.told(sweep.path), flush=True)
@@ -417,6 +423,13 @@ class Hw1Sweeper(BasicSweeper):
         _say_failures(failed)
         if failed:
             sys.exit(1)
+
+    def _pieces(self, jobs: Sequence[Job], asks: Sequence[Ask], file: Path, record: Mapping[str, Any]) -> None:
+        """Have jobs compute the pieces of measures of finished runs, where these are fewer than workers, or as told."""
+        assert self.config is not None
+        settings = [job.settings for job in jobs]
+        if number := jobs_asked(self.pieces, self.launcher, self.config.hydra.launcher, settings):
+            launch_pieces(self.launcher, jobs, asks, number, file, record)
 
     def _n_jobs(self, jobs: Sequence[Job]) -> int | None:
         """Workers that these jobs get, where the launcher says a number."""
