@@ -39,6 +39,7 @@ def _run(config: Any) -> None:
     from hw1.runs import Run
     from hw1.runs.order import count_end, read_order
     from hw1.settings import ConfigError, RunSettings
+    from hw1.studies.parts import keep_parts
     from hw1.terminal import say
     from hw1.trust.owner import vouch
     from hw1.trust.reading import ready
@@ -52,7 +53,10 @@ def _run(config: Any) -> None:
     order = read_order(Path(config.sweep))
     asks = order.asks
     if order.pieces is not None:
-        take_pieces(Run(folder), asks, {(file, name) for file, name in order.pieces}, order.threads)
+        if (folder / "sweep.json").exists():
+            keep_parts(folder, {name for _, name in order.pieces})
+        else:
+            take_pieces(Run(folder), asks, {(file, name) for file, name in order.pieces}, order.threads)
         return
     if config.measured_sweep is None:
         from hw1.training.fit import fit

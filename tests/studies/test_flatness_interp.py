@@ -152,7 +152,7 @@ def test_measured_once_until_the_weights_change(sweep, tmp_path, monkeypatch):
 def test_workers_compute_the_same_to_the_last_bit(sweep, tmp_path, monkeypatch):
     sweep = sweep[0]
     alone = measured(sweep, tmp_path)
-    monkeypatch.setattr(flatness_interp, "_WORTH_WORKERS", 1)
+    monkeypatch.setattr(between, "WORTH_WORKERS", 1)
     monkeypatch.setattr(flatness_interp, "cores", lambda: 2)
     shutil.rmtree(tmp_path / "hand" / "measurements")
     begun = []

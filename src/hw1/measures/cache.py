@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw1.files import file_digest, replacing
+from hw1.measures.pieces import Pieces
 from hw1.seeds import digest
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class Cache:
             settings: what else it depends on.
             compute: measures it.
         """
-        on = [[run.key, run.weights_digest(), run.result["dataset"]["sha256"]] for run in runs]
+        on = _on(runs)
         stem = stem_of(name, version, on, settings)
         for known in dict.fromkeys((stem, *self._formerly(name, version, on, settings))):
             for file in sorted(self._folder.glob(f"{known}-*.csv")):
@@ -64,6 +66,11 @@ class Cache:
                 if table is not None:
                     return self._keep(stem, table, file)
         return self._keep(stem, compute())
+
+    def pieces(self, name: str, version: int, runs: Sequence[Run], settings: Mapping[str, Any]) -> Pieces:
+        """Where the pieces of a table stand until it is whole; see `table`."""
+        stem = stem_of(name, version, _on(runs), settings)
+        return Pieces(self._folder / f".{stem}.pieces", digest([stem, importlib.metadata.version("torch")]))
 
     def _keep(self, stem: str, table: pd.DataFrame, source: Path | None = None) -> pd.DataFrame:
         """Write a table, or the content of `source`, under its hash, which its name holds: damage shows."""
@@ -76,6 +83,11 @@ class Cache:
                 source.unlink(missing_ok=True)
         self.used.add(file)
         return table
+
+
+def _on(runs: Sequence[Run]) -> list[list[str]]:
+    """What tables are made on."""
+    return [[run.key, run.weights_digest(), run.result["dataset"]["sha256"]] for run in runs]
 
 
 def stem_of(name: str, version: int, on: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> str:

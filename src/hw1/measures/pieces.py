@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -117,7 +117,7 @@ class Pieces:
         found = {name: piece for name in names if (piece := self.read(name)) is not None}
         chunk = next((piece[CHUNK] for piece in found.values() if piece.get(CHUNK) is not None), None)
 
-        def wanted() -> Iterator[str]:
+        def wanted() -> Generator[str, None, None]:
             for name in names:
                 at(len(found), len(names))
                 if name in found:
@@ -142,4 +142,3 @@ class Pieces:
 
     def _file(self, name: str) -> Path:
         return inside(self.folder, f"{name}/{_FILE}")
-

@@ -83,12 +83,15 @@ class Spectrum(Measure):
                 yield name, {"nodes": None, "weights": None}
                 continue
             one = probe_density(hessian, probe, steps=self._steps, generator=generator(seed, "spectrum probes"))
-            yield name, {
-                CHUNK: hessian.risk.chunk_size,
-                "nodes": one.nodes[0].tolist(),
-                "weights": one.weights[0].tolist(),
-                "precision": row_of(hessian.precision) if probe == 0 else None,
-            }
+            yield (
+                name,
+                {
+                    CHUNK: hessian.risk.chunk_size,
+                    "nodes": one.nodes[0].tolist(),
+                    "weights": one.weights[0].tolist(),
+                    "precision": row_of(hessian.precision) if probe == 0 else None,
+                },
+            )
 
     def assemble(self, subject: Subject, pieces: Mapping[str, Piece]) -> Finding:
         """The densities of all members."""

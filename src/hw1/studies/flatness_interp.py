@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hw1.machine import cores, room
-from hw1.metrics import ACCURACY, LEARNING_RATE, LOSS, OTHER_LOSS, QUANTITIES, SPLITS, unit
+from hw1.metrics import ACCURACY, LEARNING_RATE, LOSS, OTHER_LOSS, QUANTITIES, unit
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer
 from hw1.studies.barriers_in_words import barriers_in_words
-from hw1.studies.between import NotYetError, Part, chunks, computed, examples_of, not_yet
+from hw1.studies.between import NotYetError, Part, computed, not_yet, parts_of
 from hw1.studies.headlines import Headline, headline, labelled, parts, suffix
 from hw1.studies.needed import columns_found
 from hw1.words import NETWORK, estimate_in_words, settings_in_words
@@ -29,9 +28,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the measurement, for the cache
 _PICKED_BY_SEED = ("train_size", "corruption", "val_fraction", "noise")
-_WORTH_WORKERS = 1_000_000  # examples evaluated, some 20 seconds on one core: fewer are done before workers are there
 _TOGETHER = 4  # pairs of ends in one figure: more could not be told apart
-_PARTS = 4  # a worker, so that all end together
 
 
 class FlatnessInterp:
@@ -200,30 +197,46 @@ class FlatnessInterp:
                 pairs += zip(first, other, strict=False)
         return pairs
 
+    def pieces(self, sweep: Sweep, cache: Cache) -> list[Part]:
+        """What is yet to be computed, in pieces that any process may; [] where it is little."""
+        pairs: dict[int, tuple[Member, Member]] = {}
+        for number, (first, second) in enumerate(self._pairs(sweep)):
+            with contextlib.suppress(NotYetError):
+                self._table(first, second, cache, not_yet)
+                continue
+            pairs[number] = first, second
+        parts = [part for part in self._parts(pairs, cache) if part.pieces and part.pieces.lacking([part.name])]
+        return list({(part.pieces, part.name): part for part in parts}.values())
+
+    def _parts(self, pairs: Mapping[int, tuple[Member, Member]], cache: Cache) -> list[Part]:
+        """What is computed in one go between the two of each pair."""
+        kept = {
+            number: cache.pieces("interpolation", VERSION, [first.run, second.run], self._settings(first))
+            for number, (first, second) in pairs.items()
+        }
+        return parts_of(pairs, self.alphas, kept)
+
+    def _settings(self, first: Member) -> dict[str, Any]:
+        return {"alphas": self.alphas, "member": first.number}
+
+    def _table(self, first: Member, second: Member, cache: Cache, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """The points between two, computed if they are not in the cache."""
+        return cache.table("interpolation", VERSION, [first.run, second.run], self._settings(first), compute)
+
     def _tables(self, pairs: Sequence[tuple[Member, Member]], cache: Cache) -> list[pd.DataFrame]:
         """The points between the two of each pair; what was not measured before is, on every core where it is much."""
         import pandas as pd
 
         def table(number: int, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-            first, second = pairs[number]
-            settings = {"alphas": self.alphas, "member": first.number}
-            return cache.table("interpolation", VERSION, [first.run, second.run], settings, compute)
+            return self._table(*pairs[number], cache, compute)
 
         tables: dict[int, pd.DataFrame] = {}
         for number in range(len(pairs)):
             with contextlib.suppress(NotYetError):  # it is computed below
                 tables[number] = table(number, not_yet)
         lacking = [number for number in range(len(pairs)) if number not in tables]
-        examples = {number: examples_of(pairs[number][0].run) for number in lacking}
-        work = len(self.alphas) * sum(sum(sizes) for sizes in examples.values())
-        workers = room(cores()) if work >= _WORTH_WORKERS else 1
-        parts: list[Part] = []
-        for number in lacking:
-            first, second = pairs[number]
-            for split, size in zip(SPLITS, examples[number], strict=True):
-                number_of = 1 if workers == 1 else math.ceil(len(self.alphas) * size * workers * _PARTS / work)
-                for alphas in chunks(self.alphas, number_of):
-                    parts.append(Part(number, (first.run.path, second.run.path), first.number, split, alphas))
+        parts = self._parts({number: pairs[number] for number in lacking}, cache)
+        workers = room(cores()) if any(part.pieces for part in parts) else 1
         done: dict[int, pd.DataFrame] = {}
         left = {number: [i for i, part in enumerate(parts) if part.pair == number] for number in lacking}
         with contextlib.closing(computed(parts, workers)) as found:
@@ -232,6 +245,8 @@ class FlatnessInterp:
                 if all(j in done for j in left[number]):  # kept at once: an interrupted command goes on behind it
                     whole = pd.concat([done.pop(j) for j in left.pop(number)], ignore_index=True)
                     tables[number] = table(number, functools.partial(pd.DataFrame, whole))
+                    if (pieces := parts[i].pieces) is not None:
+                        pieces.remove()
         return [tables[number] for number in range(len(pairs))]
 
     def _barriers(self, table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

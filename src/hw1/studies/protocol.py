@@ -83,6 +83,29 @@ class Answering(Protocol):
         """
 
 
+class Part(Protocol):
+    """A piece of what a study measures, see `hw1.measures.pieces`."""
+
+    @property
+    def label(self) -> str:
+        """What tells it from the others of the sweep."""
+
+    def keep(self) -> None:
+        """Compute it into its file, unless it is there."""
+
+
+class InParts(Protocol):
+    """What a study may have besides, whose measurement takes long: pieces that any process may compute beforehand."""
+
+    def pieces(self, sweep: Sweep, cache: Cache) -> Sequence[Part]:
+        """Those that lack, each once; [] where `measure` does it in a moment.
+
+        Args:
+            sweep: as `measure` gets it.
+            cache: as there.
+        """
+
+
 # A sweep that is drawn anew has the study that it was made with, which may be from before a class had its present name
 # and before reported values stood in docs/reported.yaml alone.
 _RENAMED = {"hw1.studies.GradientNorm": "hw1.studies.GradientNormCurves"}

@@ -88,20 +88,37 @@ def launch_pieces(
                 return
 
 
-def _lacking(
-    jobs: Sequence[Job], asks: Sequence[Ask], record: Mapping[str, Any]
-) -> list[tuple[Job, tuple[str, str]]]:
+def launch_parts(launcher: Any, job: Job, number: int, file: Path, record: Mapping[str, Any]) -> None:
+    """Have the parts of what a sweep's study measures computed by jobs of the launcher.
+
+    What is not computed here, the study computes itself.
+
+    Args:
+        launcher: Hydra's.
+        job: of the sweep's folder.
+        number: of jobs, at most.
+        file: of the record; what jobs read of it stands beside it meanwhile.
+        record: of the command.
+    """
+    from hw1.studies.parts import lacking_parts
+
+    before = None
+    while left := [(job, ("study", part.label)) for part in lacking_parts(job.folder)]:
+        if before is not None and len(left) >= before:
+            return
+        before = len(left)
+        if not _launched(launcher, _shares(left, number), file, record):
+            return
+
+
+def _lacking(jobs: Sequence[Job], asks: Sequence[Ask], record: Mapping[str, Any]) -> list[tuple[Job, tuple[str, str]]]:
     from hw1.measures.take import lacking_pieces
 
     threads = record.get("measuring_threads")
-    return [
-        (job, piece) for job in jobs for piece in lacking_pieces(Run(job.folder, job.settings), asks, threads)
-    ]
+    return [(job, piece) for job in jobs for piece in lacking_pieces(Run(job.folder, job.settings), asks, threads)]
 
 
-def _shares(
-    left: Sequence[tuple[Job, tuple[str, str]]], number: int
-) -> list[tuple[Job, list[tuple[str, str]]]]:
+def _shares(left: Sequence[tuple[Job, tuple[str, str]]], number: int) -> list[tuple[Job, list[tuple[str, str]]]]:
     """The pieces in about so many parts, each of one run, of about as many pieces in a row."""
     most = -(-len(left) // number)
     shares: list[tuple[Job, list[tuple[str, str]]]] = []
@@ -121,9 +138,7 @@ def _launched(
     words = []
     for (job, _), order in zip(shares, orders, strict=True):
         subdir = str(job.folder.relative_to(job.folder.parent.parent))
-        words.append(
-            [*job.overrides, *job.pins, f"hydra.sweep.subdir={quoted(subdir)}", f"sweep={quoted(str(order))}"]
-        )
+        words.append([*job.overrides, *job.pins, f"hydra.sweep.subdir={quoted(subdir)}", f"sweep={quoted(str(order))}"])
     try:
         if (expect := getattr(launcher, "expect", None)) is not None:
             expect([job.settings for job, _ in shares])

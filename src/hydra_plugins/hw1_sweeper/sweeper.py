@@ -33,7 +33,7 @@ from hw1.runs.changed import READING, TRAINING, changed, refuse_changed
 from hw1.runs.damage import passing_damage
 from hw1.runs.mending import mend_finished, mend_unfinished
 from hw1.runs.submitted import Left
-from hw1.settings import ConfigError
+from hw1.settings import ConfigError, RunSettings
 from hw1.settings.budget import budget_name
 from hw1.settings.code import code_of_node
 from hw1.stages import stage
@@ -48,7 +48,7 @@ from hydra_plugins.hw1_sweeper.launching import allot, begun, folder_errors, int
 from hydra_plugins.hw1_sweeper.listing import crowded, listing, of_other_threads
 from hydra_plugins.hw1_sweeper.measuring import asks_of_command, forget, lacking_measures, take_in
 from hydra_plugins.hw1_sweeper.options import whole
-from hydra_plugins.hw1_sweeper.piecing import jobs_asked, launch_pieces
+from hydra_plugins.hw1_sweeper.piecing import jobs_asked, launch_parts, launch_pieces
 from hydra_plugins.hw1_sweeper.plan import Job
 from hydra_plugins.hw1_sweeper.planning import Planner
 from hydra_plugins.hw1_sweeper.searching import KEY, Search, Trials, value_of, without_intervals
@@ -174,6 +174,8 @@ class Hw1Sweeper(BasicSweeper):
             try:
                 self._pieces([] if to_train else to_measure, asks, folder / "sweep.json", record)
                 lost = launch(self.launcher, launched, folder / "sweep.json", record)
+                if study:
+                    self._parts(folder, jobs[0].settings, folder / "sweep.json", record)
                 with at_most(self._most_cores()), stage(f"measuring and drawing {record['name']}"):
                     lines = conclude(folder)
                 settle(base)
@@ -430,6 +432,15 @@ class Hw1Sweeper(BasicSweeper):
         settings = [job.settings for job in jobs]
         if number := jobs_asked(self.pieces, self.launcher, self.config.hydra.launcher, settings):
             launch_pieces(self.launcher, jobs, asks, number, file, record)
+
+    def _parts(self, sweep: Path, settings: RunSettings, file: Path, record: Mapping[str, Any]) -> None:
+        """Have jobs compute what its study measures, where the launcher is not our own, whose cores the study uses."""
+        assert self.config is not None
+        if self.pieces == "auto" and hasattr(self.launcher, "count"):
+            return
+        if number := jobs_asked(self.pieces, self.launcher, self.config.hydra.launcher, [settings]):
+            job = Job([f"measured_sweep={quoted(str(sweep.absolute()))}"], settings, sweep)
+            launch_parts(self.launcher, job, number, file, record)
 
     def _n_jobs(self, jobs: Sequence[Job]) -> int | None:
         """Workers that these jobs get, where the launcher says a number."""
