@@ -115,7 +115,7 @@ class Pieces:
 
     def _filled(self, names: Sequence[str], compute: Compute) -> dict[str, Piece]:
         found = {name: piece for name in names if (piece := self.read(name)) is not None}
-        chunk = next((piece[CHUNK] for piece in found.values() if piece.get(CHUNK) is not None), None)
+        chunk = self._chunk()
 
         def wanted() -> Generator[str, None, None]:
             for name in names:
@@ -139,6 +139,12 @@ class Pieces:
                 found[name] = piece
         at(len(names), len(names))
         return found
+
+    def _chunk(self) -> int | None:
+        """Of the pieces that are there, some of which others may have been asked for; None where none says one."""
+        there = sorted(place.name for place in self.folder.glob("[!.]*/"))
+        said = (piece[CHUNK] for name in there if (piece := self.read(name)) and piece.get(CHUNK) is not None)
+        return next(said, None)
 
     def _file(self, name: str) -> Path:
         return inside(self.folder, f"{name}/{_FILE}")

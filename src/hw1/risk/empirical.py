@@ -10,7 +10,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,12 @@ from hw1.risk.network import Function, Network, call, spread_of
 from hw1.risk.precision import Precision, check_precision, forward_in
 from hw1.risk.precision_error import EXAMPLES, SINGLES, PrecisionError, precision_error
 from hw1.risk.products import GaussNewtonProduct, HessianProduct, Product
+from hw1.risk.ranks import Ranks
 from hw1.risk.second_derivatives import TwiceDifferentiable
 from hw1.vectors import ParamSpace
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 # A block of vectors goes through vmap where a network is so small that the overhead of operations rules; in a larger
 # one it saves nothing and multiplies the memory of a chunk's activations.
@@ -121,6 +125,9 @@ class EmpiricalRisk:
             own running statistics are constants.
         precision: how float32 is multiplied, whatever the process has set: "ieee", "tf32" or "bfloat16" (autocast).
         check: whether to look for what would make a number wrong.
+        group: processes of torch.distributed that share the chunks of every sum over examples: values, gradients,
+            products. Each makes the same calls with the same arguments, and gets what one process would, to the bit
+            (`hw1.risk.ranks`); what is kept between products is divided among them.
 
     Attributes:
         space: the parameters that theta consists of.
@@ -155,7 +162,7 @@ class EmpiricalRisk:
     _metrics: Metrics | None
     # What is kept of the last theta: its value, and for each kind of product the leaves and one closure a chunk.
     _at: Tensor | None
-    _kept: dict[str, tuple[dict[str, Tensor], list[Product]]]
+    _kept: dict[str, tuple[dict[str, Tensor], list[Product | None]]]
 
     def __init__(
         self,
@@ -174,6 +181,7 @@ class EmpiricalRisk:
         statistics_inputs: Tensor | Iterable[Tensor] | None = None,
         precision: Precision = "ieee",
         check: bool = True,
+        group: ProcessGroup | None = None,
     ) -> None:
         if (loss is None) == (batch_loss is None):
             got = "neither" if loss is None else "both"
@@ -206,6 +214,9 @@ class EmpiricalRisk:
         self._warned, self._said_float32 = False, True  # nobody asked yet
         self._batched = self.space.size <= BATCHED_PARAMETERS
         self._ways = Ways()
+        if group is not None and chunk_size == "auto":
+            raise ValueError("chunk_size: got auto beside group, expected a number: each process would choose its own")
+        self._ranks = Ranks(group)
         self._losses: dict[tuple[torch.dtype, torch.device], Loss] = {}
         self._auto = chunk_size == "auto"
         self.chunk_choice: ChunkChoice | None = None
@@ -259,8 +270,11 @@ class EmpiricalRisk:
         """R(theta), []."""
         with self._point(theta, leaves=False) as point, self._values():
             total = torch.zeros((), dtype=theta.dtype, device=theta.device)
-            for batch, weight in self.examples.chunks(theta):
-                total += self._loss_of(point, batch).detach() * self.examples.share(weight)
+
+            def add(part: Tensor, chunk: tuple[Any, float]) -> None:
+                part += self._loss_of(point, chunk[0]).detach() * self.examples.share(chunk[1])
+
+            self._ranks.add(total, self.examples.chunks(theta), add)
         return total
 
     def metrics(self, theta: Tensor) -> Tensor:
@@ -579,10 +593,13 @@ class EmpiricalRisk:
         used: set[str] = set()
         with self._point(theta) as point:
             total = torch.zeros_like(theta)
-            for batch, weight in self.examples.chunks(theta):
-                gradients = self._chunk_gradient(point, batch, weight, create_graph=False)
-                self._add(total, gradients)
+
+            def add(part: Tensor, chunk: tuple[Any, float]) -> None:
+                gradients = self._chunk_gradient(point, *chunk, create_graph=False)
+                self._add(part, gradients)
                 used.update(name for name, g in zip(self.space.names, gradients, strict=True) if g is not None)
+
+            self._ranks.add(total, self.examples.chunks(theta), add)
         self._say_unused(used)
         return self._finite("gradient", total)
 
@@ -608,8 +625,11 @@ class EmpiricalRisk:
             lambda cut: self._loss_at(cut, batch[1], next(iter(point.leaves.values()))) * self.examples.share(weight),
         )  # fmt: skip
 
-    def _products(self, kind: str, theta: Tensor) -> Iterator[Product]:
-        """One product a chunk, with its theta in the network: those kept if theta is that of the last call, or new."""
+    def _products(self, kind: str, theta: Tensor) -> Iterator[Product | None]:
+        """One product a chunk, with its theta in the network: those kept if theta is that of the last call, or new.
+
+        None in the place of a chunk that another process computes.
+        """
         kept_at = self._at
         same_kind = kept_at is not None and (kept_at.dtype, kept_at.device) == (theta.dtype, theta.device)
         if kept_at is None or not same_kind or not torch.equal(kept_at, theta):
@@ -621,12 +641,13 @@ class EmpiricalRisk:
             return
         make = {"hessian": self._hessian_chunk, "gauss_newton": self._gauss_newton_chunk}[kind]
         leaves = self._parameters(theta)
-        kept: list[Product] = []
+        kept: list[Product | None] = []
         used: set[str] = set()
         with self._placed(leaves) as point:
-            for batch, weight in self.examples.chunks(theta):
-                product = make(point, batch, weight)
-                used.update(name for name, is_used in zip(self.space.names, product.used, strict=True) if is_used)
+            for number, (batch, weight) in enumerate(self.examples.chunks(theta)):
+                product = make(point, batch, weight) if self._ranks.own(number) else None
+                if product is not None:
+                    used.update(name for name, is_used in zip(self.space.names, product.used, strict=True) if is_used)
                 if self._keep_graph:
                     kept.append(product)
                 yield product
@@ -646,8 +667,12 @@ class EmpiricalRisk:
             rows = v.detach().reshape(len(v), -1).T.contiguous()  # [k, P]
             parts = tuple(self.space.unflatten(rows).values())  # [k, *shape] each
             result = torch.zeros_like(rows)
-            for product in self._products(kind, theta):
-                self._add_product(result, product, parts)
+
+            def add(part: Tensor, product: Product | None) -> None:
+                assert product is not None
+                self._add_product(part, product, parts)
+
+            self._ranks.add(result, self._products(kind, theta), add)
         return self._finite("product", result).T.reshape(v.shape)
 
     def _add_product(self, result: Tensor, product: Product, parts: Sequence[Tensor]) -> None:
@@ -702,6 +727,7 @@ class EmpiricalRisk:
 
     def _say_unused(self, used: set[str]) -> None:
         """One warning in the life of the risk for parameters that no example's loss depends on."""
+        used = self._ranks.names(used, self.space.names)
         unused = [name for name in self.space.names if name not in used]
         if unused and not self._warned:
             self._warned = True

@@ -95,7 +95,7 @@ def launch_parts(launcher: Any, job: Job, number: int, file: Path, record: Mappi
 
     Args:
         launcher: Hydra's.
-        job: of the sweep's folder.
+        job: one of the command's, with the sweep's folder.
         number: of jobs, at most.
         file: of the record; what jobs read of it stands beside it meanwhile.
         record: of the command.

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from hw1.runs.changed import READING, TRAINING, changed, refuse_changed
 from hw1.runs.damage import passing_damage
 from hw1.runs.mending import mend_finished, mend_unfinished
 from hw1.runs.submitted import Left
-from hw1.settings import ConfigError, RunSettings
+from hw1.settings import ConfigError
 from hw1.settings.budget import budget_name
 from hw1.settings.code import code_of_node
 from hw1.stages import stage
@@ -175,7 +175,7 @@ class Hw1Sweeper(BasicSweeper):
                 self._pieces([] if to_train else to_measure, asks, folder / "sweep.json", record)
                 lost = launch(self.launcher, launched, folder / "sweep.json", record)
                 if study:
-                    self._parts(folder, jobs[0].settings, folder / "sweep.json", record)
+                    self._parts(folder, jobs[0], folder / "sweep.json", record)
                 with at_most(self._most_cores()), stage(f"measuring and drawing {record['name']}"):
                     lines = conclude(folder)
                 settle(base)
@@ -433,14 +433,13 @@ class Hw1Sweeper(BasicSweeper):
         if number := jobs_asked(self.pieces, self.launcher, self.config.hydra.launcher, settings):
             launch_pieces(self.launcher, jobs, asks, number, file, record)
 
-    def _parts(self, sweep: Path, settings: RunSettings, file: Path, record: Mapping[str, Any]) -> None:
+    def _parts(self, sweep: Path, job: Job, file: Path, record: Mapping[str, Any]) -> None:
         """Have jobs compute what its study measures, where the launcher is not our own, whose cores the study uses."""
         assert self.config is not None
         if self.pieces == "auto" and hasattr(self.launcher, "count"):
             return
-        if number := jobs_asked(self.pieces, self.launcher, self.config.hydra.launcher, [settings]):
-            job = Job([f"measured_sweep={quoted(str(sweep.absolute()))}"], settings, sweep)
-            launch_parts(self.launcher, job, number, file, record)
+        if number := jobs_asked(self.pieces, self.launcher, self.config.hydra.launcher, [job.settings]):
+            launch_parts(self.launcher, replace(job, folder=sweep), number, file, record)
 
     def _n_jobs(self, jobs: Sequence[Job]) -> int | None:
         """Workers that these jobs get, where the launcher says a number."""
