@@ -17,6 +17,7 @@ from hw1.data.downloads import may_download, nothing_downloaded
 from hw1.records import make_key, read_record, rewrite_record, write_record
 from hw1.report.conclude import conclude
 from hw1.runs import Run, Sweep
+from hw1.runs.sound import verify
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.construct import call
 from hw1.trust import TrustError, keep_code, reading
@@ -190,6 +191,8 @@ def test_trusting_a_folder_says_what_it_imports_and_makes_it_ones_own(handed_ove
     assert is_project(given) and projects() == [given.resolve()]
     assert runs_of(handed_over)[1].net() is not None and not Sweep.read(handed_over).why_not_own
     assert "0 of 5 records signed" in carry_out(plan(given))
+    found = verify(handed_over)
+    assert not found.damage and not found.foreign  # results list the files as they are now
     with pytest.raises(ConfigError, match="got no results and no project"):
         plan(handed_over / "runs" / runs_of(handed_over)[0].path.name / "snapshots")
 

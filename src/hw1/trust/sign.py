@@ -6,12 +6,12 @@ So a laptop takes in what its cluster trained. No link is followed: what is sign
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hw1.records import DamagedError, is_own, make_key, read_record, write_record
+from hw1.records import DamagedError, is_own, make_key, read_record, sums, write_record
 from hw1.settings import ConfigError
 from hw1.settings.code import source_of
 from hw1.trust.judge import targets
@@ -102,18 +102,27 @@ def carry_out(made: Signing) -> str:
     """
     if problem := make_key():
         raise ConfigError(f"trust: got no key to sign with: {problem}")
-    signed = 0
-    for file in made.records:
-        if not is_own(file):
-            write_record(file, read_record(file))
-            signed += 1
+    unsigned = [file for file in made.records if not is_own(file)]
+    for file in unsigned:
+        before = sums(file.read_bytes())
+        write_record(file, read_record(file))
+        if file.name == "settings.json" and (result := file.with_name("result.json")) in made.records:
+            _list_anew(file, before, result)
     if made.project and not is_project(made.folder) and (problem := add_project(made.folder)):
         raise ConfigError(f"trust: {problem}")
     for folder in sorted({file.parent for file in made.records if file.name in _RUN}):
         settings, key = _settings(folder)
         keep_code(folder, settings, key)
     project = f"; a project of yours: {program()} takes its code and conf/" if made.project else ""
-    return f"{made.folder}: {signed} of {len(made.records)} records signed{project}"
+    return f"{made.folder}: {len(unsigned)} of {len(made.records)} records signed{project}"
+
+
+def _list_anew(settings: Path, before: Sequence[object], result: Path) -> None:
+    """Have a run's result list its settings.json as it is now that it is signed, if it listed what was signed."""
+    record = read_record(result)
+    if list(record.get("files", {}).get(settings.name, ())) == before:
+        files = {**record["files"], settings.name: sums(settings.read_bytes())}
+        write_record(result, {**record, "files": files})
 
 
 def _settings(folder: Path) -> tuple[Mapping[str, Any], str]:
