@@ -66,6 +66,7 @@ BESIDE = {
     ("terminal", "words"),
     ("markdown", "words"),
     ("reproduction", "report"),
+    ("training", "trust"),
     ("__main__", "command"),
     ("__main__", "arguments"),
     ("__main__", "adopt"),

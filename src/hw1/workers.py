@@ -47,6 +47,7 @@ def spread(
     environments: Sequence[Mapping[str, str]] = (),
     line: Line | None = None,
     told: Told | None = None,
+    until: Connection | None = None,
 ) -> Generator[tuple[int, Any], None, None]:
     """`function(item)` of every item, in processes: (number of the item, result) as they end, begun in their order.
 
@@ -62,6 +63,7 @@ def spread(
             from the first where there are more processes.
         line: gets what they print, line by line; printed where there is none.
         told: gets what `tell` was given in a worker.
+        until: from the moment when something can be read there, it ends early: by it another thread ends it.
 
     Yields:
         The result; the exception that the function raised; WorkerLostError where the worker was killed.
@@ -79,7 +81,10 @@ def spread(
                 busy.append(made[-1])
                 made[-1].begin(waiting[-1], items)
                 waiting.pop()
-            wait([source for worker in busy for source in (worker.connection, worker.process.sentinel)])
+            ends = [] if until is None else [until]
+            wait([*(source for worker in busy for source in (worker.connection, worker.process.sentinel)), *ends])
+            if until is not None and until.poll():
+                return
             for worker in list(busy):
                 for kind, *content in worker.messages():
                     if kind == "line":

@@ -126,6 +126,8 @@ class Track(Callback):
             epoch: completed epochs.
             further: the part of the next epoch that is done.
         """
+        if not trainer.is_global_zero:  # of several processes, the first measures for all
+            return
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=...)
         phase = Objective(task.objective, task.objective_after).phase(epoch + further)
         metrics: dict[str, list[float]] = {}

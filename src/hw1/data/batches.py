@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ WORTH = 32  # batches a process, from which on a pass pays for starting it
 
 Batch = tuple[Tensor, Tensor]
 Indices = Tensor | slice
+Share = tuple[int, int]  # (which process of several, how many there are)
+ALL: Share = (0, 1)
+_Batches = TypeVar("_Batches", "EpochBatches", "OrderedBatches")
 
 
 class Drawing(Dataset[Batch]):
@@ -100,6 +103,44 @@ class OrderedBatches(Sampler[Indices]):
             yield slice(start, min(start + self.batch_size, self.size))
 
 
+class Shares(Sampler[Indices]):
+    """The part of every batch that is one process's: the parts of all, one behind the other, are the batch.
+
+    Their sizes differ by one at most; of a batch that has fewer examples than there are processes, some are empty.
+
+    Args:
+        batches: the same in every process.
+        rank: which process this is, from 0.
+        world: number of processes.
+    """
+
+    def __init__(self, batches: EpochBatches | OrderedBatches, rank: int, world: int) -> None:
+        self._batches, self._rank, self._world = batches, rank, world
+
+    @property
+    def epoch(self) -> Callable[[], int]:
+        """() -> number of the epoch that begins; of training batches."""
+        assert isinstance(self._batches, EpochBatches)
+        return self._batches.epoch
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Indices]:
+        for rows in self._batches:
+            if isinstance(rows, slice):
+                part = torch.arange(rows.start, rows.stop).tensor_split(self._world)[self._rank]
+                first = rows.start if len(part) == 0 else int(part[0])
+                yield slice(first, first + len(part))
+            else:
+                yield rows.tensor_split(self._world, dim=-1)[self._rank]
+
+
+def shared(batches: _Batches, share: Share) -> _Batches | Shares:
+    """The share of batches that is one process's; of one alone, the batches themselves."""
+    return batches if share == ALL else Shares(batches, *share)
+
+
 class EvaluationBatches:
     """The batches of a set in its order, which can be read again and again: what a risk takes.
 
@@ -141,8 +182,10 @@ class Inputs:
         return (x for x, _ in self._batches)
 
 
-def evaluation_loader(examples: ExampleSet, batch_size: int, workers: int, members: bool) -> DataLoader[Batch]:
-    """A DataLoader of the whole set in its order; [1, B, ...] with members, who share it."""
-    batches = OrderedBatches(len(examples), batch_size)
+def evaluation_loader(
+    examples: ExampleSet, batch_size: int, workers: int, members: bool, share: Share = ALL
+) -> DataLoader[Batch]:
+    """A DataLoader of the whole set, or of a share of its batches, in its order; [1, B, ...] with members."""
+    batches = shared(OrderedBatches(len(examples), batch_size), share)
     drawing = Drawing(examples, members)
     return DataLoader(drawing, sampler=batches, batch_size=None, num_workers=workers, worker_init_fn=preemption.ignore)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hw1 import preemption
-from hw1.data.batches import Batch, Drawing, EpochBatches, Indices
+from hw1.data.batches import Batch, Drawing, EpochBatches, Indices, Shares
 from hw1.data.protocol import ExampleSet
 from hw1.data.randomness import kept, seed_all
 from hw1.seeds import generator
@@ -28,7 +28,7 @@ class Drawn(NamedTuple):
 class WithEpoch(Sampler[Drawn]):
     """Batches with the epoch that they are drawn in: processes that read them know no other."""
 
-    def __init__(self, batches: EpochBatches) -> None:
+    def __init__(self, batches: EpochBatches | Shares) -> None:
         self._batches = batches
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class RandomDrawing(Dataset[Batch]):
         each = rows.expand(len(self._seeds), -1) if rows.ndim == 1 else rows  # [R, B]
         seeds = self._of_epoch(batch.epoch).gather(1, each)
         x, y = self.examples.take(each.flatten(), seeds.flatten())
-        if self._transform is not None:
+        if self._transform is not None and len(x):  # a share of a batch may be empty
             with kept():
                 x = torch.stack([self._one(*one) for one in zip(x, seeds.flatten().tolist(), strict=True)])
         if self._members:
@@ -90,13 +90,12 @@ class RandomDrawing(Dataset[Batch]):
 def training_loader(
     examples: ExampleSet,
     transform: Transform | None,
-    batches: EpochBatches,
+    batches: EpochBatches | Shares,
     seeds: Sequence[int],
     workers: int,
 ) -> DataLoader[Batch]:
     """A DataLoader of training batches [x, y], stacked; with a leading dimension where there are several seeds."""
-    # With batch_size=None the sampler's items go to the dataset as they are. Unlike a batch_sampler of one's own, a
-    # sampler can be wrapped by Lightning for distributed training: rank r then takes every world_size-th batch.
+    # With batch_size=None the sampler's items go to the dataset as they are.
     several = len(seeds) > 1
     if transform is None and not getattr(examples, "random", False):
         return _loader(Drawing(examples, several), batches, workers)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from hw1.data.batches import Batch, EpochBatches, EvaluationBatches, Inputs, evaluation_loader
+from hw1.data.batches import ALL, Batch, EpochBatches, EvaluationBatches, Inputs, Share, evaluation_loader, shared
 from hw1.data.constant import constant_loss
 from hw1.data.drawn import Transform, training_loader
 from hw1.data.identities import identity_of
@@ -42,6 +42,9 @@ class DataModule(lightning.LightningDataModule):
             [1, B, ...] where all members share it.
         same_batches: whether every epoch has the order of the first.
         behind: (epoch, batches of it) that a training which is resumed in the middle of that epoch has behind it.
+        share: (rank, number of processes) where several train one network: of every batch that is drawn, the loaders
+            then give that part. Set it before training begins.
+        evaluates_share: whether that goes for evaluations too, or each process evaluates whole sets.
         transform: of the inputs of training batches, one by one; nothing else sees it. None for none.
         definition: under which the identity of `examples` is remembered, with their files; None for not at all.
         eval_names: names of the sets that `val_dataloader` and `test_dataloader` evaluate, in their order.
@@ -95,6 +98,8 @@ class DataModule(lightning.LightningDataModule):
         self.seed, self.order_seeds = seed, [seed]
         self.transform: Transform | None = None
         self.same_batches, self.behind = False, (0, 0)
+        self.share: Share = ALL
+        self.evaluates_share = True
         self.workers = workers
         self.name = examples.name
         self.in_shape, self.out_features = examples.in_shape, examples.out_features
@@ -238,7 +243,8 @@ class DataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches [x, y] of `batch_size`, reordered each epoch; the last one may be smaller."""
         batches = EpochBatches(self.sizes["train"], self.batch_size, self.order_seeds, self._epoch, self._behind)
-        return training_loader(self._set("train"), self.transform, batches, self.order_seeds, self.workers)
+        mine = shared(batches, self.share)
+        return training_loader(self._set("train"), self.transform, mine, self.order_seeds, self.workers)
 
     def _epoch(self) -> int:
         return 0 if self.same_batches else self._present()
@@ -268,7 +274,8 @@ class DataModule(lightning.LightningDataModule):
     def _evaluation(self) -> list[DataLoader[Batch]]:
         several = len(self.order_seeds) > 1
         sets = (self._set(name) for name in self.eval_names)
-        return [evaluation_loader(own, self.eval_batch_size, self.workers, several) for own in sets]
+        share = self.share if self.evaluates_share else ALL
+        return [evaluation_loader(own, self.eval_batch_size, self.workers, several, share) for own in sets]
 
 
 def _kind_and_loss(examples: ExampleSource) -> tuple[Kind, Loss]:

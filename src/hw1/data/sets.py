@@ -74,6 +74,9 @@ class Streamed:
     def take(self, rows: Indices, seeds: Tensor | None = None) -> Batch:
         """See `ExampleSet`."""
         wanted = torch.arange(len(self))[rows]
+        if len(wanted) == 0:  # a share of a batch may be empty
+            x, y = self.take(slice(0, 1))
+            return x[:0], y[:0]
         own = wanted if self._rows is None else self._rows[wanted]
         if not self.random:
             x, y = self._examples.gather(own)

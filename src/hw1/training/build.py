@@ -10,18 +10,23 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy
 from torch import nn
 
 from hw1.data import DataModule
+from hw1.data.batches import ALL, Share
 from hw1.data.identities import definition_of
 from hw1.data.protocol import OF_DATAMODULE
 from hw1.models import side_by_side
 from hw1.models.logits import giving_logits
+from hw1.seeds import mixed
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.construct import call, naming, takes, target_of
-from hw1.settings.run_settings import refuse_unknown
+from hw1.settings.run_settings import DDP, refuse_unknown
 from hw1.training import own_task
 from hw1.training.charts import charts
+from hw1.training.distributed import check_distributed
+from hw1.training.distributed_strategy import Place, SharedBatches
 from hw1.training.examples import examples_of, source_node
 from hw1.training.extra_metrics import metrics_of_run
 from hw1.training.flags import check_flags, lightning_arguments
@@ -73,6 +78,7 @@ def validate(settings: RunSettings, folder: Path, words: Sequence[str] = ()) -> 
     for name, node in settings.logger.items():
         target_of(node, f"logger.{name}")  # its package may be missing
     check_flags(settings, data)
+    check_distributed(settings, net, data)
     with torch_switches():
         trainer(settings, folder, callbacks=[], loggers=[])
     if settings.value("adopted"):
@@ -176,6 +182,22 @@ def model_network(settings: RunSettings, data: DataModule) -> nn.Module:
     return net
 
 
+def learner(settings: RunSettings, share: Share = ALL) -> tuple[DataModule, Task]:
+    """The data and the task of a run, which trains.
+
+    Args:
+        settings: of the run.
+        share: which process this is, of how many that train it.
+    """
+    seeds = settings.member_seeds
+    data = with_loss(training_data(settings), settings)
+    data.order_seeds = [mixed(seed, "order") for seed in seeds]
+    made = task(network(settings, data, seeds), settings, data)
+    data.same_batches = bool(settings.trainer.get("overfit_batches"))
+    data.share, data.evaluates_share = share, not settings.value("task")  # whose own steps evaluate whole sets
+    return data, made
+
+
 def task(net: nn.Module, settings: RunSettings, data: DataModule) -> Task:
     """The task of a run; what is fitted is its `module`, a LightningModule of the user's own where there is one."""
     if settings.value("task"):
@@ -216,16 +238,32 @@ def loggers(settings: RunSettings, folder: Path, first_step: int) -> list[Logger
 
 
 def trainer(
-    settings: RunSettings, folder: Path, callbacks: Sequence[lightning.Callback], loggers: Sequence[Logger]
+    settings: RunSettings,
+    folder: Path,
+    callbacks: Sequence[lightning.Callback],
+    loggers: Sequence[Logger],
+    strategy: Strategy | None = None,
 ) -> lightning.Trainer:
     """Lightning's trainer for the folder of a run. What hw1 does itself (bars, summaries) is off.
+
+    Args:
+        settings: of the run.
+        folder: of the run.
+        callbacks: all of them.
+        loggers: all of them.
+        strategy: by which this process trains with others; without, they are not met.
 
     Raises:
         ConfigError: an argument is refused, or it would train in several processes.
     """
+    arguments, own = lightning_arguments(settings.trainer, folder), {}
+    if settings.strategy == DDP:
+        place = Place((0, settings.processes), settings.processes_here)
+        own = {"strategy": strategy or SharedBatches(place), "use_distributed_sampler": False}
     made: lightning.Trainer = call(
-        lightning_arguments(settings.trainer, folder),
+        {name: value for name, value in arguments.items() if name not in own},
         "trainer",
+        **own,
         default_root_dir=str(folder),
         callbacks=list(callbacks),
         logger=list(loggers),
@@ -235,10 +273,12 @@ def trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=1,  # concerns self.log in steps, which nothing here uses; 50 makes Lightning warn
     )
-    if made.world_size > 1:  # the child processes would run the command again, and wait for their parent's lock
+    if made.world_size > 1 and settings.strategy != DDP:  # Lightning's processes would run the command again
         key = "num_nodes" if made.num_nodes > 1 else "devices"
         got = settings.trainer.get(key, "auto")
-        raise ConfigError(f"trainer.{key}: got {got!r}, expected 1: distributed training does not stand yet")
+        raise ConfigError(
+            f"trainer.{key}: got {got!r}, expected 1, or trainer=ddp, which divides each batch among so many processes"
+        )
     return made
 
 

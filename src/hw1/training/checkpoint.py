@@ -174,7 +174,7 @@ class EpochCheckpoint(Checkpoint):  # Lightning calls Checkpoint callbacks last:
             self._weights, self._ended = weights, True
             folder, net = Path(trainer.default_root_dir), Task.of(pl_module).net
             snapshot = snapshot_file(folder, trainer.current_epoch)
-            if snapshot.exists() and not holds(snapshot, net):
+            if trainer.is_global_zero and snapshot.exists() and not holds(snapshot, net):
                 save_snapshot(net, folder, trainer.current_epoch)
             self._write(trainer, LAST)
 

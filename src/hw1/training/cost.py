@@ -145,6 +145,7 @@ def _phase(settings: RunSettings, minimise: str, epochs: int, whole: int) -> Cos
     """Cost of `epochs` of the run's `whole` epochs under one objective."""
     short: dict[str, Any] = {"max_epochs": 10**6, "max_steps": -1, "check_val_every_n_epoch": 10**6}
     short |= {"val_check_interval": None, "limit_train_batches": _TIMED_BATCHES, "limit_val_batches": _TIMED_BATCHES}
+    short |= {"strategy": "auto", "devices": 1, "num_nodes": 1}  # in one process, whose time is not shorter
     asked = settings
     every = settings.trainer.get("check_val_every_n_epoch") or whole
     node = {**settings.value("trainer"), **short}

@@ -72,7 +72,8 @@ def measure_end(
     limits = (trainer.limit_val_batches, trainer.limit_test_batches)
     whole = all(isinstance(limit, float) and limit == 1 for limit in limits)  # the integer 1 is one batch
     again = task.evaluated_at != trainer.global_step or evaluated.digest != end
-    if not whole or again or any(_may_test(callback) for callback in callbacks):
+    asked = not whole or again or any(_may_test(callback) for callback in callbacks)
+    if trainer.strategy.broadcast(asked):  # of several processes, the first decides
         with interruptible():
             trainer.test(task.module, datamodule=data, verbose=False, weights_only=True)
     measured = {name: [float(value)] for name, value in trainer.callback_metrics.items() if "/" in name}
@@ -81,7 +82,8 @@ def measure_end(
             "a callback changes the weights while they are tested, so that what is measured is not what is kept; "
             "change them in on_train_end, or remove it from callbacks"
         )
-    _require_kept(Path(trainer.default_root_dir), task, trainer.current_epoch, end)
+    if trainer.is_global_zero:  # others write nothing
+        _require_kept(Path(trainer.default_root_dir), task, trainer.current_epoch, end)
     # A callback may have measured more than the task, one value a member or a single one for all.
     return {**measured, **task.member_metrics, **task.measured}
 

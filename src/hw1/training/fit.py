@@ -16,6 +16,7 @@ from hw1.records import FORMAT, DamagedError, read_record
 from hw1.sealed import is_whole
 from hw1.seeds import mixed
 from hw1.settings import ConfigError, RunSettings
+from hw1.settings.run_settings import DDP
 from hw1.settings.run_settings import LAST as LAST_WEIGHTS
 from hw1.training import build, contents
 from hw1.training.adopted import take_in
@@ -33,6 +34,8 @@ from hw1.training.checkpoint import (
     steps_behind,
 )
 from hw1.training.contents import RESULT, SETTINGS, begin, end, note_data, require, snapshot_sums
+from hw1.training.distributed_ranks import together
+from hw1.training.distributed_share import SameWeights
 from hw1.training.ending import EvaluatedWeights, measure_end
 from hw1.training.heartbeat import Heartbeat
 from hw1.training.histograms import WeightHistograms
@@ -139,11 +142,7 @@ def fit(
 
 def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> dict[str, Any]:
     seeds = settings.member_seeds
-    data = build.with_loss(build.training_data(settings), settings)
-    data.order_seeds = [mixed(seed, "order") for seed in seeds]
-    net = build.network(settings, data, seeds)
-    task = build.task(net, settings, data)
-    data.same_batches = bool(settings.trainer.get("overfit_batches"))
+    data, task = build.learner(settings, (0, settings.processes))
     checkpoint = folder / "checkpoints" / LAST
     first_step, recorded = resume_from(checkpoint)
     if (midway := recorded.get(MIDWAY)) is not None:
@@ -165,12 +164,17 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
     )
     evaluated = EvaluatedWeights()
     callbacks = [StepLoss(), *build.callbacks(settings), SnapshotsAt(snapshots), WeightHistograms(), Heartbeat()]
-    callbacks += [evaluated, clock]
+    callbacks += [evaluated, *([SameWeights()] if settings.strategy == DDP else []), clock]
     if settings.progress:
         callbacks.append(TrainingProgress(folder.name.rpartition("-")[0]))
     others = build.loggers(settings, folder, first_step)
-    with expected_warnings(), torch_switches(), closing_all(others):
-        trainer = build.trainer(settings, folder, callbacks, [csv, *others])
+    with (
+        expected_warnings(),
+        torch_switches(),
+        closing_all(others),
+        together(settings, folder, bool(first_step), recorded.get(ENDED) == settings.key) as strategy,
+    ):
+        trainer = build.trainer(settings, folder, callbacks, [csv, *others], strategy)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         StopsMidway(trainer, task, clock, evaluated, midway)
         # Before Lightning does: it reads a checkpoint of float64 weights into what is float32 until then.

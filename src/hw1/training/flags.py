@@ -177,8 +177,9 @@ FLAGS = {
         f"one of {', '.join(_PROFILERS)}; what it finds stands in the run's folder",
     ),
     "reload_dataloaders_every_n_epochs": Flag(lambda value, at: _count(value, 0), "a number of epochs, or 0 for never"),
-    "sync_batchnorm": Flag(_off, "false: hw1 trains in one process"),
-    "use_distributed_sampler": Flag(lambda value, at: value is True, "true: hw1 trains in one process"),
+    "use_distributed_sampler": Flag(
+        lambda value, at: value is True, "true: hw1 divides each batch among processes itself (trainer=ddp)"
+    ),
     "val_check_interval": Flag(
         _check_interval,
         "a fraction of an epoch, or a number of batches, at most the {batches} of an epoch unless "

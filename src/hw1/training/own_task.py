@@ -22,6 +22,7 @@ from hw1.data import DataModule
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.construct import call, target_of
 from hw1.settings.run_settings import LOSS
+from hw1.training.distributed import refuse_manual
 from hw1.training.own_hooks import hooks
 from hw1.training.task import Task
 
@@ -107,6 +108,7 @@ def check(settings: RunSettings, net: nn.Module, over: Over, data: DataModule, w
         _refuse_unread("optimizer", words, settings, f"has a configure_optimizers of its own; expected none, {remedy}")
     if _NET not in _signature(settings):
         _refuse_unread("model", words, settings, f"makes its own network; expected none, or one that names `{_NET}`")
+    refuse_manual(settings, module)
     for key, unset in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
         if not module.automatic_optimization and settings.trainer.get(key) not in (None, unset):
             raise ConfigError(

@@ -214,9 +214,14 @@ class Task(lightning.LightningModule):
         self._metrics = [WholeSetMeans(self.members, len(self._values), precise).to(self.device) for _ in self._names]
         made = [[self._make_metrics() for _ in range(self.members)] for _ in self._names]
         self._others = [[{k: v.to(self.device) for k, v in own.items()} for own in members] for members in made]
+        if not data.evaluates_share:  # nothing is to be added up over processes: each sees the whole
+            for metric in [*self._metrics, *(one for sets in self._others for own in sets for one in own.values())]:
+                metric.distributed_available_fn = lambda: False
 
     def _evaluate(self, batch: Batch, dataloader_idx: int) -> None:
         x, y = batch
+        if len(y) == 0:  # the share of one process of several may be empty
+            return
         outputs = self.net(x)
         values = [member_losses(self.net, self.loss, outputs, y)]
         if not isinstance(self.net, Members):
