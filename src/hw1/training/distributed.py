@@ -54,8 +54,8 @@ def check_distributed(settings: RunSettings, net: nn.Module, data: DataModule) -
         )
     if settings.objective.minimise != LOSS:
         raise ConfigError(
-            f"objective.minimise: got {settings.objective.minimise} with trainer=ddp, expected {LOSS}: the squared norm "
-            "of a batch's gradient is not the mean of those of its parts; trainer=cpu or gpu minimises it"
+            f"objective.minimise: got {settings.objective.minimise} with trainer=ddp, expected {LOSS}: the squared "
+            "norm of a batch's gradient is not the mean of those of its parts; trainer=cpu or gpu minimises it"
         )
     _check_batch_norm(node, net)
     fewest = min(min(size, data.eval_batch_size) for size in data.sizes.values())

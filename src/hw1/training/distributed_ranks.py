@@ -1,7 +1,7 @@
 """The processes that train one run together: started, watched and ended by the first, which alone writes.
 
-The others are no commands: they are given the run's settings through a pipe, know no sweep and no lease, and train their
-share of each batch in step with the first. Whoever fails, all end: the run has failed with the first one's reason.
+The others are no commands: they are given the run's settings through a pipe, know no sweep and no lease, and train
+their share of each batch in step with the first. Whoever fails, all end: the run has failed with that reason.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 import multiprocessing
 import os
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -22,7 +23,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store, TCPStore
 
+from hw1.data.batches import Share
 from hw1.settings import RunSettings
 from hw1.settings.run_settings import DDP
 from hw1.training.distributed_strategy import Place, SharedBatches
@@ -30,9 +33,7 @@ from hw1.workers import spread
 
 _HERE = "127.0.0.1"
 _INTERFACE = "GLOO_SOCKET_IFNAME"
-_LONG = datetime.timedelta(
-    days=30
-)  # for what the first does alone (a measure, a slow disk); deaths are noticed at once
+_LONG = datetime.timedelta(days=30)  # for what the first does alone, as a measure; deaths are noticed at once
 _MEETING = datetime.timedelta(minutes=5)  # for processes that are all there
 _BEGUN, _ENDED = "begun", "ended"  # keys of the store
 _CAUSE = 10.0  # seconds in which another process's failure may be heard of, where this one lost its connection
@@ -78,7 +79,7 @@ def together(settings: RunSettings, folder: Path, resumes: bool, ended: bool) ->
         yield None
         return
     world = settings.processes
-    store = dist.TCPStore(_HERE, 0, world, is_master=True, wait_for_workers=False, timeout=_MEETING)
+    store = TCPStore(_HERE, 0, world, is_master=True, wait_for_workers=False, timeout=_MEETING)
     shared = Shared(settings, folder, resumes, ended, store.port)
     with _own_interface(), _expected_warnings():
         others = _Others(shared, range(1, world))
@@ -174,7 +175,7 @@ def share_of(shared: Shared, rank: int) -> None:
     from hw1.training.distributed_share import train_share
 
     world = shared.settings.processes
-    store = dist.TCPStore(_HERE, shared.port, world, is_master=False, timeout=_MEETING)
+    store = TCPStore(_HERE, shared.port, world, is_master=False, timeout=_MEETING)
     join = functools.partial(_join, store, (rank, world), lambda: None)
     strategy = SharedBatches(Place((rank, world), shared.settings.processes_here), join)
     try:
@@ -188,9 +189,7 @@ def share_of(shared: Shared, rank: int) -> None:
         _leave()
 
 
-def _join(
-    store: dist.Store, share: tuple[int, int], check: Callable[[], None], backend: str, device: torch.device
-) -> None:
+def _join(store: Store, share: Share, check: Callable[[], None], backend: str, device: torch.device) -> None:
     """Meet the other processes, when all have come so far."""
     rank, world = share
     store.set(f"{_BEGUN}/{rank}", "")
@@ -198,16 +197,17 @@ def _join(
     while not store.check(keys):
         check()
         time.sleep(0.02)
-    on = device if device.type == "cuda" else None
+    gloo, hook = backend == "gloo", sys.excepthook
     dist.init_process_group(
         backend,
         store=store,
         rank=rank,
         world_size=world,
-        timeout=_MEETING if backend != "gloo" else _LONG,
-        device_id=on,
+        timeout=_LONG if gloo else _MEETING,
+        device_id=device if device.type == "cuda" else None,
     )
-    if backend != "gloo":
+    sys.excepthook = hook  # torch's, which names the rank, would stay for whatever this process does afterwards
+    if not gloo:
         dist.distributed_c10d._set_pg_timeout(_LONG)
 
 

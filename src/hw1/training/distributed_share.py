@@ -49,8 +49,8 @@ class SameWeights(Callback):
         dist.all_gather_object(all_of_them, mine)
         if others := [name for name in mine if len({one.get(name) for one in all_of_them}) > 1]:
             raise DivergedWeightsError(
-                f"{others[0]} differs between the processes of trainer=ddp: a layer or a callback changes it by what one "
-                "process alone has seen; train it in one process (trainer=cpu or gpu)"
+                f"{others[0]} differs between the processes of trainer=ddp: a layer or a callback changes it by what "
+                "one process alone has seen; train it in one process (trainer=cpu or gpu)"
             )
 
 

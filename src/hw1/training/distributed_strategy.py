@@ -15,7 +15,7 @@ from typing import Any
 import lightning
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments import ClusterEnvironment
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
@@ -133,9 +133,10 @@ class SharedBatches(DDPStrategy):
         `losses`, for logging, are those of the whole batch.
         """
         self._watch()
-        module, task = self.lightning_module, Task.of(self.lightning_module)
+        module = self.lightning_module
         assert module is not None
         assert self._data is not None
+        task = Task.of(module)
         weight = loss_weight(task.loss, self._data.kind, args[0][1])
         if weight:
             with _logging_refused(module, unless=module is task):
@@ -147,9 +148,10 @@ class SharedBatches(DDPStrategy):
         own = found["losses"].double() * weight if weight else torch.zeros(1)
         sums = torch.cat([own.cpu(), torch.tensor([float(weight)])]).double().to(self.root_device)
         dist.all_reduce(sums)
-        scale = (weight / sums[-1]).to(found["loss"].dtype)
         losses = (sums[:-1] / sums[-1]).to(found["losses"].dtype)
-        return {**found, "loss": found["loss"] * scale, "losses": losses}
+        mine = found["loss"] * (weight / sums[-1]).to(found["loss"].dtype)
+        # Its gradient is this share's, its value the whole batch's, bit by bit: an optimizer may decide by it (LBFGS).
+        return {**found, "loss": losses.sum() + (mine - mine.detach()), "losses": losses}
 
     def _without_examples(self, net: nn.Module, x: Tensor) -> dict[str, Tensor]:
         """What a step gives that has nothing to learn from: no gradient, but its part in what the layers add up."""
@@ -227,7 +229,7 @@ def _logging_refused(module: lightning.LightningModule, unless: bool) -> Iterato
         )
 
     if not unless:
-        module.log = module.log_dict = refuse  # type: ignore[assignment, method-assign]
+        module.log = module.log_dict = refuse  # type: ignore[method-assign]
     try:
         yield
     finally:

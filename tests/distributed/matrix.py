@@ -1,0 +1,63 @@
+"""One case in one process and in several: by how much parameters and metrics differ."""
+
+import math
+from dataclasses import dataclass
+
+from composed import settings, trained
+
+from .cases import COMMON
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of the run of several processes from that of one.
+
+    Attributes:
+        steps: optimizer steps that both took.
+        parameters: the largest absolute difference of a final weight.
+        metrics: of a metric of any step or epoch, or of the result; relative where it is above 1.
+        values: numbers compared, besides weights.
+    """
+
+    steps: int
+    parameters: float
+    metrics: float
+    values: int
+
+
+def words_of(case, own=()):
+    """The words of a case's command."""
+    asked = [*case.words.split(" "), *own] if case.words else list(own)
+    groups = {word.partition("=")[0] for word in asked}
+    removed = {word[1:] for word in asked if word.startswith("~")}
+    common = [word for word in COMMON if word.partition("=")[0] not in groups | removed]
+    return [*common, *(word for word in asked if not word.startswith("~"))]
+
+
+def compare(case, root):
+    """Train a case both ways below the folder `root`."""
+    alone = trained(settings("trainer=cpu", *words_of(case)), root)
+    several = trained(settings("trainer=ddp", f"trainer.devices={case.processes}", *words_of(case)), root)
+    assert several.result["steps"] == alone.result["steps"]
+    one, two = alone.history(), several.history()
+    assert list(one.columns) == list(two.columns)
+    assert len(one) == len(two)
+    pairs = [(a, b) for name in one.columns for a, b in zip(one[name], two[name], strict=True)]
+    assert alone.metrics().keys() == several.metrics().keys()
+    pairs += [(value, several.metrics()[name]) for name, value in alone.metrics().items()]
+    far = [_far(a, b) for a, b in pairs if not (_nan(a) and _nan(b))]
+    return Difference(
+        steps=alone.result["steps"],
+        parameters=(alone.theta() - several.theta()).abs().max().item(),
+        metrics=max(far),
+        values=len(far),
+    )
+
+
+def _nan(value):
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _far(a, b):
+    distance = abs(a - b) / max(1.0, abs(a))
+    return math.inf if math.isnan(distance) else distance
