@@ -14,7 +14,6 @@ from hw1.settings.identity import ConfigError, Init, added, check_seed, copied, 
 Node = Mapping[str, Any]  # a `_target_` and its settings
 
 LOSS, SQUARED_GRADIENT_NORM = OBJECTIVES = ("loss", "squared_gradient_norm")
-DDP = "ddp"  # trainer.strategy of a run that several processes train
 LAST, BEST, AVERAGED = WEIGHTS = ("last", "best", "averaged")
 
 # Settings of conf/trainer that are hw1's, not lightning.Trainer's.
@@ -182,25 +181,6 @@ class RunSettings:
     def key(self) -> str:
         """The run's key, see `hw1.settings.identity.run_key`."""
         return run_key(self.plain)
-
-    @property
-    def strategy(self) -> str:
-        """trainer.strategy where it is a name: "auto" unless said, "ddp" where several processes train."""
-        named = self.trainer.get("strategy") or "auto"
-        return named if isinstance(named, str) else ""
-
-    @property
-    def processes_here(self) -> int:
-        """Processes that train on each machine: with trainer=ddp one a device, else one."""
-        devices = self.trainer.get("devices", 1)
-        number = len(devices) if isinstance(devices, list | tuple) else devices
-        return number if self.strategy == DDP and isinstance(number, int) else 1
-
-    @property
-    def processes(self) -> int:
-        """Processes that train, on all machines."""
-        nodes = self.trainer.get("num_nodes", 1)
-        return self.processes_here * (nodes if self.strategy == DDP and isinstance(nodes, int) else 1)
 
     def epochs_of(self, steps: int) -> int:
         """Epochs that it trains at most, the last of which may break off.

@@ -22,7 +22,8 @@ from hw1.models.logits import giving_logits
 from hw1.seeds import mixed
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.construct import call, naming, takes, target_of
-from hw1.settings.run_settings import DDP, refuse_unknown
+from hw1.settings.processes import is_shared, processes, processes_here
+from hw1.settings.run_settings import refuse_unknown
 from hw1.training import own_task
 from hw1.training.charts import charts
 from hw1.training.distributed import check_distributed
@@ -257,8 +258,8 @@ def trainer(
         ConfigError: an argument is refused, or it would train in several processes.
     """
     arguments, own = lightning_arguments(settings.trainer, folder), {}
-    if settings.strategy == DDP:
-        place = Place((0, settings.processes), settings.processes_here)
+    if is_shared(settings):
+        place = Place((0, processes(settings)), processes_here(settings))
         own = {"strategy": strategy or SharedBatches(place), "use_distributed_sampler": False}
     made: lightning.Trainer = call(
         {name: value for name, value in arguments.items() if name not in own},
@@ -273,7 +274,7 @@ def trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=1,  # concerns self.log in steps, which nothing here uses; 50 makes Lightning warn
     )
-    if made.world_size > 1 and settings.strategy != DDP:  # Lightning's processes would run the command again
+    if made.world_size > 1 and not is_shared(settings):  # Lightning's processes would run the command again
         key = "num_nodes" if made.num_nodes > 1 else "devices"
         got = settings.trainer.get(key, "auto")
         raise ConfigError(

@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hw1.data import DataModule
 from hw1.settings import ConfigError, RunSettings
 from hw1.settings.construct import target_of
-from hw1.settings.run_settings import DDP, LOSS
+from hw1.settings.processes import DDP, is_shared, processes
+from hw1.settings.run_settings import LOSS
 
 _WHOLE = "which divides a network among devices: checkpoints, measures and theta are of whole networks"
 _OTHERS = {
@@ -42,7 +43,7 @@ def check_distributed(settings: RunSettings, net: nn.Module, data: DataModule) -
         for name, why in _OTHERS.items():
             if strategy.lower().startswith(name) and strategy != DDP:
                 raise ConfigError(f"trainer.strategy: got {strategy}, {why}; expected {DDP} (trainer=ddp) or auto")
-    if settings.strategy != DDP:
+    if not is_shared(settings):
         if node.get("sync_batchnorm"):
             raise ConfigError("trainer.sync_batchnorm: got True, expected false: this trains in one process")
         return
@@ -59,10 +60,10 @@ def check_distributed(settings: RunSettings, net: nn.Module, data: DataModule) -
         )
     _check_batch_norm(node, net)
     fewest = min(min(size, data.eval_batch_size) for size in data.sizes.values())
-    if settings.metrics and fewest < settings.processes:
+    if settings.metrics and fewest < processes(settings):
         raise ConfigError(
             f"metrics: got {', '.join(settings.metrics)} where batches of {fewest} are evaluated by "
-            f"{settings.processes} processes, of which some see no example; expected none, a larger "
+            f"{processes(settings)} processes, of which some see no example; expected none, a larger "
             "dataset.eval_batch_size, or fewer trainer.devices"
         )
     if settings.value("task"):
@@ -79,6 +80,11 @@ def _check_devices(node: Mapping[str, Any]) -> None:
         )
     if isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 1:
         raise ConfigError(f"trainer.num_nodes: got {nodes!r}, expected a positive integer")
+    if nodes > 1:
+        raise ConfigError(
+            f"trainer.num_nodes: got {nodes}, expected 1: hw1 starts no processes on other machines yet; more "
+            "trainer.devices of one, or runs side by side on several (hydra/launcher), use them"
+        )
     if node.get("accelerator") not in ("cpu", "gpu", "cuda"):
         raise ConfigError(f"trainer.accelerator: got {node.get('accelerator')!r} with trainer=ddp, expected cpu or gpu")
 
@@ -124,7 +130,7 @@ def refuse_manual(settings: RunSettings, module: lightning.LightningModule) -> N
     Raises:
         ConfigError: it does, and several processes train.
     """
-    if settings.strategy == DDP and not module.automatic_optimization:
+    if is_shared(settings) and not module.automatic_optimization:
         raise ConfigError(
             f"task: got {settings.value('task')['_target_']} with trainer=ddp, which optimises by hand; expected "
             "automatic_optimization, or trainer=cpu or gpu: only it knows when its gradients are to be added up"

@@ -27,7 +27,7 @@ from torch._C._distributed_c10d import Store, TCPStore
 
 from hw1.data.batches import Share
 from hw1.settings import RunSettings
-from hw1.settings.run_settings import DDP
+from hw1.settings.processes import is_shared, processes, processes_here
 from hw1.training.distributed_strategy import Place, SharedBatches
 from hw1.workers import spread
 
@@ -75,17 +75,17 @@ def together(settings: RunSettings, folder: Path, resumes: bool, ended: bool) ->
     Raises:
         RankError: another process failed; said in one line.
     """
-    if settings.strategy != DDP:
+    if not is_shared(settings):
         yield None
         return
-    world = settings.processes
+    world = processes(settings)
     store = TCPStore(_HERE, 0, world, is_master=True, wait_for_workers=False, timeout=_MEETING)
     shared = Shared(settings, folder, resumes, ended, store.port)
     with _own_interface(), _expected_warnings():
         others = _Others(shared, range(1, world))
         try:
             join = functools.partial(_join, store, (0, world), others.check)
-            yield SharedBatches(Place((0, world), settings.processes_here), join, others.check)
+            yield SharedBatches(Place((0, world), processes_here(settings)), join, others.check)
             store.set(_ENDED, "")
             others.wait()
         except Exception as error:
@@ -174,10 +174,10 @@ def share_of(shared: Shared, rank: int) -> None:
     """Be one of the other processes: train its share of the run, and end."""
     from hw1.training.distributed_share import train_share
 
-    world = shared.settings.processes
+    world = processes(shared.settings)
     store = TCPStore(_HERE, shared.port, world, is_master=False, timeout=_MEETING)
     join = functools.partial(_join, store, (rank, world), lambda: None)
-    strategy = SharedBatches(Place((rank, world), shared.settings.processes_here), join)
+    strategy = SharedBatches(Place((rank, world), processes_here(shared.settings)), join)
     try:
         with _expected_warnings():
             train_share(shared.settings, shared.folder, strategy, (rank, world), shared.resumes, shared.ended)

@@ -145,13 +145,14 @@ class SharedBatches(DDPStrategy):
             found = self._without_examples(task.net, args[0][0])
         if not isinstance(found, Mapping) or "losses" not in found:
             raise RuntimeError(f"task: {type(module).__name__}.training_step returned no loss; expected one a batch")
-        own = found["losses"].double() * weight if weight else torch.zeros(1)
+        means = [found["loss"].detach().reshape(1), found["losses"].reshape(-1)]  # those of an optimizer's first look
+        own = torch.cat(means).double() * weight if weight else torch.zeros(2)
         sums = torch.cat([own.cpu(), torch.tensor([float(weight)])]).double().to(self.root_device)
         dist.all_reduce(sums)
-        losses = (sums[:-1] / sums[-1]).to(found["losses"].dtype)
+        loss, losses = (sums[:-1] / sums[-1]).to(found["loss"].dtype).tensor_split([1])
         mine = found["loss"] * (weight / sums[-1]).to(found["loss"].dtype)
         # Its gradient is this share's, its value the whole batch's, bit by bit: an optimizer may decide by it (LBFGS).
-        return {**found, "loss": losses.sum() + (mine - mine.detach()), "losses": losses}
+        return {**found, "loss": loss.squeeze() + (mine - mine.detach()), "losses": losses}
 
     def _without_examples(self, net: nn.Module, x: Tensor) -> dict[str, Tensor]:
         """What a step gives that has nothing to learn from: no gradient, but its part in what the layers add up."""

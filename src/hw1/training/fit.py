@@ -16,7 +16,7 @@ from hw1.records import FORMAT, DamagedError, read_record
 from hw1.sealed import is_whole
 from hw1.seeds import mixed
 from hw1.settings import ConfigError, RunSettings
-from hw1.settings.run_settings import DDP
+from hw1.settings.processes import is_shared, processes
 from hw1.settings.run_settings import LAST as LAST_WEIGHTS
 from hw1.training import build, contents
 from hw1.training.adopted import take_in
@@ -142,7 +142,7 @@ def fit(
 
 def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> dict[str, Any]:
     seeds = settings.member_seeds
-    data, task = build.learner(settings, (0, settings.processes))
+    data, task = build.learner(settings, (0, processes(settings)))
     checkpoint = folder / "checkpoints" / LAST
     first_step, recorded = resume_from(checkpoint)
     if (midway := recorded.get(MIDWAY)) is not None:
@@ -164,7 +164,7 @@ def _train(settings: RunSettings, folder: Path, snapshots: Collection[int]) -> d
     )
     evaluated = EvaluatedWeights()
     callbacks = [StepLoss(), *build.callbacks(settings), SnapshotsAt(snapshots), WeightHistograms(), Heartbeat()]
-    callbacks += [evaluated, *([SameWeights()] if settings.strategy == DDP else []), clock]
+    callbacks += [evaluated, *([SameWeights()] if is_shared(settings) else []), clock]
     if settings.progress:
         callbacks.append(TrainingProgress(folder.name.rpartition("-")[0]))
     others = build.loggers(settings, folder, first_step)

@@ -20,6 +20,7 @@ from omegaconf import open_dict
 
 from hw1.machine import PER_WORKER, cores, free_memory, gpus, room
 from hw1.settings import RunSettings
+from hw1.settings.processes import processes_here
 from hw1.workers import WorkerLostError, portable, spread, start_server, tell
 from hydra_plugins.hw1_launcher.screen import Screen
 
@@ -118,10 +119,11 @@ class ParallelLauncher(BasicLauncher):
         """(number of processes, what to say of it)."""
         if self._workers is not None or jobs < 2:
             return max(1, min(self._workers or 1, jobs)), ""
+        each = max((processes_here(run) for run in runs), default=1)
         if any(on_gpu(run) for run in runs):
-            wanted = min(jobs, len(self._gpus(runs)) or self._per_gpu)
+            wanted = 1 if each > 1 else min(jobs, len(self._gpus(runs)) or self._per_gpu)
         else:
-            wanted = max(1, min(jobs, cores() // self._threads_of(runs)))
+            wanted = max(1, min(jobs, cores() // (self._threads_of(runs) * each)))
         fit = room(wanted, self._memory)
         return fit, "" if fit == wanted else (
             f"hydra/launcher: {fit} of {wanted} runs at a time: {free_memory() / _GIB:.1f} GiB of memory are free, and "

@@ -1,0 +1,31 @@
+"""How many processes train a run. No torch."""
+
+from __future__ import annotations
+
+from hw1.settings.run_settings import RunSettings
+
+DDP = "ddp"  # trainer.strategy of a run that several processes train
+
+
+def strategy_of(settings: RunSettings) -> str:
+    """trainer.strategy where it is a name: "auto" unless said; "" where it is a node."""
+    named = settings.trainer.get("strategy") or "auto"
+    return named if isinstance(named, str) else ""
+
+
+def is_shared(settings: RunSettings) -> bool:
+    """Whether processes share out the batches of the run (trainer=ddp)."""
+    return strategy_of(settings) == DDP
+
+
+def processes_here(settings: RunSettings) -> int:
+    """Processes that train on each machine: with trainer=ddp one a device, else one."""
+    devices = settings.trainer.get("devices", 1)
+    number = len(devices) if isinstance(devices, list | tuple) else devices
+    return number if is_shared(settings) and isinstance(number, int) else 1
+
+
+def processes(settings: RunSettings) -> int:
+    """Processes that train, on all machines."""
+    nodes = settings.trainer.get("num_nodes", 1)
+    return processes_here(settings) * (nodes if is_shared(settings) and isinstance(nodes, int) else 1)
