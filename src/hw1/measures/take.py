@@ -160,6 +160,8 @@ def take(run: Run, asks: Sequence[Ask], threads: int | None = None) -> list[Take
 def _given_up(run: Run, ask: Ask, why: str) -> Taken:
     write_measured(ask.file(run.path), Measured(ask.name, "", error=why), {})
     return Taken(ask.name + ask.label, 0.0, why)
+
+
 def pieces_of(run: Run, ask: Ask, threads: int | None = None) -> Pieces:
     """Where the pieces of a measurement of a complete run stand, if its measure has some.
 
