@@ -17,9 +17,10 @@ from hw1.data.downloads import JOBS, may_download, nothing_downloaded
 from hw1.explaining import explain
 from hw1.settings import ConfigError, RunSettings
 from hydra_plugins.hw1_launcher import joblib_launcher, launcher
+from hydra_plugins.hw1_launcher.elsewhere import in_worker
 from hydra_plugins.hw1_launcher.joblib_launcher import JoblibLauncher
 from hydra_plugins.hw1_launcher.launcher import ParallelLauncher, Share
-from hydra_plugins.hw1_launcher.ray_launcher import RayLauncher, in_worker
+from hydra_plugins.hw1_launcher.ray_launcher import RayLauncher
 from made_runs import run_settings
 
 from .commands import LAUNCHERS, ROOT, missing

@@ -6,7 +6,6 @@ Hydra imports this file at every start: it stays free of torch, and of Ray.
 """
 
 import contextlib
-import io
 import os
 import shutil
 import signal
@@ -22,7 +21,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from hw1.settings import ConfigError, RunSettings
-from hw1.workers import WorkerLostError, portable
+from hw1.workers import WorkerLostError
+from hydra_plugins.hw1_launcher.elsewhere import job_of, place
 from hydra_plugins.hw1_launcher.launcher import ParallelLauncher, ParallelLauncherConf, Share, on_gpu
 
 _GIB = 2**30
@@ -98,7 +98,7 @@ class RayLauncher(ParallelLauncher):
         self, work: Callable[[Any], bytes], jobs: Sequence[Any], share: Share
     ) -> Generator[tuple[int, Any], None, None]:
         with self._cluster(share) as ray:
-            remote = ray.remote(_job_of(_place()))
+            remote = ray.remote(job_of(place()))
             task = remote.options(**self._needs(share))
             given, waiting = ray.put(work), list(enumerate(jobs))[::-1]
             at: dict[Any, int] = {}
@@ -236,66 +236,3 @@ def _death(error: Exception) -> str:
     if "SIGKILL" in said or type(error).__name__ == "WorkerCrashedError":
         return "a worker process was killed by SIGKILL; is there enough memory?"
     return f"a worker process was lost: {type(error).__name__}: {said[:300]}"
-
-
-def _place() -> dict[str, Any]:
-    """What a worker elsewhere needs to be as this process: variables, folder, and where modules are found."""
-    told = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "CUDA_", "ROCR_"))}
-    return {"environment": told, "folder": os.getcwd(), "path": [str(Path(one or ".").absolute()) for one in sys.path]}
-
-
-def _job_of(place: dict[str, Any]) -> Callable[[Any, Any], Any]:
-    """A function that travels by value: what it imports is found only when it has set the path."""
-
-    def job(work: Any, given: Any) -> Any:
-        import sys
-
-        sys.path[:0] = [path for path in place["path"] if path not in sys.path]
-        from hydra_plugins.hw1_launcher.ray_launcher import in_worker
-
-        return in_worker(work, given, place)
-
-    return job
-
-
-# Inside a worker
-
-
-class _Lines(io.TextIOBase):
-    """What a job prints, kept by whole lines."""
-
-    def __init__(self, stream: str, kept: list[tuple[str, str]]) -> None:
-        self._stream, self._kept, self._rest = stream, kept, ""
-
-    def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        self._kept += [(self._stream, line) for line in lines]
-        return len(text)
-
-    def end(self) -> None:
-        """Keep what has no end."""
-        if self._rest:
-            self.write("\n")
-
-
-def in_worker(work: Callable[[Any], bytes], job: Any, place: dict[str, Any]) -> tuple[list[tuple[str, str]], Any]:
-    """One job: (its lines, what it came to).
-
-    Args:
-        work: what is done.
-        job: with what.
-        place: see `_place`.
-    """
-    told = place["environment"]
-    os.environ.update({name: told[name] for name in told if name.startswith("HW1_") or name not in os.environ})
-    kept: list[tuple[str, str]] = []
-    streams = _Lines("stdout", kept), _Lines("stderr", kept)
-    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
-        try:
-            os.chdir(place["folder"])
-            result: Any = work(job)
-        except Exception as error:  # it is the caller's to judge
-            result = portable(error)
-        for stream in streams:
-            stream.end()
-    return kept, result

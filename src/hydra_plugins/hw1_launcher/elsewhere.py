@@ -1,0 +1,77 @@
+"""A job in a process that was not started by the command, perhaps on another machine: it is made to be as if it was.
+
+Hydra imports this file at every start: it stays free of torch.
+"""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hw1.workers import portable
+
+
+def place() -> dict[str, Any]:
+    """What a worker elsewhere needs to be as this process: variables, folder, and where modules are found."""
+    told = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "CUDA_", "ROCR_"))}
+    return {"environment": told, "folder": os.getcwd(), "path": [str(Path(one or ".").absolute()) for one in sys.path]}
+
+
+def job_of(here: dict[str, Any]) -> Callable[[Any, Any], Any]:
+    """A function that travels by value: what it imports is found only when it has set the path."""
+
+    def job(work: Any, given: Any) -> Any:
+        import sys
+
+        sys.path[:0] = [path for path in here["path"] if path not in sys.path]
+        from hydra_plugins.hw1_launcher.elsewhere import in_worker
+
+        return in_worker(work, given, here)
+
+    return job
+
+
+# Inside a worker
+
+
+class _Lines(io.TextIOBase):
+    """What a job prints, kept by whole lines."""
+
+    def __init__(self, stream: str, kept: list[tuple[str, str]]) -> None:
+        self._stream, self._kept, self._rest = stream, kept, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        self._kept += [(self._stream, line) for line in lines]
+        return len(text)
+
+    def end(self) -> None:
+        """Keep what has no end."""
+        if self._rest:
+            self.write("\n")
+
+
+def in_worker(work: Callable[[Any], bytes], job: Any, here: dict[str, Any]) -> tuple[list[tuple[str, str]], Any]:
+    """One job: (its lines, what it came to).
+
+    Args:
+        work: what is done.
+        job: with what.
+        here: see `place`.
+    """
+    told = here["environment"]
+    os.environ.update({name: told[name] for name in told if name.startswith("HW1_") or name not in os.environ})
+    kept: list[tuple[str, str]] = []
+    streams = _Lines("stdout", kept), _Lines("stderr", kept)
+    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        try:
+            os.chdir(here["folder"])
+            result: Any = work(job)
+        except Exception as error:  # it is the caller's to judge
+            result = portable(error)
+        for stream in streams:
+            stream.end()
+    return kept, result
