@@ -1,5 +1,7 @@
 """What several processes would not train as one does is refused before anything trains, in one line."""
 
+import random
+
 import pytest
 import torch
 
@@ -36,7 +38,10 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("words", REFUSED)
+DRAWN = random.Random(0).sample(list(REFUSED), 3)
+
+
+@pytest.mark.parametrize("words", [w if w in DRAWN else pytest.param(w, marks=pytest.mark.slow) for w in REFUSED])
 def test_it_is_refused_in_one_line(words, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend("tests/training")
     with pytest.raises(ConfigError, match=REFUSED[words]) as refused:
@@ -54,6 +59,7 @@ def test_the_number_of_processes_is_part_of_the_key_and_a_run_of_one_keeps_its_o
     assert run_key(plain) == keys["trainer=cpu"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "accelerator", "here", "all_of_them"),
     [("ddp", "cpu", 2, 2), ("ddp_gpu", "gpu", 2, 2), ("ddp_multinode", "gpu", 4, 8)],
