@@ -274,6 +274,8 @@ def trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=1,  # concerns self.log in steps, which nothing here uses; 50 makes Lightning warn
     )
+    if is_shared(settings):  # Lightning's answer to SIGTERM is a broadcast inside the handler, which waits for ever
+        made._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     if made.world_size > 1 and not is_shared(settings):  # Lightning's processes would run the command again
         key = "num_nodes" if made.num_nodes > 1 else "devices"
         got = settings.trainer.get(key, "auto")
