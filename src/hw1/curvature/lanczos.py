@@ -289,12 +289,12 @@ class _Search:
         """One product; the basis grows by one direction."""
         m = self.count
         product = self.op.matvec(self.basis[m])
-        inside, beta = _orthogonalise(product, self.basis[: m + 1])
+        inside, beta = orthogonalise(product, self.basis[: m + 1])
         if not math.isfinite(beta):
             raise ValueError("op: got a product that is not finite, expected finite ones: does the loss overflow?")
         self.projected[m, : m + 1] = self.projected[: m + 1, m] = inside.double().cpu()
         scale = max(self.scale, beta, self.projected[m, : m + 1].norm().item())
-        if beta > _breakdown(self.op) * scale:
+        if beta > breakdown(self.op) * scale:
             self.basis[m + 1] = product / beta
         else:  # an invariant subspace: what is outside is met only from a new direction
             beta = 0.0
@@ -390,11 +390,11 @@ class _Search:
         if m >= self.op.size:
             return  # they span the space
         vector = _gaussian(self.op, self.generator)
-        _, length = _orthogonalise(vector, self.basis[:m])
+        _, length = orthogonalise(vector, self.basis[:m])
         self.basis[m] = vector / length
 
 
-def _orthogonalise(vector: Tensor, basis: Tensor) -> tuple[Tensor, float]:
+def orthogonalise(vector: Tensor, basis: Tensor) -> tuple[Tensor, float]:
     """Take the basis [m, P] out of vector [P], in place, twice; its coefficients [m] and the length that is left."""
     total = torch.zeros(len(basis), dtype=vector.dtype, device=vector.device)
     for _ in range(2):
@@ -404,7 +404,7 @@ def _orthogonalise(vector: Tensor, basis: Tensor) -> tuple[Tensor, float]:
     return total, vector.norm().item()
 
 
-def _breakdown(op: Operator) -> float:
+def breakdown(op: Operator) -> float:
     """What is left of a product, relative to the largest, that is rounding."""
     return 10 * torch.finfo(op.dtype).eps
 
@@ -426,6 +426,7 @@ def spectral_density(
     probes: int = 10,
     steps: int = 80,
     generator: torch.Generator,
+    basis_size: int | None = None,
     checkpoint: Checkpoint | Path | str | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Density:
@@ -439,12 +440,17 @@ def spectral_density(
         probes: independent start vectors, at least 2; errors fall as 1/sqrt(probes).
         steps: Lanczos steps a probe (at most P are taken); 80 to 90 resolve the densities of Ghorbani et al. 2019.
         generator: for the probes.
+        basis_size: Lanczos vectors kept, at least 2, of P numbers each; all `steps`, unless said. With fewer, each new
+            one is made orthogonal to the last ones alone. Nodes then repeat those of eigenvalues that have converged,
+            in several steps and of one weight together: rules are those of a matrix whose eigenvalues lie, in clusters
+            as wide as rounding, at A's (Greenbaum 1989), and moments below the step at which the first has converged
+            stay exact. Papyan 2019 takes densities of networks so, with none but the last three.
         checkpoint: as in `extreme_eigenpairs`.
         progress: as there.
 
     Raises:
-        ValueError: fewer than 2 probes, fewer than 1 step, a product that is not finite, or a checkpoint of something
-            else.
+        ValueError: fewer than 2 probes, fewer than 1 step, fewer than 2 vectors kept, a product that is not finite, or
+            a checkpoint of something else.
 
     Example:
         >>> from hw1.curvature.operators import Dense
@@ -456,9 +462,13 @@ def spectral_density(
     check_probes(probes)
     if steps < 1:
         raise ValueError(f"steps: got {steps}, expected at least 1: give products for each probe")
+    if basis_size is not None and basis_size < 2:
+        raise ValueError(f"basis_size: got {basis_size}, expected at least 2, or None to keep one a step")
     steps = min(steps, op.size)
-    keeper = Keeper(checkpoint, "density", op, {"probes": probes, "steps": steps}, generator)
-    rules = _Rules(op, probes, steps, generator, keeper.load())
+    kept = min(steps, basis_size or steps)
+    settings = {"probes": probes, "steps": steps} | ({} if kept == steps else {"basis_size": kept})
+    keeper = Keeper(checkpoint, "density", op, settings, generator)
+    rules = _Rules(op, probes, steps, generator, keeper.load(), kept)
     with keeper.leaving(rules.state):
         while rules.probe < probes:
             rules.step()
@@ -545,12 +555,18 @@ class _Rules:
     NUMBERS = ("diagonal", "beside", "scale", "probe", "products", "longest")  # that a checkpoint holds
 
     def __init__(
-        self, op: Operator, probes: int, steps: int, generator: torch.Generator, resumed: State | None
+        self,
+        op: Operator,
+        probes: int,
+        steps: int,
+        generator: torch.Generator,
+        resumed: State | None,
+        kept: int | None = None,
     ) -> None:
         self.op = op
         self.generator = generator
         self.nodes, self.weights, self.residuals = torch.zeros(3, probes, steps, dtype=torch.float64)
-        self.basis = torch.empty(steps, op.size, dtype=op.dtype, device=op.device)
+        self.basis = torch.empty(kept or steps, op.size, dtype=op.dtype, device=op.device)  # row m % kept: number m
         self.diagonal: list[float] = []  # of the present probe's Jacobi matrix,
         self.beside: list[float] = []  # and what stands beside it, with the length of the last remainder
         self.scale = 0.0
@@ -580,7 +596,8 @@ class _Rules:
         expect("diagonal", m < steps and m in (0, len(self.beside)), f"of {m}", f"one of {len(self.beside)}, < {steps}")
         for name in ("nodes", "weights", "residuals"):
             getattr(self, name)[: self.probe] = tensor_of(tensors, name, self.probe, steps)
-        self.basis[:m] = tensor_of(tensors, "basis", m, self.op.size)
+        kept = min(m, len(self.basis))
+        self.basis[:kept] = tensor_of(tensors, "basis", kept, self.op.size)
         self.direction = tensor_of(tensors, "direction", self.op.size).to(self.basis)
         self.random = self.generator.set_state(tensors["generator"]).get_state()
 
@@ -593,21 +610,22 @@ class _Rules:
     def step(self) -> None:
         """One product."""
         m = len(self.diagonal)
-        self.basis[m] = self.direction
+        row = m % len(self.basis)
+        self.basis[row] = self.direction
         product = self.op.matvec(self.direction).clone()
-        coefficients, beta = _orthogonalise(product, self.basis[: m + 1])
+        coefficients, beta = orthogonalise(product, self.basis[: m + 1])
         if not math.isfinite(beta):
             raise ValueError("op: got a product that is not finite, expected finite ones: does the loss overflow?")
-        entry = coefficients[m].item()
+        entry = coefficients[row].item()
         scale = max(self.scale, beta, abs(entry))
-        ended = beta <= _breakdown(self.op) * scale or m + 1 == self.op.size
+        ended = beta <= breakdown(self.op) * scale or m + 1 == self.op.size
         following = product / beta if beta > 0 else product
         self.whole = False
         self.direction, self.scale = following, scale
         self.diagonal.append(entry)
         self.beside.append(0.0 if ended else beta)
         self.products += 1
-        if ended or m + 1 == len(self.basis):
+        if ended or m + 1 == self.nodes.shape[1]:
             self.end()
         self.whole = True
 

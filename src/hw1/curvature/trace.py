@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from hw1.curvature.estimate import Estimate, check_probes, precision_of
-from hw1.curvature.lanczos import rademacher
+from hw1.curvature.lanczos import BASIS_BYTES, breakdown, orthogonalise, rademacher
 from hw1.curvature.operators import Operator
 
 BLOCK = 16  # probes at a time, at most
 BLOCK_NUMBERS = 2**22  # and numbers in a block: what a block saves, it saves in small networks
+QR_COPIES = 4  # of a sketch, that torch's QR makes; a larger one is made orthonormal column by column, in place
 
 
 def hutchinson_trace(op: Operator, *, probes: int = 100, generator: torch.Generator) -> Estimate:
@@ -45,7 +46,9 @@ def hutchinson_trace(op: Operator, *, probes: int = 100, generator: torch.Genera
     return replace(terms.estimate(), precision=precision_of(op))
 
 
-def hutchpp_trace(op: Operator, *, products: int = 99, generator: torch.Generator) -> Estimate:
+def hutchpp_trace(
+    op: Operator, *, products: int = 99, generator: torch.Generator, basis_size: int | None = None
+) -> Estimate:
     """Hutch++ (Meyer, Musco, Musco & Woodruff 2021, algorithm 1): tr(Q^T A Q) exactly, the rest by Hutchinson.
 
     A third of the products finds the subspace Q of large curvature, a third takes its trace, a third samples the rest.
@@ -57,9 +60,11 @@ def hutchpp_trace(op: Operator, *, products: int = 99, generator: torch.Generato
         op: the operator.
         products: products spent, at least 6; what is left after dividing by three goes to the samples.
         generator: for the signs.
+        basis_size: vectors of Q, at most, where memory holds no third of the products; the other products are samples,
+            of a larger rest, whose larger error is stated.
 
     Raises:
-        ValueError: fewer than 6 products.
+        ValueError: fewer than 6 products, or no vector of Q.
 
     Example:
         >>> from hw1.curvature.operators import Dense
@@ -71,20 +76,39 @@ def hutchpp_trace(op: Operator, *, products: int = 99, generator: torch.Generato
     """
     if products < 6:
         raise ValueError(f"products: got {products}, expected at least 6: a third of them are samples")
-    third = min(products // 3, op.size)
-    sketch = torch.cat([op.matvec(rademacher(op, count, generator)) for count in blocks(third, op)], 1)
-    q, _ = torch.linalg.qr(sketch)  # [P, third]
-    exact = sum((part * op.matvec(part)).double().sum().item() for part in torch.split(q, blocks(third, op), dim=1))
+    if basis_size is not None and basis_size < 1:
+        raise ValueError(f"basis_size: got {basis_size}, expected at least 1, or None for a third of the products")
+    third = min(products // 3, op.size, basis_size or products)
+    q = _subspace(op, third, generator)  # [P, third]
+    exact = sum(
+        (part * op.matvec(part)).double().sum().item() for part in torch.split(q, blocks(q.shape[1], op), dim=1)
+    )
     terms = _Terms()
     for count in blocks(products - 2 * third, op):
         z = rademacher(op, count, generator)
-        rest = z - q @ (q.T @ z)
-        product = op.matvec(rest)
+        product = op.matvec(z - q @ (q.T @ z))
         terms.add((z * (product - q @ (q.T @ product))).double())
     rest_of_it = terms.estimate()
     return Estimate(
         exact + rest_of_it.value, rest_of_it.standard_error, degrees=rest_of_it.degrees, precision=precision_of(op)
     )
+
+
+def _subspace(op: Operator, size: int, generator: torch.Generator) -> Tensor:
+    """Orthonormal columns that span the products with so many vectors of random signs, [P, size]."""
+    if QR_COPIES * size * op.size * torch.finfo(op.dtype).bits // 8 <= BASIS_BYTES:
+        sketch = torch.cat([op.matvec(rademacher(op, count, generator)) for count in blocks(size, op)], 1)
+        return torch.linalg.qr(sketch)[0]
+    rows = torch.empty(size, op.size, dtype=op.dtype, device=op.device)
+    found, largest = 0, 0.0
+    for _ in range(size):
+        product = op.matvec(rademacher(op, 1, generator)[:, 0])
+        largest = max(largest, product.norm().item())
+        _, length = orthogonalise(product, rows[:found])
+        if length > breakdown(op) * largest:  # else A has no larger image
+            rows[found] = product.div_(length)
+            found += 1
+    return rows[:found].T
 
 
 class _Terms:
@@ -97,13 +121,13 @@ class _Terms:
         self.squares = 0.0  # of d - first
 
     def add(self, terms: Tensor) -> None:
-        """More of them, [P, count]."""
+        """More of them, [P, count], which are written to."""
         if self.first is None or self.sum is None:
             self.first, self.sum = terms[:, 0].clone(), torch.zeros_like(terms[:, 0])
-        moved = terms - self.first[:, None]
+        moved = terms.sub_(self.first[:, None])  # in place: they are as large as the network, in float64
         self.count += terms.shape[1]
         self.sum += moved.sum(1)
-        self.squares += moved.square().sum().item()
+        self.squares += moved.square_().sum().item()
 
     def estimate(self) -> Estimate:
         """Their mean. Its variance is twice the sum of the coordinates' variances, over the number of probes."""

@@ -107,11 +107,13 @@ def wrong_product(
         at = theta if attempt == 0 else moved(space, theta, generator, MOVE / 5)
         own = gradient(at)
         direction = _direction(space, at, own, generator)
-        parts = space.unflatten(product(at, direction).double())
         level = own.double().norm().item()
+        del own  # each of these vectors is as large as the network
+        parts = space.unflatten(product(at, direction).double())
         for length in steps.lengths:
             ahead, behind = gradient(at + length * direction).double(), gradient(at - length * direction).double()
             differences = space.unflatten((ahead - behind) / (2 * length))
+            del ahead, behind
             largest = max((part.norm().item() for part in differences.values()), default=0.0)
             worst: tuple[str, float] | None = None
             for name, part in parts.items():

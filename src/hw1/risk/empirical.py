@@ -210,7 +210,7 @@ class EmpiricalRisk:
         self.precision = check_precision(precision)
         self._batch_loss = batch_loss
         self._kind, self._statistics_inputs = kind, statistics_inputs
-        self._keep_graph, self._checked = keep_graph, check
+        self._keep_graph, self._checked, self._bounded = keep_graph, check, False
         self._warned, self._said_float32 = False, True  # nobody asked yet
         self._batched = self.space.size <= BATCHED_PARAMETERS
         self._ways = Ways()
@@ -421,6 +421,9 @@ class EmpiricalRisk:
         if theta.dtype == torch.float64:  # nothing to compare with
             return PrecisionError(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, self.precision, theta.dtype)
         few = self.few(EXAMPLES)
+        few._keep_graph = False  # nine risks, each with two thetas and one product at each
+        if self._bounded:  # chunks that memory made small are twice as large in float64
+            few.examples = few.examples.in_chunks(max(1, self.chunk_size // 2))
         length = common_length(few.examples.first)
         rows = [] if length is None else [i * length // SINGLES for i in range(min(SINGLES, length))]
         one = few.examples.first
@@ -430,6 +433,10 @@ class EmpiricalRisk:
             few, singles, theta, generator, examples=1 if length is None else length, precision=self.precision,
             reduction=self.reduction, product=product,
         )  # fmt: skip
+
+    def let_go(self) -> None:
+        """Give up what is kept for further products at the last theta; they make it anew."""
+        self._forget()
 
     # --- evaluation
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
+import sys
 import warnings
 import weakref
 from collections.abc import Callable
@@ -64,6 +66,29 @@ def memory_of(run: Callable[[int], object], examples: int) -> Memory:
     return Memory(max(fixed, default=0.0), max(each, default=0.0))
 
 
+def held_by(make: Callable[[int], object], examples: int) -> Memory:
+    """What `make` leaves in memory as long as its result lives, from that of 2 and of 4 examples; as `memory_of`.
+
+    Example:
+        >>> held_by(lambda size: torch.ones(size, 10) + torch.ones(10), 100)  # the summands are gone
+        Memory(fixed=0.0, each=40.0)
+    """
+
+    def left(size: int) -> int:
+        held = _Held()
+        with held:
+            result = make(size)
+        bytes_left = held.now
+        del result
+        return bytes_left
+
+    if examples < 4:
+        return Memory(float(left(examples)), 0.0)
+    two, four = left(2), left(4)
+    each = (four - two) / 2
+    return Memory(two - 2 * each, each)
+
+
 def halving(run: Callable[[int], T], chunk: int) -> tuple[T, int]:
     """What `run` returns at `chunk` or, where memory runs out, at half of it, a quarter and so on; and at which.
 
@@ -122,8 +147,26 @@ def out_of_memory(error: BaseException) -> bool:
 def give_back() -> None:
     """Memory that nothing refers to goes back to the machine, also what torch keeps of a GPU's."""
     gc.collect()
+    trim()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def trim() -> None:
+    """Pages that the C library keeps between tensors of some megabytes go back to the machine, where it is glibc's.
+
+    Of a ResNet-18, which has many such, half of a process's memory: 1.0 of 2.2 GiB after its derivatives are checked.
+    """
+    if (trimming := _malloc_trim()) is not None:
+        trimming(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    found: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return found
 
 
 def _held(run: Callable[[int], object], size: int) -> list[int]:

@@ -21,7 +21,7 @@ from hw1.risk.counts import Reduction
 from hw1.risk.derivatives import IN_FLOAT32, IN_FLOAT64, Steps, wrong_gradient, wrong_product
 from hw1.risk.evaluable import FAR, evaluable, in_float64, same_again, scalar, theta_near
 from hw1.risk.guard import line_of
-from hw1.risk.memory import out_of_memory
+from hw1.risk.memory import out_of_memory, trim
 from hw1.risk.nested import detached, map_tensors, tensors_of
 from hw1.risk.own_weights import own_weights_alone
 
@@ -35,6 +35,7 @@ NOT_LINEAR = (
     "normalise gradients out of forward"
 )
 FEW = 8  # examples that derivatives and their independence are looked at with
+MANY = 1_000_000  # parameters, from which copies in float64 are worth giving back
 
 
 def examine(risk: EmpiricalRisk, stated: str | None, caller: nn.Module | None) -> Reduction:
@@ -52,7 +53,7 @@ def examine(risk: EmpiricalRisk, stated: str | None, caller: nn.Module | None) -
         try:
             return _examine(risk, stated, caller)
         finally:
-            risk._network.drop(torch.float64)
+            _leave(risk)
 
 
 def confirm(risk: EmpiricalRisk, kind: str) -> None:
@@ -78,7 +79,14 @@ def confirm(risk: EmpiricalRisk, kind: str) -> None:
         ways.confirmed -= {kind}
         raise
     finally:
-        risk._network.drop(torch.float64)
+        _leave(risk)
+
+
+def _leave(risk: EmpiricalRisk) -> None:
+    """Keep nothing of what was looked at in float64."""
+    risk._network.drop(torch.float64)
+    if risk.space.size >= MANY:
+        trim()
 
 
 @contextlib.contextmanager
@@ -179,6 +187,9 @@ def _confirm(risk: EmpiricalRisk, kind: str) -> None:
     floor = 100 * steps.rounding * few.gradient(theta).norm() * v.norm()
     if (one - many).norm() > steps.tolerance * one.norm() + floor:
         raise ValueError(NOT_LINEAR)
+    del v, one, many
+    if len(theta) >= MANY:
+        trim()
     wrong = wrong_product(few.gradient, few.hvp, few.space, theta, steps, generator)
     if wrong is not None:
         raise ValueError(
