@@ -16,6 +16,7 @@ PER_WORKER, _SERVER = 0.75 * 2**30, 0.4 * 2**30
 
 
 _most: int | None = None
+_share: float | None = None
 
 
 @contextlib.contextmanager
@@ -27,6 +28,17 @@ def at_most(number: int | None) -> Iterator[None]:
         yield
     finally:
         _most = before
+
+
+def allot(memory: float | None) -> None:
+    """From now on this process takes so many bytes, because somebody said so; None: nobody did."""
+    global _share
+    _share = memory
+
+
+def allotted() -> float | None:
+    """Bytes that this process was told to take at most; None where nobody said."""
+    return _share
 
 
 def cores() -> int:

@@ -61,6 +61,13 @@ def at(done: int, total: int) -> None:
         _open[-1].done, _open[-1].total = done, total
 
 
+def note(text: str) -> None:
+    """A line of the stage that is open, behind its name: what to know before it has come far."""
+    if _open:
+        clear = "\r\x1b[K" if draws() else ""
+        print(f"{clear}{_open[-1].name}: {text}", file=sys.stderr, flush=True)
+
+
 def through(items: Iterable[_T], total: int) -> Iterator[_T]:
     """The items, of which `at` is told as they are used up."""
     for done, item in enumerate(items):
@@ -74,7 +81,7 @@ class _Stage:
 
     def __init__(self, name: str) -> None:
         self.done, self.total = 0, 0
-        self._name, self._begun = name, time.monotonic()
+        self.name, self._begun = name, time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._speak, daemon=True)
         self._thread.start()
@@ -90,7 +97,7 @@ class _Stage:
         if watcher is not None:
             while not self._ended.wait(EVERY):
                 if _open[-1:] == [self]:
-                    watcher((self._name, self.done, self.total, ()))
+                    watcher((self.name, self.done, self.total, ()))
         elif not draws():
             if multiprocessing.current_process().name == "MainProcess":
                 print(self._said(), file=sys.stderr, flush=True)
@@ -99,7 +106,7 @@ class _Stage:
             while not self._ended.wait(EVERY):
                 seconds = time.monotonic() - self._begun
                 if _open[-1:] == [self]:
-                    line.draw(self._name, self.done, self.total, seconds)
+                    line.draw(self.name, self.done, self.total, seconds)
                 else:
                     line.clear()
             line.clear()
@@ -107,9 +114,9 @@ class _Stage:
     def _said(self) -> str:
         seconds = time.monotonic() - self._begun
         if not self.done or not self.total:
-            return f"{self._name} ..."
+            return f"{self.name} ..."
         left = seconds / self.done * (self.total - self.done)
-        return f"{self._name}: {self.done} of {self.total} in {duration(seconds)}, about {duration(left)} left"
+        return f"{self.name}: {self.done} of {self.total} in {duration(seconds)}, about {duration(left)} left"
 
 
 def draws() -> bool:

@@ -478,7 +478,9 @@ def spectral_density(
     return Density(rules.nodes, rules.weights, op.size, rules.residuals, precision_of(op))
 
 
-def probe_density(op: Operator, probe: int, *, steps: int = 80, generator: torch.Generator) -> Density:
+def probe_density(
+    op: Operator, probe: int, *, steps: int = 80, generator: torch.Generator, basis_size: int | None = None
+) -> Density:
     """The rule of one probe of `spectral_density`, to the bit: [1, steps].
 
     So the probes of one density may be computed in many processes, and put together in their order. What float32 made
@@ -489,9 +491,10 @@ def probe_density(op: Operator, probe: int, *, steps: int = 80, generator: torch
         probe: its number, from 0.
         steps: as there.
         generator: as `spectral_density` is given it: the signs of earlier probes are drawn and left.
+        basis_size: as there.
 
     Raises:
-        ValueError: a negative number, fewer than 1 step, or a product that is not finite.
+        ValueError: a negative number, fewer than 1 step, fewer than 2 vectors kept, or a product that is not finite.
 
     Example:
         >>> from hw1.curvature.operators import Dense
@@ -505,9 +508,12 @@ def probe_density(op: Operator, probe: int, *, steps: int = 80, generator: torch
         raise ValueError(f"probe: got {probe}, expected at least 0: the first is number 0")
     if steps < 1:
         raise ValueError(f"steps: got {steps}, expected at least 1: give products for each probe")
+    if basis_size is not None and basis_size < 2:
+        raise ValueError(f"basis_size: got {basis_size}, expected at least 2, or None to keep one a step")
     for _ in range(probe):
         rademacher(op, 1, generator)
-    rules = _Rules(op, 1, min(steps, op.size), generator, None)
+    steps = min(steps, op.size)
+    rules = _Rules(op, 1, steps, generator, None, min(steps, basis_size or steps))
     while rules.probe < 1:
         rules.step()
     return Density(rules.nodes, rules.weights, op.size, rules.residuals)

@@ -21,11 +21,11 @@ from hw1.measures.protocol import Finding, Subject
 from hw1.records import FORMAT, is_own, key_file, read_record, write_record
 from hw1.stages import at
 
-CHUNK = "chunk"  # in a piece: the examples at a time that its bits depend on
+CHUNK = "chunk"  # in a piece: how it was cut, the examples at a time that its bits depend on
 _FILE = "piece.json"
 
 Piece = Mapping[str, Any]  # what JSON holds
-Compute = Callable[[Iterable[str], int | None], Iterator[tuple[str, Piece]]]
+Compute = Callable[[Iterable[str], Any], Iterator[tuple[str, Piece]]]
 
 
 @runtime_checkable
@@ -42,14 +42,14 @@ class InPieces(Protocol):
             members: R, of the run.
         """
 
-    def compute(self, subject: Subject, names: Iterable[str], chunk: int | None) -> Iterator[tuple[str, Piece]]:
+    def compute(self, subject: Subject, names: Iterable[str], chunk: Any) -> Iterator[tuple[str, Piece]]:
         """(name, piece) of each, one after another; a name is asked for when the piece before it has been taken.
 
         Args:
             subject: what is measured.
             names: of the pieces.
-            chunk: examples at a time of pieces that are there, to whose bits these are to fit; None where none is.
-                Where it matters, pieces say it as `chunk`.
+            chunk: what pieces that are there say as `chunk`, to whose bits these are to fit: examples at a time, or
+                what else the measure has there; None where none says it.
         """
 
     def assemble(self, subject: Subject, pieces: Mapping[str, Piece]) -> Finding:
@@ -92,8 +92,8 @@ class Pieces:
             for name in others:
                 self._file(name).unlink(missing_ok=True)
             found |= self._filled(others, lambda few, _: compute(few, first))
-            if got := {found[name].get(CHUNK) for name in others} - {first}:
-                raise ValueError(f"chunk: got pieces of {got} and {first} examples at a time, expected one number")
+            if got := [found[name].get(CHUNK) for name in others if found[name].get(CHUNK) != first]:
+                raise ValueError(f"chunk: got pieces of {got[0]} and {first} examples at a time, expected one number")
         return {name: found[name] for name in names}
 
     def read(self, name: str) -> Piece | None:
@@ -140,7 +140,7 @@ class Pieces:
         at(len(names), len(names))
         return found
 
-    def _chunk(self) -> int | None:
+    def _chunk(self) -> Any:
         """Of the pieces that are there, some of which others may have been asked for; None where none says one."""
         there = sorted(place.name for place in self.folder.glob("[!.]*/"))
         said = (piece[CHUNK] for name in there if (piece := self.read(name)) and piece.get(CHUNK) is not None)

@@ -102,11 +102,13 @@ class Measure(Protocol):
         version: counts up when the same settings give other numbers; what was measured before is measured again.
         columns: of `Finding.values`, by name.
         limits: settings that a budget's limits bound, as {"examples": "measured"}: the cheap variant.
+        bounded: whether it takes the memory that `hw1.measures.room` says, for networks that need as much.
     """
 
     version: ClassVar[int]
     columns: ClassVar[Mapping[str, Column]]
     limits: ClassVar[Mapping[str, str]] = {}
+    bounded: ClassVar[bool] = False
 
     def epochs(self, settings: RunSettings) -> Collection[int]:
         """Completed epochs whose weights it needs besides those at the end; training then snapshots them."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hw1.measures.finite import finite
 from hw1.measures.pieces import CHUNK, Piece
 from hw1.measures.protocol import Column, Finding, Measure, Subject
+from hw1.measures.room import Cut, memory_file, say_long, taking
 from hw1.measures.rounding import precision_file, row_of
 from hw1.measures.training_part import Part, check_examples, training_part
 from hw1.stages import through
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _PARTS = ("eigenvalue", "trace", "keskar", "adaptive")  # that are independent of each other
 CHUNK_SIZE = 256  # examples at a time
+SEARCH, ASCENTS = 60, 120  # products that the largest eigenvalue takes, gradients that the three boxes take, or so
 KEPT = 4096  # examples whose graph is kept between products: above, memory counts for more than time
 
 
@@ -38,7 +40,8 @@ class Sharpness(Measure):
     - `sharpness/largest_eigenvalue` of the Hessian, to a residual of 0.1%
     - `sharpness/trace` of the Hessian, estimated (Hutch++), with `sharpness/trace_standard_error`
 
-    `precision.json` says what float32 makes of the Hessian's products.
+    `precision.json` says what float32 makes of the Hessian's products. Of a network for which there is no room (see
+    `hw1.measures.room`) `memory.json` says how it was measured instead, and the trace's standard error is larger.
 
     While training, the largest eigenvalue is searched from the last eigenvector. A member whose weights or loss are not
     finite has NaN.
@@ -55,6 +58,7 @@ class Sharpness(Measure):
 
     version: ClassVar[int] = 1
     limits: ClassVar[Mapping[str, str]] = {"examples": "measured"}
+    bounded: ClassVar[bool] = True
     columns: ClassVar[Mapping[str, Column]] = {
         "sharpness/keskar_1e-3": Column("Keskar's sharpness, ε = 1e-3"),
         "sharpness/keskar_5e-4": Column("Keskar's sharpness, ε = 5e-4"),
@@ -89,7 +93,7 @@ class Sharpness(Measure):
         """What is measured of each member."""
         return [f"member={member}_{part}" for member in range(members) for part in _PARTS]
 
-    def compute(self, subject: Subject, names: Iterable[str], chunk: int | None) -> Iterator[tuple[str, Piece]]:
+    def compute(self, subject: Subject, names: Iterable[str], chunk: Any) -> Iterator[tuple[str, Piece]]:
         """The columns of each, by their names; of a member that is not finite none."""
         for name, piece, _ in self._computed(subject, names, chunk, None):
             yield name, piece
@@ -97,19 +101,21 @@ class Sharpness(Measure):
     def assemble(self, subject: Subject, pieces: Mapping[str, Piece]) -> Finding:
         """The columns of all members."""
         rows: list[dict[str, float]] = [dict.fromkeys(self.columns, math.nan) for _ in subject.end.nets]
-        precisions: list[Mapping[str, Any] | None] = [None] * len(rows)
+        precisions, bounds = (list[Mapping[str, Any] | None]([None] * len(rows)) for _ in range(2))
         for name, piece in pieces.items():
             rows[_member(name)] |= piece["columns"]
             precisions[_member(name)] = piece.get("precision") or precisions[_member(name)]
+            bounds[_member(name)] = piece.get("memory") or bounds[_member(name)]
         values = {name: [row[name] for row in rows] for name in self.columns}
-        return Finding(values, files=precision_file(precisions))
+        return Finding(values, files={**precision_file(precisions), **memory_file(bounds)})
 
     def _computed(
-        self, subject: Subject, names: Iterable[str], chunk: int | None, starts: Tensor | None
+        self, subject: Subject, names: Iterable[str], chunk: Any, starts: Tensor | None
     ) -> Iterator[tuple[str, Piece, Eigenpairs | None]]:
         """(name, piece, the largest eigenvalue where it is that); searched from `starts` [R, P], where there are."""
         from hw1.curvature import extreme_eigenpairs, hutchpp_trace
         from hw1.landscape import adaptive_sharpness, keskar_sharpness
+        from hw1.risk.memory import trim
         from hw1.seeds import generator
 
         seed = subject.seed if self._seed is None else self._seed
@@ -118,23 +124,39 @@ class Sharpness(Measure):
         def randomness(purpose: str) -> torch.Generator:
             return generator(seed, f"sharpness {purpose}")
 
-        of, hessian = -1, None
+        of, hessian, bound = -1, None, None
+        cut = None if chunk is None else Cut.of(chunk)
+        wanted = max(self._products // 3, 12)  # vectors of the largest basis
         for name in names:
             member, pair = _member(name), None
             if member != of:
                 of, hessian = member, None  # what the last one kept goes before the next keeps
-                hessian = _hessian(subject.end.nets[member], subject, part, chunk or CHUNK_SIZE)
-            if hessian is None:
+                hessian = _hessian(subject.end.nets[member], subject, part, CHUNK_SIZE if cut is None else cut.chunk)
+                if hessian is not None:
+                    how = taking(hessian, part.size)
+                    bound = how.record(wanted)
+                    if cut is None:
+                        shorter = "a smaller measures.sharpness.examples"
+                        say_long(how, SEARCH + self._products, ASCENTS, len(subject.end.nets), shorter)
+                        cut = how.cut(hessian.risk.chunk_size, wanted)
+            if hessian is None or cut is None:
                 yield name, {"columns": {}}, None
                 continue
             risk, theta, columns = hessian.risk, hessian.theta, dict[str, float]()
             if name.endswith("_eigenvalue"):
                 known = starts is not None and bool(starts[member].any())
                 start = starts[member].to(theta) if starts is not None and known else None  # a checkpoint's: on the CPU
-                pair = extreme_eigenpairs(hessian, 1, tol=1e-3, generator=randomness("eigenvalue"), start=start)
+                pair = extreme_eigenpairs(
+                    hessian, 1, tol=1e-3, generator=randomness("eigenvalue"), start=start, basis_size=cut.search
+                )
+                trim()
                 columns["sharpness/largest_eigenvalue"] = pair.values[0].item()
             elif name.endswith("_trace"):
-                trace = hutchpp_trace(hessian, products=self._products, generator=randomness("trace"))
+                trace = hutchpp_trace(
+                    hessian, products=self._products, generator=randomness("trace"), basis_size=cut.vectors
+                )
+                risk.let_go()
+                trim()
                 columns["sharpness/trace"] = trace.value
                 columns["sharpness/trace_standard_error"] = trace.standard_error
             elif name.endswith("_keskar"):
@@ -144,8 +166,10 @@ class Sharpness(Measure):
             else:
                 adaptive = adaptive_sharpness(risk, theta, self._rho, generator=randomness("box"))
                 columns["sharpness/adaptive"] = adaptive.value
-            piece = {CHUNK: risk.chunk_size, "columns": columns}
-            yield name, piece if pair is None else piece | {"precision": row_of(pair.precision)}, pair
+            piece = {CHUNK: replace(cut, chunk=risk.chunk_size).said, "columns": columns}
+            if pair is not None:
+                piece |= {"precision": row_of(pair.precision)} | ({"memory": bound} if bound else {})
+            yield name, piece, pair
 
 
 def _member(name: str) -> int:

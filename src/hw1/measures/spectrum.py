@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hw1.measures.finite import finite
 from hw1.measures.pieces import CHUNK, Piece, in_memory
 from hw1.measures.protocol import Column, Finding, Measure, Subject
+from hw1.measures.room import Cut, memory_file, say_long, taking
 from hw1.measures.rounding import precision_file, row_of
 from hw1.measures.training_part import Part, check_examples, training_part
 
@@ -30,7 +32,8 @@ class Spectrum(Measure):
     `hw1.curvature.spectral_density`; `hw1.plots.density.draw_density` draws them); `precision.json` says what float32
     makes of the products. The columns are the extreme nodes,
     which lie inside the spectrum, and the mean eigenvalue with its standard error over probes. A member whose weights
-    or loss are not finite has NaN, and nodes NaN of weight 0.
+    or loss are not finite has NaN, and nodes NaN of weight 0. Of a network for which there is no room (see
+    `hw1.measures.room`) fewer Lanczos vectors are kept, as `memory.json` says: nodes then repeat.
 
     Args:
         examples: number of training examples; null for all.
@@ -44,6 +47,7 @@ class Spectrum(Measure):
 
     version: ClassVar[int] = 1
     limits: ClassVar[Mapping[str, str]] = {"examples": "measured"}
+    bounded: ClassVar[bool] = True
     columns: ClassVar[Mapping[str, Column]] = {
         "spectrum/largest": Column("largest eigenvalue of the Hessian's density"),
         "spectrum/smallest": Column("smallest eigenvalue of the Hessian's density"),
@@ -66,32 +70,43 @@ class Spectrum(Measure):
         """The probes of each member."""
         return [f"member={member}_probe={probe}" for member in range(members) for probe in range(self._probes)]
 
-    def compute(self, subject: Subject, names: Iterable[str], chunk: int | None) -> Iterator[tuple[str, Piece]]:
+    def compute(self, subject: Subject, names: Iterable[str], chunk: Any) -> Iterator[tuple[str, Piece]]:
         """The rule of each probe: `nodes`, `weights` [steps]; of a member that is not finite none."""
         from hw1.curvature import probe_density
         from hw1.seeds import generator
 
         seed = subject.seed if self._seed is None else self._seed
         part = training_part(subject.data, self._examples, seed, "spectrum examples")
-        of, hessian = -1, None
+        of, hessian, bound = -1, None, None
+        cut = None if chunk is None else Cut.of(chunk)
         for name in names:
             member, probe = (int(number) for number in _NUMBER.findall(name))
             if member != of:
                 of, hessian = member, None  # what the last one kept goes before the next keeps
-                hessian = _hessian(subject.end.nets[member], subject, part, chunk or CHUNK_SIZE)
-            if hessian is None:
+                hessian = _hessian(subject.end.nets[member], subject, part, CHUNK_SIZE if cut is None else cut.chunk)
+                if hessian is not None:
+                    how, wanted = taking(hessian, part.size), min(self._steps, hessian.size)
+                    bound = how.record(wanted)
+                    if cut is None:
+                        shorter = "fewer measures.spectrum.examples, probes or steps"
+                        say_long(how, self._probes * self._steps, 0, len(subject.end.nets), shorter)
+                        cut = how.cut(hessian.risk.chunk_size, wanted)
+            if hessian is None or cut is None:
                 yield name, {"nodes": None, "weights": None}
                 continue
-            one = probe_density(hessian, probe, steps=self._steps, generator=generator(seed, "spectrum probes"))
-            yield (
-                name,
-                {
-                    CHUNK: hessian.risk.chunk_size,
-                    "nodes": one.nodes[0].tolist(),
-                    "weights": one.weights[0].tolist(),
-                    "precision": row_of(hessian.precision) if probe == 0 else None,
-                },
+            one = probe_density(
+                *(hessian, probe),
+                steps=self._steps,
+                generator=generator(seed, "spectrum probes"),
+                basis_size=cut.vectors,
             )
+            piece = {
+                CHUNK: replace(cut, chunk=hessian.risk.chunk_size).said,
+                "nodes": one.nodes[0].tolist(),
+                "weights": one.weights[0].tolist(),
+                "precision": row_of(hessian.precision) if probe == 0 else None,
+            }
+            yield name, piece | ({"memory": bound} if bound and probe == 0 else {})
 
     def assemble(self, subject: Subject, pieces: Mapping[str, Piece]) -> Finding:
         """The densities of all members."""
@@ -100,7 +115,7 @@ class Spectrum(Measure):
 
         from hw1.curvature import Density
 
-        densities, precisions = [], []
+        densities, precisions, bounds = [], [], list[Mapping[str, Any] | None]()
         rules = list(pieces.values())
         for member, net in enumerate(subject.end.nets):
             size = sum(parameter.numel() for parameter in net.parameters())
@@ -114,6 +129,7 @@ class Spectrum(Measure):
                 )
             densities.append(Density(nodes, weights, size))
             precisions.append(own[0].get("precision"))
+            bounds.append(own[0].get("memory"))
         means = [density.moment(1) for density in densities]
         values = {
             "spectrum/largest": [density.nodes.max().item() for density in densities],
@@ -123,7 +139,12 @@ class Spectrum(Measure):
         }
         nodes, weights = (torch.stack([getattr(one, name) for one in densities]) for name in ("nodes", "weights"))
         return Finding(
-            values, files={DENSITY: save({"nodes": nodes, "weights": weights}), **precision_file(precisions)}
+            values,
+            files={
+                DENSITY: save({"nodes": nodes, "weights": weights}),
+                **precision_file(precisions),
+                **memory_file(bounds),
+            },
         )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from hw1 import preemption
 from hw1.files import remove_parts
 from hw1.lease import LostError, hold
+from hw1.measures.needs import expect
 from hw1.measures.pieces import InPieces, Piece, Pieces
 from hw1.measures.protocol import Finding, Measure, Subject, Weights
 from hw1.runs.measured import Ask, Measured, read_measured, write_measured
@@ -51,14 +52,16 @@ def epochs_wanted(asks: Sequence[Ask], settings: RunSettings) -> set[int]:
 
 
 def check(asks: Sequence[Ask], settings: RunSettings, parameters: int) -> None:
-    """Refuse what a measure cannot be taken of.
+    """Refuse what a measure cannot be taken of, and note the memory that the run takes.
 
     Raises:
         ConfigError: names the measure's setting.
     """
-    for ask in asks:
+    measures = [measure_of(ask) for ask in asks]
+    expect(settings, parameters, any(getattr(measure, "bounded", False) for measure in measures))
+    for ask, measure in zip(asks, measures, strict=True):
         try:
-            measure_of(ask).check(settings, parameters)
+            measure.check(settings, parameters)
         except ValueError as error:
             raise error if isinstance(error, ConfigError) else ConfigError(f"measures.{ask.name}.{error}") from error
 
