@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from hw1 import machine as this_machine
 from hw1 import workers
+from hw1.measures import needs
 from hw1.runs import Sweep
 from hw1.settings import RunSettings
 from hydra_plugins.hw1_launcher.launcher import ParallelLauncher, length
@@ -112,6 +113,20 @@ def test_as_many_workers_as_there_is_room_for(given, runs, cores, free, expected
     assert launcher.count(runs) == expected
     said = launcher._counted(runs, len(runs))[1]
     assert ("3.0 GiB of memory are free" in said and "2 of 8 runs at a time" in said) if free == 3 else "\n" not in said
+
+
+def test_a_large_network_with_a_measure_gets_fewer_workers_and_says_why(monkeypatch):
+    for module in (this_machine, sys.modules[ParallelLauncher.__module__]):
+        monkeypatch.setattr(module, "cores", lambda: 4)
+        monkeypatch.setattr(module, "free_memory", lambda: 7 * GIB)
+    launcher, runs = ParallelLauncher(None, None), [settings(model__width=77)] * 4
+    assert launcher.count(runs) == 4  # nothing is known of them
+    needs.expect(runs[0], parameters=11_181_642, curvature=True)
+    assert launcher.count(runs) == 2
+    said = launcher._counted(runs, 4)[1]
+    assert "2 of 4 runs at a time: 7.0 GiB of memory are free, and each takes up to 2.79 (hydra" in said
+    assert launcher._share(runs, 2) is None and launcher._share(runs, 4) == 7 * GIB / 4
+    assert ParallelLauncher(None, 1.0).count(runs) == 4
 
 
 def test_runs_on_a_gpu_share_it_only_when_asked_to():

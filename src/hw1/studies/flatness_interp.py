@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hw1.machine import cores, room
+from hw1.measures.needs import values_need
 from hw1.metrics import ACCURACY, LEARNING_RATE, LOSS, OTHER_LOSS, QUANTITIES, unit
 from hw1.settings import ConfigError
 from hw1.studies.answers import Answer
@@ -236,7 +237,8 @@ class FlatnessInterp:
                 tables[number] = table(number, not_yet)
         lacking = [number for number in range(len(pairs)) if number not in tables]
         parts = self._parts({number: pairs[number] for number in lacking}, cache)
-        workers = room(cores()) if any(part.pieces for part in parts) else 1
+        parameters = max((int(pairs[number][0].run.result["parameters"]) for number in lacking), default=0)
+        workers = room(cores(), values_need(parameters)) if any(part.pieces for part in parts) else 1
         done: dict[int, pd.DataFrame] = {}
         left = {number: [i for i, part in enumerate(parts) if part.pair == number] for number in lacking}
         with contextlib.closing(computed(parts, workers)) as found:

@@ -18,7 +18,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from omegaconf import open_dict
 
-from hw1.machine import PER_WORKER, cores, free_memory, gpus, room
+from hw1.machine import allot, cores, free_memory, gpus, room
 from hw1.settings import RunSettings
 from hw1.settings.processes import processes_here
 from hw1.workers import WorkerLostError, portable, spread, start_server, tell
@@ -36,14 +36,15 @@ class ParallelLauncherConf:
     Attributes:
         workers: number of processes; null for as many as there are cores for the runs' threads, and memory; of runs
             on GPUs as many as there are GPUs, times `runs_per_gpu`.
-        memory_per_worker: GiB that a run takes; by default the peak of a CNN on MNIST with its measures.
+        memory_per_worker: GiB that a run takes, to which its measures then keep; null for the peak of a CNN on MNIST
+            with its measures, and more for networks of a million parameters.
         threads_per_worker: cores that a run takes; null for its trainer.threads.
         runs_per_gpu: runs that share a GPU.
     """
 
     _target_: str = "hydra_plugins.hw1_launcher.launcher.ParallelLauncher"
     workers: int | None = None
-    memory_per_worker: float = PER_WORKER / _GIB
+    memory_per_worker: float | None = None
     threads_per_worker: int | None = None
     runs_per_gpu: int = 1
 
@@ -80,7 +81,7 @@ class ParallelLauncher(BasicLauncher):
     def __init__(
         self,
         workers: int | None,
-        memory_per_worker: float,
+        memory_per_worker: float | None,
         threads_per_worker: int | None = None,
         runs_per_gpu: int = 1,
     ) -> None:
@@ -88,11 +89,11 @@ class ParallelLauncher(BasicLauncher):
         for name, value in (("workers", workers), ("threads_per_worker", threads_per_worker)):
             if value is not None and value < 1:
                 raise ValueError(f"hydra.launcher.{name}: got {value}, expected a positive integer or null")
-        if not memory_per_worker > 0:
+        if memory_per_worker is not None and not memory_per_worker > 0:
             raise ValueError(f"hydra.launcher.memory_per_worker: got {memory_per_worker}, expected GiB above 0")
         if runs_per_gpu < 1:
             raise ValueError(f"hydra.launcher.runs_per_gpu: got {runs_per_gpu}, expected a positive integer")
-        self._workers, self._memory = workers, memory_per_worker * _GIB
+        self._workers, self._memory = workers, None if memory_per_worker is None else memory_per_worker * _GIB
         self._threads, self._per_gpu = threads_per_worker, runs_per_gpu
         self._expected: Sequence[RunSettings] = ()
         self._lost = False
@@ -119,15 +120,16 @@ class ParallelLauncher(BasicLauncher):
         """(number of processes, what to say of it)."""
         if self._workers is not None or jobs < 2:
             return max(1, min(self._workers or 1, jobs)), ""
-        each = max((processes_here(run) for run in runs), default=1)
+        processes = max((processes_here(run) for run in runs), default=1)  # of each
         if any(on_gpu(run) for run in runs):
-            wanted = 1 if each > 1 else min(jobs, len(self._gpus(runs)) or self._per_gpu)
+            wanted = 1 if processes > 1 else min(jobs, len(self._gpus(runs)) or self._per_gpu)
         else:
-            wanted = max(1, min(jobs, cores() // (self._threads_of(runs) * each)))
-        fit = room(wanted, self._memory)
+            wanted = max(1, min(jobs, cores() // (self._threads_of(runs) * processes)))
+        each = self._each(runs) * processes
+        fit = room(wanted, each)
         return fit, "" if fit == wanted else (
             f"hydra/launcher: {fit} of {wanted} runs at a time: {free_memory() / _GIB:.1f} GiB of memory are free, and "
-            f"each takes up to {self._memory / _GIB:g} (hydra.launcher.memory_per_worker)"
+            f"each takes up to {each / _GIB:.3g} (hydra.launcher.memory_per_worker)"
         )
 
     def _gpus(self, runs: Sequence[RunSettings]) -> list[str]:
@@ -140,6 +142,20 @@ class ParallelLauncher(BasicLauncher):
         """Whether jobs run in this process."""
         return workers == 1 and not self._lost
 
+    def _each(self, runs: Sequence[RunSettings]) -> float:
+        """Bytes that each of these runs takes, as said or as estimated."""
+        if self._memory is not None:
+            return self._memory
+        from hw1.measures.needs import largest
+
+        return largest(runs)
+
+    def _memory_of(self, runs: Sequence[RunSettings], workers: int) -> float | None:
+        """Bytes that a worker keeps to: as said, or its part of what is free where that is less than it takes."""
+        if self._memory is None and workers * self._each(runs) > (free := free_memory()):
+            return free / workers
+        return self._memory
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; their results in the order in which they were given.
 
@@ -151,6 +167,7 @@ class ParallelLauncher(BasicLauncher):
         if said:
             print(said, file=sys.stderr, flush=True)
         if self._stays(workers):
+            allot(self._memory_of(runs, 1))
             return super().launch(job_overrides, initial_job_idx)
         import cloudpickle
 
@@ -162,7 +179,8 @@ class ParallelLauncher(BasicLauncher):
         lengths = [length(run) for run in runs] if len(runs) == len(jobs) else [0.0] * len(jobs)
         order = sorted(range(len(jobs)), key=lambda number: -lengths[number])
         told = sys.stderr.isatty() or not self._draws  # else a process says by itself what takes long
-        state = (self.hydra_context, self.config, self.task_function, Singleton.get_state(), told)
+        memory = self._memory_of(runs, workers)
+        state = (self.hydra_context, self.config, self.task_function, Singleton.get_state(), told, memory)
         work = functools.partial(_run, cloudpickle.dumps(state))
         results: dict[int, JobReturn] = {}
         lost: list[WorkerLostError] = []
@@ -231,7 +249,8 @@ def _state(pickled: bytes) -> Any:
     from hw1 import stages
 
     torch.set_num_threads(1)  # outside of training and measuring, which take what they are told
-    context, config, task, singletons, watched = cloudpickle.loads(pickled)
+    context, config, task, singletons, watched, memory = cloudpickle.loads(pickled)
+    allot(memory)
     setup_globals()
     Singleton.set_state(singletons)
     stages.watcher = tell if watched else None
