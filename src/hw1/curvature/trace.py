@@ -98,7 +98,8 @@ def _subspace(op: Operator, size: int, generator: torch.Generator) -> Tensor:
     """Orthonormal columns that span the products with so many vectors of random signs, [P, size]."""
     if QR_COPIES * size * op.size * torch.finfo(op.dtype).bits // 8 <= BASIS_BYTES:
         sketch = torch.cat([op.matvec(rademacher(op, count, generator)) for count in blocks(size, op)], 1)
-        return torch.linalg.qr(sketch)[0]
+        q: Tensor = torch.linalg.qr(sketch)[0]
+        return q
     rows = torch.empty(size, op.size, dtype=op.dtype, device=op.device)
     found, largest = 0, 0.0
     for _ in range(size):
