@@ -166,7 +166,7 @@ class Sharpness(Measure):
             else:
                 adaptive = adaptive_sharpness(risk, theta, self._rho, generator=randomness("box"))
                 columns["sharpness/adaptive"] = adaptive.value
-            piece = {CHUNK: replace(cut, chunk=risk.chunk_size).said, "columns": columns}
+            piece: dict[str, Any] = {CHUNK: replace(cut, chunk=risk.chunk_size).said, "columns": columns}
             if pair is not None:
                 piece |= {"precision": row_of(pair.precision)} | ({"memory": bound} if bound else {})
             yield name, piece, pair

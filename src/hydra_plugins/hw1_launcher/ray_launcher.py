@@ -20,6 +20,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
+from hw1.machine import PER_WORKER
 from hw1.settings import ConfigError, RunSettings
 from hw1.workers import WorkerLostError
 from hydra_plugins.hw1_launcher.elsewhere import job_of, place
@@ -116,7 +117,7 @@ class RayLauncher(ParallelLauncher):
 
     def _needs(self, share: Share) -> dict[str, Any]:
         """What Ray is told that a job takes."""
-        needs: dict[str, Any] = {"num_cpus": share.threads, "max_retries": 0, "memory": int(self._memory)}
+        needs: dict[str, Any] = {"num_cpus": share.threads, "max_retries": 0, "memory": int(self._memory or PER_WORKER)}
         if self._address is None:
             needs["memory"] = 0  # the number of workers is counted by it
         if share.gpus:

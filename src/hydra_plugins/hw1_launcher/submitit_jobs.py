@@ -192,9 +192,16 @@ class SubmititLauncher(BasicLauncher):
         """Write what all jobs need; returns its SHA-256."""
         import cloudpickle
 
-        state = cloudpickle.dumps((self.hydra_context, self.config, self.task_function, Singleton.get_state(), False))
+        singletons = Singleton.get_state()
+        state = cloudpickle.dumps(
+            (self.hydra_context, self.config, self.task_function, singletons, False, self._job_memory())
+        )
         (folder / STATE).write_bytes(state)
         return hashlib.sha256(state).hexdigest()
+
+    def _job_memory(self) -> float | None:
+        """Bytes that a job's measures keep to; None where the engine ends no job that takes more."""
+        return None
 
     def _taken(self, jobs: int) -> Sequence[RunSettings]:
         """What is known of the jobs, once."""

@@ -77,6 +77,9 @@ class SubmititSlurmLauncher(SubmititLauncher):
         self._before = list(setup or ())
         self.detach = self.left = False
 
+    def _job_memory(self) -> float | None:
+        return None if self._shared["mem_gb"] is None else self._shared["mem_gb"] * 2.0**30
+
     def ready(self, runs: Sequence[RunSettings]) -> None:
         """Refuse what cannot be launched.
 
