@@ -125,7 +125,7 @@ def test_a_large_network_with_a_measure_gets_fewer_workers_and_says_why(monkeypa
     assert launcher.count(runs) == 2
     said = launcher._counted(runs, 4)[1]
     assert "2 of 4 runs at a time: 7.0 GiB of memory are free, and each takes up to 2.79 (hydra" in said
-    assert launcher._share(runs, 2) is None and launcher._share(runs, 4) == 7 * GIB / 4
+    assert launcher._memory_of(runs, 2) is None and launcher._memory_of(runs, 4) == 7 * GIB / 4
     assert ParallelLauncher(None, 1.0).count(runs) == 4
 
 

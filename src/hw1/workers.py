@@ -119,12 +119,14 @@ class _Worker:
     def __init__(self, function: bytes, place: int, environment: Mapping[str, str]) -> None:
         self.number, self.place = -1, place
         served = "forkserver" in multiprocessing.get_all_start_methods()
-        context: Any = multiprocessing.get_context("forkserver" if served else "spawn")
+        method = "forkserver" if served else "spawn"
+        context: Any = multiprocessing.get_context(method)
         start_server()
         self.connection, other = context.Pipe()
         # No daemon: those may have no children, and a DataLoader has.
         self.process = context.Process(target=_serve, args=(other, {**os.environ, **environment}, os.getcwd()))
-        self.process.start()
+        with _default(method):
+            self.process.start()
         other.close()
         self._send(function)
 
@@ -148,6 +150,23 @@ class _Worker:
             self.process.join(_GRACE)
         if not self.process.is_alive():
             yield "lost", WorkerLostError(_death(self.process.exitcode))
+
+
+@contextlib.contextmanager
+def _default(method: str) -> Iterator[None]:
+    """Inside, `method` starts processes by default, where it was one that others do not know: loky's, under joblib.
+
+    A process takes its parent's default over when it begins.
+    """
+    before = multiprocessing.get_start_method(allow_none=True)
+    if before in (None, "fork", "spawn", "forkserver"):
+        yield
+        return
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 def _death(code: int | None) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import random
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,14 +77,18 @@ class StopsMidway:
     def _step_ends(self, fetcher: Any) -> None:
         self._ends(fetcher)
         trainer, asked = self._trainer, preemption.requested()
-        if trainer.world_size > 1:  # all or none
-            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         loop = trainer.fit_loop.epoch_loop
         # Behind its last batch, the epoch ends first; a step whose gradients are half gathered goes on.
         if not asked or loop.done or loop._num_ready_batches_reached() or loop._should_accumulate():
             return
         name = Path(trainer.default_root_dir).name
-        if lacking := forgetful(self._callbacks, self._task):
+        if trainer.world_size > 1:
+            log.info(
+                "%s: asked to stop at step %d; it goes on from the last checkpoint of an epoch's end: the randomness of "
+                "the other processes is theirs alone",
+                *(name, trainer.global_step),
+            )
+        elif lacking := forgetful(self._callbacks, self._task):
             log.info(
                 "%s: asked to stop at step %d; it goes on from the last checkpoint of an epoch's end: %s may gather "
                 "something within an epoch (%s = True says that a checkpoint holds it)",
@@ -98,7 +101,6 @@ class StopsMidway:
             self._clock.write_midway(trainer, self._state())
             log.info("%s: asked to stop; it goes on from step %d", name, trainer.global_step)
         preemption.require()
-        raise preemption.Preempted(signal.SIGTERM)  # another rank was asked
 
     def _state(self) -> dict[str, Any]:
         net = self._task.net
