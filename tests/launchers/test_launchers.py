@@ -85,6 +85,13 @@ def test_what_cannot_be_is_refused(given, message, with_ray):
         RayLauncher(**(OF_EVERY | given))
 
 
+def test_a_cluster_that_does_not_answer_is_named_before_anything_is_written(with_ray, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
+    made = RayLauncher(address="127.0.0.1:1", **OF_EVERY)
+    with pytest.raises(ConfigError, match=r"address: got 127.0.0.1:1, expected a Ray cluster that answers: .*refused"):
+        made.prepare([settings()] * 2)
+
+
 # Places
 
 

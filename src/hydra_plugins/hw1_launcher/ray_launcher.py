@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -33,6 +34,7 @@ _LONGEST = 40  # letters of the folder of a cluster: the names of its sockets ha
 _MISSING = 'hydra/launcher: got ray, expected a launcher whose package is installed: pip install "hw1[ray]"'
 # Ray's own variables: it reports no use, and its workers are as urgent as other launchers' (by default of nice 15).
 _OF_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_worker_niceness": "0"}
+_REACHED = 10.0  # seconds, within which a cluster that is there answers
 _POLL = 1.0  # seconds between two looks at whether a signal has come
 
 
@@ -163,6 +165,7 @@ class RayLauncher(ParallelLauncher):
         ray = _ray()
         if not ray.is_initialized():
             try:
+                _reach(self._address)
                 _init(ray, address=self._address)
             except (ConnectionError, OSError, ValueError, RuntimeError) as error:
                 said = " ".join(str(error).split())
@@ -177,6 +180,17 @@ def _ray() -> Any:
         return import_module("ray")
     except ImportError as error:  # of what Ray itself needs
         raise ConfigError(f"{_MISSING} ({error})") from error
+
+
+def _reach(address: str | None) -> None:
+    """Ask whether there is anything at an address: Ray itself tries for many minutes.
+
+    Raises:
+        OSError: there is not.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_REACHED).close()
 
 
 def _init(ray: Any, **settings: Any) -> None:
