@@ -30,7 +30,7 @@ LONGEST = [
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """What collecting brings in stays, torch and thousands of tests: looking for garbage in it took half of the time."""
+    """What collecting brings in stays, torch and thousands of tests: to look for garbage there took half the time."""
     gc.disable()
     try:
         return (yield)

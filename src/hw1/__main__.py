@@ -97,6 +97,7 @@ def main(words: list[str] | None = None) -> int:
             return 1 if problems else 0
         sweep = Sweep.read(chosen.path)
         if chosen.command == "report":
+            from hw1.records import read_record
             from hw1.report.conclude import conclude
             from hw1.runs.changed import READING, refuse_changed
             from hw1.trust.owner import keep_code
@@ -109,8 +110,8 @@ def main(words: list[str] | None = None) -> int:
                 keep_code(run.path, run.settings.plain, run.key)
             if (said := _NOT_ENDED.get(sweep.status)) is not None:
                 say(f"{sweep.path.name}: {sweep.status}: {said}", file=sys.stderr)
-            print(*map(printable, conclude(sweep.path)), sep="\n")
-            failed = Sweep.read(sweep.path).record["failed"]
+            print(*map(printable, conclude(sweep.path, read=sweep)), sep="\n")
+            failed = read_record(sweep.path / "sweep.json")["failed"]
             for name, error in failed.items():
                 print(printable(f"failed: {name}: {error}"), file=sys.stderr)
             return 1 if failed else 0

@@ -51,10 +51,14 @@ def _mapped(table: pd.DataFrame, function: Any) -> pd.DataFrame:
         if kind.kind not in "OSU" and str(kind) not in ("string", "str", "category"):
             continue
         column = table.iloc[:, position]
-        changed = column.map(lambda cell: function(cell) if isinstance(cell, str) else cell)
-        if not changed.equals(column):
-            made.isetitem(position, changed)
+        texts = {cell: function(cell) for cell in set(filter(_is_text, column))}  # few: most cells say the same
+        if any(text != cell for cell, text in texts.items()):
+            made.isetitem(position, column.map(lambda cell, texts=texts: texts[cell] if _is_text(cell) else cell))
     return made
+
+
+def _is_text(cell: object) -> bool:
+    return isinstance(cell, str)
 
 
 def _is_number(text: str) -> bool:

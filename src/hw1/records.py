@@ -15,6 +15,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,23 +55,48 @@ def read_record(file: Path) -> dict[str, Any]:
         DamagedError: it is no JSON object, its checksum is not that of its content, or something else stands where
             readers expect a number, text, a list or a mapping.
     """
-    content = _content(file, _read(file))
+    return read_sealed(file)[0]
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What a whole record says of itself.
+
+    Attributes:
+        file: it.
+        checksum: of its content; "None" in one of format 1.
+        signature: as it stands there, whoever wrote it; "None" without one.
+    """
+
+    file: Path
+    checksum: str
+    signature: str
+
+    def is_own(self) -> bool:
+        """Whether the signature is by this user's key."""
+        key = _key()
+        return key is not None and hmac.compare_digest(self.signature, _signature(self.file, self.checksum, key))
+
+
+def read_sealed(file: Path) -> tuple[dict[str, Any], Seal]:
+    """As `read_record`, and what tells whose it is: of many records, each is read once."""
+    record = _read(file)
+    content = _content(file, record)
     if problem := misshapen(file.name, file.parent.name, content):
         raise DamagedError(f"{file}: {problem}; delete it and run the command again")
-    return content
+    return content, _seal(file, record)
 
 
 def is_own(file: Path) -> bool:
     """Whether a record is whole and carries a valid signature by this user's key."""
-    key = _key()
-    if key is None:
+    if _key() is None:
         return False
     try:
         record = _read(file)
         _content(file, record)
     except (OSError, DamagedError):
         return False
-    return hmac.compare_digest(str(record.get("signature")), _signature(file, str(record.get("checksum")), key))
+    return _seal(file, record).is_own()
 
 
 def make_key() -> str:
@@ -127,6 +153,10 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise DamagedError(f"{file} holds a {type(record).__name__}, not a record; delete it and run the command again")
     return record
+
+
+def _seal(file: Path, record: Mapping[str, Any]) -> Seal:
+    return Seal(file, str(record.get("checksum")), str(record.get("signature")))
 
 
 def _content(file: Path, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,17 +73,19 @@ def earlier(base: Path, wanted: str) -> list[str]:
     return []
 
 
-def conclude(folder: Path, cache: Cache | None = None) -> list[str]:
+def conclude(folder: Path, cache: Cache | None = None, read: Sweep | None = None) -> list[str]:
     """Measure and draw a sweep whose runs have ended, write its page, and say where everything is.
 
     Args:
         folder: `multirun/<name>/sweeps/<time>`, with its sweep.json.
         cache: of the study's tables; None for that in the folder of the experiment.
+        read: the sweep, where it has been read: its runs are not read again unless its record has changed since.
 
     Returns:
         Lines for the terminal: the headline, one number a line, and the files.
     """
-    sweep = Sweep.read(folder)
+    as_read = read if read is not None and read_record(folder / "sweep.json") == read.record else None
+    sweep = as_read or Sweep.read(folder)
     at_work_on(sweep.path)
     record = dict(sweep.record)
     tables: dict[str, pd.DataFrame] = {}

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from hw1.lease import HeldError, hold
-from hw1.runs.folders import complete_result
 from hw1.runs.mending import copied
 from hw1.runs.run import Run
 from hw1.settings import ConfigError
@@ -81,7 +80,8 @@ def _differences(run: Run, known: dict[str, Today | None]) -> list[str]:
         run: finished or interrupted, or neither.
         known: what data are today, by their node: asked once.
     """
-    if (result := complete_result(run.path)) is not None:
+    if run.is_complete():
+        result = run.result
         begun = result if "settings" in result else begun_in(run.path) or {}
         before, data = begun.get("code"), result.get("dataset", {}).get("sha256")
     elif (run.path / "checkpoints" / "last.ckpt").exists():  # it would go on from there
@@ -101,7 +101,8 @@ def _other_data(run: Run, before: str | None, known: dict[str, Today | None]) ->
     now = known[node]
     if now is None or now.identity == before:
         return []
-    name = (complete_result(run.path) or {}).get("dataset", {}).get("name", run.settings.dataset.get("_target_"))
+    ended = run.result if run.is_complete() else {}
+    name = ended.get("dataset", {}).get("name", run.settings.dataset.get("_target_"))
     files = f" ({now.files[0]}{f' and {len(now.files) - 1} more' if now.files[1:] else ''})" if now.files else ""
     return [f"{_DATA} {name}{files} has changed since"]
 

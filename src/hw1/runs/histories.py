@@ -33,12 +33,12 @@ def evaluated(runs: Sequence[Run], metrics: Sequence[str]) -> Iterator[pd.DataFr
     held: dict[bytes, list[tuple[int, bytes]]] = {}
     size = 0
     for number, run in enumerate(runs):
-        run.require_history()
         file = run.path / "metrics.csv"
-        if file.stat().st_size > _AT_ONCE:
+        if file.is_file() and file.stat().st_size > _AT_ONCE:
+            run.require_history()
             yield from _long(number, file, metrics)
             continue
-        header, _, body = file.read_bytes().partition(b"\n")
+        header, _, body = run.history_text().partition(b"\n")
         held.setdefault(header, []).append((number, body if body.endswith(b"\n") or not body else body + b"\n"))
         size += len(body)
         if size > _AT_ONCE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hw1.data.downloads import nothing_downloaded
 from hw1.files import file_digest
 from hw1.inside import refuse_links
-from hw1.records import DamagedError, is_own
+from hw1.records import DamagedError, Seal, is_own
 from hw1.runs import tables
 from hw1.runs.measured import Ask, Measured, read_measured
 from hw1.runs.shown import as_html, as_text, rows_of_run
@@ -24,7 +25,7 @@ from hw1.settings import ConfigError, RunSettings
 from hw1.settings.interpolation import as_literal, here, refuse_resolvers, resolved
 from hw1.settings.stored_yaml import read_yaml
 from hw1.stored_csv import read_csv
-from hw1.training.contents import RESULT, SETTINGS, begun, difference, read_result, require
+from hw1.training.contents import RESULT, SETTINGS, begun, difference, read_sealed_result, require
 from hw1.trust import TrustError, judge_settings, reading, ready, why_not_hers
 from hw1.trust.data import strangers, with_given
 
@@ -57,7 +58,8 @@ class Run:
         self._trust = tuple(trust)
         self._settings = settings
         self._judged = False
-        self._read: tuple[tuple[int, int, int], dict[str, Any]] | None = None
+        self._read: tuple[tuple[int, int, int], dict[str, Any], Seal] | None = None
+        self._result_file = os.path.join(self.path, RESULT)  # asked for often
         refuse_links(self.path)
         if not (self.path / "config.yaml").is_file():
             raise FileNotFoundError(f"{self.path} is not the folder of a run: it has no config.yaml")
@@ -145,6 +147,8 @@ class Run:
     @property
     def is_signed(self) -> bool:
         """Whether its settings carry your signature, whatever has become of your code since."""
+        if "settings" in self._ended and self._read is not None:
+            return self._read[2].is_own()
         return is_own(self._record)
 
     @cached_property
@@ -189,19 +193,22 @@ class Run:
         Raises:
             DamagedError: it is not what was written, or of another run.
         """
-        file = self.path / RESULT
         try:
-            status = file.stat()
+            status = os.stat(self._result_file)
         except (FileNotFoundError, NotADirectoryError):
             return {}
         if self._read is None or self._read[0] != (status.st_mtime_ns, status.st_size, status.st_ino):
-            self._read = (status.st_mtime_ns, status.st_size, status.st_ino), read_result(self.path)
+            self._read = (status.st_mtime_ns, status.st_size, status.st_ino), *read_sealed_result(self.path)
         return self._read[1]
 
     @property
     def status(self) -> str:
         """`complete`, `failed`, or `unfinished`."""
         return str(self.result.get("status", "unfinished"))
+
+    def is_complete(self) -> bool:
+        """As `hw1.runs.folders.is_complete`, of what has been read."""
+        return self._ended.get("status") == "complete" and (self.path / "config.yaml").is_file()
 
     def value(self, key: str) -> Any:
         """A setting by dotted key; None if there is none."""
@@ -251,6 +258,21 @@ class Run:
             DamagedError: it is not what a finished run wrote.
         """
         self._require(self.path / "metrics.csv")
+
+    def history_text(self) -> bytes:
+        """The bytes of metrics.csv, read once and compared as `require_history` does: for many short ones.
+
+        Raises:
+            DamagedError: they are not what a finished run wrote.
+        """
+        file = self.path / "metrics.csv"
+        if (listed := self._listed(file)) is None:
+            return file.read_bytes()
+        require(self.path, {file.name: (listed[0], None)})
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != listed[1]:
+            raise DamagedError(f"{file} is damaged: its content is not what was written; {_AGAIN}")
+        return content
 
     def _listed(self, file: Path) -> tuple[int, str] | None:
         """Size and SHA-256 that result.json lists for a file of the run; None where it does not."""

@@ -17,7 +17,7 @@ import yaml
 from hw1 import lease
 from hw1.files import file_digest, file_sums, lasting, sync_file, sync_folder, write_text
 from hw1.inside import inside
-from hw1.records import FORMAT, DamagedError, is_own, read_record, rewrite_record, write_record
+from hw1.records import FORMAT, DamagedError, Seal, is_own, read_record, read_sealed, rewrite_record, write_record
 from hw1.settings import RunSettings
 from hw1.settings.code import code_of
 
@@ -101,10 +101,15 @@ def read_result(folder: Path) -> dict[str, Any]:
         FileNotFoundError: there is none.
         DamagedError: it is not what was written, or of another run.
     """
-    result = read_record(folder / RESULT)
+    return read_sealed_result(folder)[0]
+
+
+def read_sealed_result(folder: Path) -> tuple[dict[str, Any], Seal]:
+    """As `read_result`, and whose it is, see `hw1.records.Seal`."""
+    result, seal = read_sealed(folder / RESULT)
     if not is_of(result, folder):
         raise DamagedError(f"{folder / RESULT} is of another run, {result['key']}; delete it and run the command again")
-    return result
+    return result, seal
 
 
 def known_result(folder: Path) -> dict[str, Any] | None:
