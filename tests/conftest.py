@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from warm import WarmProcess
+from warm import WarmProcess, seldom_look_for_garbage
 
 ROOT = Path(__file__).parents[1]
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp()  # the key that records are signed with is not the user's own
@@ -36,6 +36,7 @@ def pytest_collection():
         return (yield)
     finally:
         gc.enable()
+        seldom_look_for_garbage()
 
 
 def pytest_collection_modifyitems(config, items):

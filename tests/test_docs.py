@@ -32,13 +32,22 @@ def known_experiments():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The folder of the built site."""
-    folder = tmp_path_factory.mktemp("site")
+    """The folder of the built site; the notebook that trains is not executed."""
+    return built(tmp_path_factory.mktemp("site"), HW1_NOT_EXECUTED="notebook/training.ipynb")
+
+
+@pytest.fixture(scope="module")
+def whole_site(tmp_path_factory):
+    """The folder of the site as it is published."""
+    return built(tmp_path_factory.mktemp("whole_site"))
+
+
+def built(folder, **environment):
     kernels = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}  # which draws in the page
     kernels["LOKY_MAX_CPU_COUNT"] = "1"  # a notebook's runs are trained in its kernel
     words = ["-W", "--keep-going", "-q", "-d", str(folder / "trees"), str(DOCS), str(folder / "html")]
     sphinx = Path(find_spec("sphinx").origin).with_name("__main__.py")
-    process = WarmProcess(sphinx, words, cwd=ROOT, env=kernels)
+    process = WarmProcess(sphinx, words, cwd=ROOT, env=kernels | environment)
     _, stderr = process.communicate(timeout=1800)
     assert process.returncode == 0, stderr
     return folder / "html"
@@ -65,6 +74,11 @@ class Page(HTMLParser):
 
 @NEEDS_SPHINX
 def test_every_link_inside_the_site_leads_somewhere_and_nothing_is_loaded_from_elsewhere(site):
+    require_links(site)
+
+
+def require_links(site):
+    """That every link leads somewhere, and nothing is loaded from elsewhere."""
     pages = {
         page.resolve(): Page(page.read_text(encoding="utf-8"))
         for page in site.rglob("*.html")
@@ -100,10 +114,12 @@ def test_the_notebook_is_executed_and_its_estimates_are_right(site):
     assert page.count("<img") >= 2 and re.search(r"barrier: \d\.\d\d nats", text)
 
 
+@pytest.mark.slow
 @NEEDS_SPHINX
-def test_a_notebook_that_trains_is_executed(site):
+def test_a_notebook_that_trains_is_executed(whole_site):
     """Its sweep, tables and figures stand in the page; lines about runs are HTML, without bars at last."""
-    page = (site / "notebook" / "training.html").read_text(encoding="utf-8")
+    require_links(whole_site)
+    page = (whole_site / "notebook" / "training.html").read_text(encoding="utf-8")
     assert re.search(r"Sweep\(.*\): complete, 4 runs", page) and page.count("<th>sharpness/trace</th>") >= 2
     assert re.search(r"\[4/4\] batch_size=\d+_seed=\d", page) and "<progress" not in page and page.count("<img") >= 2
     assert "optimizer.lrr: got a setting that none of these runs has; did you mean optimizer.lr?" in page

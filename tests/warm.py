@@ -33,9 +33,15 @@ workers.PRELOADED += [
 _FORKSERVER.set_forkserver_preload(workers.PRELOADED)
 
 
+def seldom_look_for_garbage():
+    """What makes many objects and no garbage, as Sphinx, Hydra and pandas do, is a quarter faster."""
+    gc.set_threshold(20_000, 10, 10)
+
+
 def run_program(program, words, cwd, environment, streams):
     """Become `python program words...`."""
     gc.freeze()  # what the server has imported is nobody's garbage
+    seldom_look_for_garbage()
     # What it starts in its turn is forked from the same server; Ctrl-C reaches it, whoever started the server.
     forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
