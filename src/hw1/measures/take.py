@@ -136,8 +136,7 @@ def take(run: Run, asks: Sequence[Ask], threads: int | None = None) -> list[Take
                 preemption.require()
                 data = data or run.datamodule()
                 with stage(f"{run.slug}: {ask.name}"):
-                    pieces = pieces_of(run, ask, threads)
-                    work = functools.partial(_found, measure, pieces)
+                    work = functools.partial(_found, measure, pieces_of(run, ask, threads))
                     finding = _taken(run, measure, epochs, data, threads or run.settings.threads, work)
                 measured, files = _checked(measured, measure, finding, run.count), dict(finding.files)
             except LostError:
