@@ -7,6 +7,7 @@ Hydra imports this file at every start: it stays free of torch, and of Ray.
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -87,7 +88,7 @@ class RayLauncher(ParallelLauncher):
     def prepare(self, runs: Sequence[RunSettings]) -> None:
         """Reach the cluster that is there, while nothing has been written yet; one of its own starts with its work."""
         if not self._stays(self.count(runs)):
-            self._connect() if self._address is not None else _ray()
+            self._connect() if self._address is not None else _ray(own=True)
 
     def _counted(self, runs: Sequence[RunSettings], jobs: int) -> tuple[int, str]:
         if self._address is not None and self._workers is None:
@@ -138,12 +139,10 @@ class RayLauncher(ParallelLauncher):
     @contextlib.contextmanager
     def _cluster(self, share: Share) -> Iterator[Any]:
         """Ray, connected; a cluster of its own has ended behind it, with all its processes and files."""
-        ray = _ray()
+        ray = _ray(own=self._address is None)
         if self._address is not None or ray.is_initialized():
             yield self._connect()
             return
-        for name, value in _OF_RAY.items():
-            os.environ.setdefault(name, value)
         seen = {name for one in share.gpus for name in one.split(",")}
         with _short_folder() as folder:
             try:
@@ -154,7 +153,6 @@ class RayLauncher(ParallelLauncher):
                     num_gpus=len(seen),
                     object_store_memory=int(self._store * _GIB),
                     _temp_dir=folder,
-                    _node_ip_address="127.0.0.1",
                 )
                 yield ray
             finally:
@@ -162,7 +160,7 @@ class RayLauncher(ParallelLauncher):
                     ray.shutdown()
 
     def _connect(self) -> Any:
-        ray = _ray()
+        ray = _ray(own=False)
         if not ray.is_initialized():
             try:
                 _reach(self._address)
@@ -175,7 +173,18 @@ class RayLauncher(ParallelLauncher):
         return ray
 
 
-def _ray() -> Any:
+def _ray(own: bool) -> Any:
+    """Ray itself, which reads its variables when it is imported.
+
+    Args:
+        own: whether for a cluster of this command's own: its ports are open to the network, so it gets a token of its
+            own, unless the user has said how Ray is to know its users.
+    """
+    if own and "ray" not in sys.modules:
+        for name, value in _OF_RAY.items():
+            os.environ.setdefault(name, value)
+        if not any(name.startswith("RAY_AUTH_") for name in os.environ):
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         return import_module("ray")
     except ImportError as error:  # of what Ray itself needs
