@@ -19,7 +19,7 @@ QUIET = ("trainer.progress=false",)
 SPECTRUM = ("spectrum", "spectrum.examples=800", "spectrum.probes=8", "spectrum.steps=40")
 LAUNCHERS = {
     "parallel, 2 workers": ("hydra.launcher.workers=2",),
-    "joblib, 2 workers": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+    "joblib, 2 workers": ("hydra/launcher=joblib", "hydra.launcher.workers=2"),
     "basic, pieces=3": ("hydra/launcher=basic", "pieces=3"),
     "one process": ("pieces=false",),
 }
