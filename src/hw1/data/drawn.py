@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from hw1 import preemption
 from hw1.data.batches import Batch, Drawing, EpochBatches, Indices, Shares
 from hw1.data.protocol import ExampleSet
-from hw1.data.randomness import kept, seed_all
+from hw1.data.randomness import kept, seed_all, seeded
 from hw1.seeds import generator
 
 Transform = Callable[[Tensor], Tensor]  # an input -> one of the same shape
@@ -104,3 +104,19 @@ def training_loader(
 
 def _loader(drawing: Dataset[Batch], sampler: Sampler[Any], workers: int) -> DataLoader[Batch]:
     return DataLoader(drawing, sampler=sampler, batch_size=None, num_workers=workers, worker_init_fn=preemption.ignore)
+
+
+def try_on(transform: Transform, x: Tensor) -> None:
+    """Transform one input, which stays as it is.
+
+    Raises:
+        ValueError: the transform refuses it, or makes something of another shape or type of it.
+    """
+    with seeded(0):
+        try:
+            made = transform(x.clone())
+        except Exception as error:  # whatever a user's transform raises
+            raise ValueError(f"{type(error).__name__} on an input {list(x.shape)}: {error}") from error
+    if not isinstance(made, Tensor) or (made.shape, made.dtype) != (x.shape, x.dtype):
+        kind = f"{made.dtype} {list(made.shape)}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
+        raise ValueError(f"got {kind} from an input {x.dtype} {list(x.shape)}, expected the same type and shape")

@@ -9,10 +9,9 @@ from torch.utils.data import DataLoader
 
 from hw1.data.batches import ALL, Batch, EpochBatches, EvaluationBatches, Inputs, Share, evaluation_loader, shared
 from hw1.data.constant import constant_loss
-from hw1.data.drawn import Transform, training_loader
+from hw1.data.drawn import Transform, training_loader, try_on
 from hw1.data.identities import identity_of
 from hw1.data.protocol import ExampleSet, ExampleSource, TrainTest
-from hw1.data.randomness import seeded
 from hw1.data.sets import Held, Streamed, carved
 from hw1.kinds import Kind, Loss, constant_metrics, loss_of
 
@@ -228,17 +227,8 @@ class DataModule(lightning.LightningDataModule):
         Raises:
             ValueError: the transform refuses it, or makes something of another shape or type of it.
         """
-        if self.transform is None:
-            return
-        x = self.examples_of("train", first=1)[0][0]
-        with seeded(0):
-            try:
-                made = self.transform(x.clone())
-            except Exception as error:  # whatever a user's transform raises
-                raise ValueError(f"{type(error).__name__} on an input {list(x.shape)}: {error}") from error
-        if not isinstance(made, Tensor) or (made.shape, made.dtype) != (x.shape, x.dtype):
-            kind = f"{made.dtype} {list(made.shape)}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
-            raise ValueError(f"got {kind} from an input {x.dtype} {list(x.shape)}, expected the same type and shape")
+        if self.transform is not None:
+            try_on(self.transform, self.examples_of("train", first=1)[0][0])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches [x, y] of `batch_size`, reordered each epoch; the last one may be smaller."""
