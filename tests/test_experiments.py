@@ -1,6 +1,7 @@
 """Every option of every group composes; every experiment YAML runs for two steps and concludes."""
 
 import contextlib
+import random
 import re
 from pathlib import Path
 
@@ -231,11 +232,19 @@ def concluded(code, said, folder):
 
 QUESTIONS = [name for name in EXPERIMENTS if "/" not in name]
 VARIANTS = [name for name in EXPERIMENTS if "/" in name]
+SOME_QUESTIONS = sorted(random.Random(0).sample(QUESTIONS, 4))
+OTHER_QUESTIONS = sorted({*QUESTIONS} - {*SOME_QUESTIONS})
+SOME_VARIANTS = random.Random(0).sample(VARIANTS, 16)
 
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory, in_one_process):
-    return two_steps(QUESTIONS, tmp_path_factory.mktemp("questions"), in_one_process)
+    return two_steps(SOME_QUESTIONS, tmp_path_factory.mktemp("questions"), in_one_process)
+
+
+@pytest.fixture(scope="module")
+def other_questions(tmp_path_factory, in_one_process):
+    return two_steps(OTHER_QUESTIONS, tmp_path_factory.mktemp("questions"), in_one_process)
 
 
 @pytest.fixture(scope="module")
@@ -243,9 +252,15 @@ def variants(tmp_path_factory, in_one_process):
     return two_steps(VARIANTS, tmp_path_factory.mktemp("variants"), in_one_process)
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
-def test_every_question_runs_for_two_steps(name, questions):
+@pytest.mark.parametrize("name", SOME_QUESTIONS)
+def test_some_questions_run_for_two_steps(name, questions):
     concluded(*questions[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHER_QUESTIONS)
+def test_the_other_questions_run_for_two_steps(name, other_questions):
+    concluded(*other_questions[name])
 
 
 @pytest.mark.parametrize(
@@ -272,7 +287,9 @@ def test_every_variant_runs_for_two_steps(name, variants):
     concluded(*variants[name])
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in SOME_VARIANTS else pytest.mark.slow) for name in VARIANTS]
+)
 def test_every_run_of_a_variant_can_be_built(name, monkeypatch, tmp_path):
     """The first combination of what it sweeps: data, network, optimizer, callbacks and trainer; and its study."""
     with composer(monkeypatch) as settings:

@@ -271,6 +271,9 @@ def gone(pid):
         return True
 
 
+OTHER_ENDS = (signal.SIGTERM, signal.SIGKILL)
+
+
 def training(process, folder):
     """The processes of two runs that have checkpoints, by folder."""
     found = {}
@@ -282,7 +285,7 @@ def training(process, folder):
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, *(pytest.param(one, marks=pytest.mark.slow) for one in OTHER_ENDS)])
 def test_an_end_of_the_command_ends_its_workers_and_the_command_goes_on(number, background, command, tmp_path):
     process = background(*LONG, TWO, output=tmp_path)
     processes = training(process, tmp_path)
