@@ -84,8 +84,8 @@ class StopsMidway:
         name = Path(trainer.default_root_dir).name
         if trainer.world_size > 1:
             log.info(
-                "%s: asked to stop at step %d; it goes on from the last checkpoint of an epoch's end: the randomness of "
-                "the other processes is theirs alone",
+                "%s: asked to stop at step %d; it goes on from the last checkpoint of an epoch's end: the randomness "
+                "of the other processes is theirs alone",
                 *(name, trainer.global_step),
             )
         elif lacking := forgetful(self._callbacks, self._task):
