@@ -13,6 +13,7 @@ from hw1.settings import ConfigError, RunSettings
 from hw1.training import build
 from hw1.training.fit import fit
 from made_runs import run_settings
+from sampled import sampled
 from tiny_fit import Lines, tiny_fit
 
 SHARPNESS = {"_target_": "hw1.measures.Sharpness", "examples": 40, "rho": 0.004, "trace_products": 6, "seed": None}
@@ -142,7 +143,7 @@ class Small(torch.nn.Module):
         return x.flatten(1)[:, : self.out_features] + self.weight.sum()
 
 
-@pytest.mark.parametrize(("stop_at", "members"), [(7, 1), (8, 2), (11, 1)])
+@pytest.mark.parametrize(("stop_at", "members"), sampled([(7, 1), (8, 2), (11, 1)], 1, seed=1))
 def test_a_run_that_is_resumed_logs_the_same(stop_at, members, tmp_path, monkeypatch):
     """Four steps an epoch of two batches each, measured at every second, and a kill within an epoch."""
     track = {"_target_": "hw1.callbacks.Track", "every_n_steps": 2, "every_n_epochs": None, "seed": 0}

@@ -44,7 +44,7 @@ from hw1.curvature import (
 
 torch.set_num_threads(1)
 
-SAMPLE = 48
+SAMPLE = 24
 # key: got X, expected Y: remedy, on one line
 MESSAGE = re.compile(r"(?P<key>[\w., ]+): got (?P<got>.+?), expected (?P<expected>.+?): (?P<remedy>.+)")
 
