@@ -103,7 +103,7 @@ def text(token: str, counter: int, state: str, lock: bool) -> bytes:
 @functools.lru_cache(maxsize=1)
 def _self(pid: int) -> tuple[str, str, str]:
     """(host, what makes process ids unique there, when this process was started there)."""
-    return socket.gethostname(), _space(), _started(pid)
+    return socket.gethostname(), _space(), started(pid)
 
 
 @functools.lru_cache(maxsize=1)
@@ -126,10 +126,15 @@ def is_here(found: Found | None) -> bool:
 
 def is_gone(found: Found | None) -> bool:
     """Whether the process of a lease is known to have ended."""
-    return found is not None and is_here(found) and _started(found.pid) not in (_UNKNOWN, found.start)
+    return found is not None and is_here(found) and has_ended(found.pid, found.start)
 
 
-def _started(pid: int) -> str:
+def has_ended(pid: int, start: str) -> bool:
+    """Whether the process of this machine that was started then is known to have ended."""
+    return started(pid) not in (_UNKNOWN, start)
+
+
+def started(pid: int) -> str:
     """When a process was started, in ticks since the machine was: no clock that is set; or `_ENDED`, `_UNKNOWN`."""
     try:
         os.kill(pid, 0)

@@ -85,7 +85,12 @@ def is_listening() -> bool:
 
 
 def is_requeued() -> bool:
-    """Whether an engine runs this process that may start its job again when it has stopped."""
+    """Whether an engine runs this process that may start its job again when it has stopped.
+
+    On one machine submitit does so after its own signal alone: SIGTERM comes there when the command is ended.
+    """
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local" and _asked == signal.SIGTERM:
+        return False
     return any(name in os.environ for name in _REQUEUED)
 
 

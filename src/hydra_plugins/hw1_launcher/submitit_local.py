@@ -6,14 +6,19 @@ Hydra imports this file at every start: it stays free of torch, and of submitit.
 import os
 import shutil
 import signal
+import sys
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
 
+from hw1 import preemption
+from hw1.lease_file import has_ended, started
 from hw1.machine import cores, room
 from hw1.runs.submitted import last_line
 from hw1.settings import RunSettings
@@ -23,7 +28,38 @@ from hydra_plugins.hw1_launcher.submitit_jobs import PYTHON, Job, SubmititLaunch
 
 _GIB = 2**30
 _POLL = 0.1  # seconds between two looks
-_GRACE = 5.0  # seconds from a request to end to the end
+_GRACE = 2.0  # seconds from a request to end after which it is said what is waited for
+_SAVING = 20.0  # seconds in which a job saves what it has, before it ends whatever it is at
+_KILLED = "its log is empty, as of a process that SIGKILL ended; is there enough memory?"
+_END = "end"  # in a submission's folder: its jobs are to end
+
+
+@dataclass
+class LocalJob(Job):
+    """A job that ends with its command, and with submitit's process that started it, however those did.
+
+    submitit leaves its jobs running. What reaches the command alone, SIGKILL or a signal while its jobs still import,
+    is so noticed by the jobs themselves.
+
+    Attributes:
+        command: (process, when it was started) of the command.
+    """
+
+    command: tuple[int, str] = (0, "")
+
+    def __call__(self) -> None:
+        """Do it, and look out for the end of the others meanwhile."""
+        threading.Thread(target=self._watch, args=(os.getppid(),), daemon=True).start()
+        super().__call__()
+
+    def _watch(self, controller: int) -> None:
+        end = Path(self.folder, _END)
+        while not (end.exists() or os.getppid() != controller or has_ended(*self.command)):
+            time.sleep(_POLL)
+        if preemption.is_listening():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(_SAVING)
+        os._exit(128 + signal.SIGTERM)
 
 
 class SubmititLocalLauncher(SubmititLauncher):
@@ -74,30 +110,31 @@ class SubmititLocalLauncher(SubmititLauncher):
         busy: dict[int, tuple[Any, int]] = {}
         results: dict[int, JobReturn] = {}
         lost: list[str] = []
+        command = os.getpid(), started(os.getpid())
         try:
             while waiting or busy:
                 while waiting and len(busy) < workers:
                     number = waiting.pop()
                     slot = min(set(range(workers)) - {slot for _, slot in busy.values()})
-                    job = Job(str(folder), digest, number, initial_job_idx + number, list(job_overrides[number]))
+                    words = list(job_overrides[number])
+                    job = LocalJob(str(folder), digest, number, initial_job_idx + number, words, command=command)
                     busy[number] = self._started(job, runs[number] if runs else None, slot), slot
                 time.sleep(_POLL)
-                for number, (started, _) in list(busy.items()):
-                    if not started.done():
+                for number, (process, _) in list(busy.items()):
+                    if not process.done():
                         continue
                     del busy[number]
-                    tell(started.paths.stdout)
+                    tell(process.paths.stdout)
                     result = came_to(folder / f"{number}.json")
                     if result is None:
-                        lost.append(last_line(started.paths.stderr))
+                        lost.append(last_line(process.paths.stderr) or _KILLED)
                     else:
                         results[number] = result
-        finally:
-            _end([started for started, _ in busy.values()])
+        except BaseException:  # Ctrl-C above all
+            _end(folder, [process for process, _ in busy.values()])
+            raise
         if lost:
-            raise WorkerLostError(
-                f"a job of submitit ended before its run did: {lost[0] or 'its log is empty'}; {folder}"
-            )
+            raise WorkerLostError(f"a job of submitit ended before its run did: {lost[0]}; {folder}")
         shutil.rmtree(folder, ignore_errors=True)
         return [results[number] for number in range(len(job_overrides))]
 
@@ -106,19 +143,20 @@ class SubmititLocalLauncher(SubmititLauncher):
         import submitit
 
         cpus, gpus = self._needs(run)
+        settings = dict(self._settings)
+        delay = settings.pop("signal_delay_s")  # which AutoExecutor takes for Slurm's alone
         own = Path(job.folder, f"job_{job.number}")
         own.mkdir(mode=0o700)
         executor = submitit.AutoExecutor(
             folder=own, cluster="local", local_max_num_timeout=self._timeouts, local_python=PYTHON
         )
         executor.update_parameters(
-            **self._settings | {"cpus_per_task": cpus, "gpus_per_node": gpus},
+            **settings | {"cpus_per_task": cpus, "gpus_per_node": gpus},
             **({"local_setup": self._before} if self._before else {}),
         )
-        visible = _visible(gpus, slot)
-        if visible:
-            executor._executor.update_parameters(visible_gpus=visible)
-        with _environment(PYTHONPATH=path_for_jobs(), PYTHONSAFEPATH="1", OMP_NUM_THREADS=str(cpus)):
+        executor._executor.update_parameters(signal_delay_s=delay, visible_gpus=_visible(gpus, slot))
+        variables = {"PYTHONPATH": path_for_jobs(), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(cpus)}
+        with _environment(**variables), _interrupts_kept():
             return executor.submit(job)
 
 
@@ -146,14 +184,29 @@ def _visible(gpus: int, slot: int) -> tuple[int, ...]:
     return tuple(seen[(slot * gpus + at) % len(seen)] for at in range(gpus)) if seen and gpus <= len(seen) else ()
 
 
-def _end(jobs: Sequence[Any]) -> None:
-    """End what is still at work: the controller of each ends its job."""
-    for job in jobs:
-        with suppress(OSError):
-            job._process.send_signal(signal.SIGINT)
-    last = time.monotonic() + _GRACE
-    for job in jobs:
-        with suppress(Exception):  # it does not end: it is killed
-            job._process.wait(max(0.1, last - time.monotonic()))
-        if job._process.poll() is None:
-            job._process.kill()
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Ctrl-C goes to all processes of a terminal, but is this one's affair: what is started meanwhile never sees it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(folder: Path, jobs: Sequence[Any]) -> None:
+    """End what is still at work, after it has saved what it has; Ctrl-C once more ends it at once."""
+    processes = [job._process for job in jobs]
+    begun, said = time.monotonic(), False
+    try:
+        (folder / _END).touch()
+        while any(process.poll() is None for process in processes) and time.monotonic() - begun < _SAVING + _GRACE:
+            if time.monotonic() - begun > _GRACE and not said:
+                said = True
+                print("saving what has been trained; Ctrl-C again ends at once", file=sys.stderr, flush=True)
+            time.sleep(_POLL)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()  # its job sees that, and ends
+    shutil.rmtree(folder, ignore_errors=True)
