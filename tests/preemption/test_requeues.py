@@ -124,4 +124,4 @@ def test_lightning_requeues_nothing(tmp_path, monkeypatch):
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
     own = of("Forgetful")
     assert fit(own, tmp_path / f"run-{own.key}")["status"] == "complete"
-    assert found.pop("environment") == "SLURMEnvironment" and found == before
+    assert found.pop("environment") == "LightningEnvironment" and found == before

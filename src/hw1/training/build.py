@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
@@ -257,7 +258,9 @@ def trainer(
     Raises:
         ConfigError: an argument is refused, or it would train in several processes.
     """
-    arguments, own = lightning_arguments(settings.trainer, folder), {}
+    arguments = lightning_arguments(settings.trainer, folder)
+    # One process, whatever variables of Slurm say: Lightning would count its tasks, and requeue a job by itself.
+    own: dict[str, Any] = {"plugins": [LightningEnvironment()]}
     if is_shared(settings):
         place = Place((0, processes(settings)), processes_here(settings))
         own = {"strategy": strategy or SharedBatches(place), "use_distributed_sampler": False}

@@ -86,6 +86,8 @@ def expected_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         # hw1's own order of batches goes on where it was, see `midway`; Lightning asks for a state_dict of the loader.
         warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
+        # Where Slurm is at hand, it would be told of processes; hw1 starts those that it needs.
+        warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
         # From the first average on its own schedule stands in the place of the run's, also where that goes by steps.
         warnings.filterwarnings("ignore", message="SWA is currently only supported every epoch")
         yield
