@@ -27,6 +27,7 @@ from hydra_plugins.hw1_launcher.launcher import ParallelLauncher
 from hydra_plugins.hw1_launcher.submitit_jobs import returned
 from hydra_plugins.hw1_launcher.submitit_local import SubmititLocalLauncher
 from hydra_plugins.hw1_launcher.submitit_slurm import SubmititSlurmLauncher
+from hydra_plugins.hw1_sweeper.piecing import jobs_asked
 from made_runs import run_settings
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -190,6 +191,9 @@ def test_what_cannot_be_launched_is_refused_in_a_line(tmp_path, cluster, monkeyp
     ):
         with pytest.raises(ValueError, match=rf"^hydra\.launcher\.{name}: got {value}, expected"):
             launcher(tmp_path, option, **{name: value})
+    for option in ("submitit_slurm", "submitit_local"):
+        with pytest.raises(ValueError, match=rf"^hydra\.launcher\.workers: got a setting that {option} has not"):
+            launcher(tmp_path, option, workers=2)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match=r"without sbatch.*login node"):
         own.ready(runs)
@@ -211,6 +215,11 @@ def test_only_a_cluster_s_jobs_are_left(tmp_path, cluster):
         refuse_detach(ParallelLauncher(None, 1.0), False)
     with pytest.raises(ConfigError, match=r"^--detach: .*search"):
         refuse_detach(launcher(tmp_path), True)
+    with pytest.raises(ConfigError, match=r"^--detach: .*pieces=16"):
+        refuse_detach(launcher(tmp_path), False, 16)
+    own = launcher(tmp_path)  # whose nodes nobody has counted
+    assert jobs_asked("auto", own, preset("submitit_slurm"), runs_with(1)) == 0
+    assert jobs_asked(16, own, preset("submitit_slurm"), runs_with(1)) == 16
 
 
 def test_never_more_at_a_time_than_was_asked_for(tmp_path, monkeypatch):

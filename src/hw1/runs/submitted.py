@@ -220,7 +220,7 @@ def numbers(name: str) -> list[str]:
 
 def is_order(name: object) -> bool:
     """Whether something is the name of an order, see `hw1.runs.order`."""
-    return isinstance(name, str) and re.fullmatch(r"\.[\w-]+-(train|measure)\.json", name) is not None
+    return isinstance(name, str) and re.fullmatch(r"\.[\w-]+-(train|measure|pieces-\d+)\.json", name) is not None
 
 
 def is_private(folder: Path) -> bool:

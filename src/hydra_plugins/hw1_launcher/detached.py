@@ -4,11 +4,14 @@ Hydra imports this file at every start: it stays free of torch.
 """
 
 import contextlib
+import json
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hw1 import news
 from hw1.lease import is_held
 from hw1.records import is_own, read_record
 from hw1.runs.order import remove_orders
@@ -19,11 +22,17 @@ from hw1.settings import ConfigError
 _SAME = ("name", "swept", "study", "measures", "budget", "search")
 
 
-def refuse_detach(launcher: Any, search: bool) -> None:
+def refuse_detach(launcher: Any, search: bool, pieces: Any = "auto") -> None:
     """Refuse `--detach` where nothing stays behind that would do the work.
 
+    Args:
+        launcher: Hydra's, or our own, which learns of it.
+        search: whether the command searches.
+        pieces: `hydra.sweeper.pieces`.
+
     Raises:
-        ConfigError: the launcher's jobs end with the command, or a search asks for more when some have ended.
+        ConfigError: the launcher's jobs end with the command, or a search asks for more when some have ended, or pieces
+            of measures are to be put together then.
     """
     if not hasattr(launcher, "detach"):
         raise ConfigError(
@@ -32,7 +41,31 @@ def refuse_detach(launcher: Any, search: bool) -> None:
         )
     if search:
         raise ConfigError("--detach: got it beside a search, which asks for more when trials have ended; leave it out")
+    if pieces not in ("auto", False):
+        raise ConfigError(
+            f"--detach: got it beside pieces={pieces}, which are put together when their jobs have ended; leave out "
+            "one of them"
+        )
     launcher.detach = True
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[list[str]]:
+    """Inside, what is printed goes to standard error; behind it, the answer that was appended to what it gives.
+
+    Where none was, and nothing raised, nothing had to be submitted: that is the answer.
+    """
+    answer: list[str] = []
+    sweeps: list[Path] = []
+    before, news.hears = news.hears, sweeps.append
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield answer
+    finally:
+        news.hears = before
+    if not answer:
+        answer.append(json.dumps({"sweep": str(sweeps[-1]) if sweeps else None, "jobs": []}, indent=1))
+    print(*answer, flush=True)
 
 
 def reopened(base: Path, record: Mapping[str, Any]) -> tuple[Path, dict[str, Any]] | None:

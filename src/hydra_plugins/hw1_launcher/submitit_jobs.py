@@ -90,6 +90,7 @@ class SubmititLauncher(BasicLauncher):
     """
 
     name = ""  # of the option of hydra/launcher
+    _passed: frozenset[str] = frozenset()  # settings that are submitit's alone
 
     def __init__(
         self,
@@ -103,6 +104,11 @@ class SubmititLauncher(BasicLauncher):
         **settings: Any,
     ) -> None:
         super().__init__()
+        if unknown := sorted(settings.keys() - self._passed):
+            raise ValueError(
+                f"hydra.launcher.{unknown[0]}: got a setting that {self.name} has not; where conf/local.yaml says it, "
+                "that is for another launcher: remove it there; array_parallelism is the number of jobs at a time"
+            )
         for key, value in (("array_parallelism", array_parallelism), ("cpus_per_task", cpus_per_task)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"hydra.launcher.{key}: got {value}, expected a positive integer or null")

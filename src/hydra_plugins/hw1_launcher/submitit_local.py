@@ -70,6 +70,7 @@ class SubmititLocalLauncher(SubmititLauncher):
     """
 
     name = "submitit_local"
+    _passed = frozenset({"name", "stderr_to_stdout"})
 
     def __init__(self, mem_gb: float, setup: Any = None, **settings: Any) -> None:
         super().__init__(**settings)

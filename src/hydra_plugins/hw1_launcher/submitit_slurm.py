@@ -50,6 +50,10 @@ class SubmititSlurmLauncher(SubmititLauncher):
     """
 
     name = "submitit_slurm"
+    _passed = frozenset(
+        {"partition", "account", "qos", "constraint", "exclude", "gres", "comment", "additional_parameters"}
+        | {"cpus_per_gpu", "gpus_per_task", "mem_per_gpu", "mem_per_cpu"}
+    )
 
     def __init__(
         self,
@@ -231,7 +235,8 @@ class SubmititSlurmLauncher(SubmititLauncher):
 def _same_order(one: Path, other: Path) -> bool:
     """Whether what is in the queue measures what is asked for."""
     try:
-        return read_order(one).measures == read_order(other).measures
+        first, second = read_order(one), read_order(other)
+        return (first.measures, first.pieces) == (second.measures, second.pieces)
     except (OSError, ValueError, TypeError):
         return False
 

@@ -35,7 +35,8 @@ def jobs_asked(asked: Any, launcher: Any, node: Mapping[str, Any], runs: Sequenc
     Raises:
         ConfigError: it is neither auto, false nor a number of jobs.
     """
-    if asked is False:
+    queued = hasattr(launcher, "detach")  # a cluster's queue, which does not say how many nodes are idle
+    if asked is False or (asked == "auto" and queued):
         return 0
     if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0:
         return asked

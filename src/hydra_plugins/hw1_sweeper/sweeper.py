@@ -41,7 +41,7 @@ from hw1.terminal import say
 from hw1.trust.owner import keep_code, vouch, vouch_folder
 from hw1.typed import training
 from hw1.words import count
-from hydra_plugins.hw1_launcher.detached import refuse_detach, reopened, settle
+from hydra_plugins.hw1_launcher.detached import answering, refuse_detach, reopened, settle
 from hydra_plugins.hw1_sweeper.checking import check_runs
 from hydra_plugins.hw1_sweeper.going_on import go_on
 from hydra_plugins.hw1_sweeper.launching import allot, begun, folder_errors, interrupted, launch
@@ -107,11 +107,18 @@ class Hw1Sweeper(BasicSweeper):
         Raises:
             ConfigError: a setting of some run is refused, or its code has changed; nothing was trained.
         """
-        assert self.config is not None
         if self.detach:
-            refuse_detach(self.launcher, self.search is not None)
+            refuse_detach(self.launcher, self.search is not None, self.pieces)
+            with answering() as answer:
+                self._sweep(arguments, answer)
+        else:
+            self._sweep(arguments, [])
+
+    def _sweep(self, arguments: list[str], answer: list[str]) -> None:
+        """The same; a command that leaves appends its answer."""
+        assert self.config is not None
         if self.config.measured_sweep is not None:
-            self._measure(Path(str(self.config.measured_sweep)), arguments)
+            self._measure(Path(str(self.config.measured_sweep)), arguments, answer)
             return
         arguments = whole(arguments, self._planner.parser)
         base = Path(str(self.config.hydra.sweep.dir)).absolute()
@@ -170,7 +177,7 @@ class Hw1Sweeper(BasicSweeper):
             at_work_on(folder)
             what = "read" if jobs[0].settings.value("adopted") else "train"
             line = f"{record['name']}: {count(len(jobs), 'run')}, {len(to_train)} to {what}{also}, in {base}"
-            print(line, file=sys.stderr if self.detach else sys.stdout, flush=True)
+            print(line, flush=True)
             try:
                 self._pieces([] if to_train else to_measure, asks, folder / "sweep.json", record)
                 lost = launch(self.launcher, launched, folder / "sweep.json", record)
@@ -180,7 +187,7 @@ class Hw1Sweeper(BasicSweeper):
                     lines = conclude(folder)
                 settle(base)
             except Left as left:
-                print(left.told(folder), flush=True)
+                answer.append(left.told(folder))
                 return
             except KeyboardInterrupt:
                 write_record(folder / "sweep.json", {**record, "status": "interrupted"})
@@ -359,8 +366,10 @@ class Hw1Sweeper(BasicSweeper):
         if lost or concluded["status"] != "complete":
             sys.exit(1)
 
-    def _measure(self, path: Path, arguments: Sequence[str]) -> None:
+    def _measure(self, path: Path, arguments: Sequence[str], answer: list[str]) -> None:
         """Take measures of a sweep's finished runs; its tables, figures and page take them in.
+
+        A command that leaves appends its answer.
 
         Raises:
             ConfigError: a measure or another word is refused, the sweep has no finished run, or a command is still at
@@ -394,7 +403,7 @@ class Hw1Sweeper(BasicSweeper):
                 if self.keep:
                     keep_code(run.path, run.settings.plain, run.key)
         line = f"{sweep.record['name']}: {count(len(finished), 'run')}, {len(to_measure)} to measure, in {base}"
-        print(line, file=sys.stderr if self.detach else sys.stdout, flush=True)
+        print(line, flush=True)
         if self.dry_run:
             return
         record = {
@@ -413,7 +422,7 @@ class Hw1Sweeper(BasicSweeper):
                 self._pieces(to_measure, asks, Path(file.name), record)
                 lost = launch(self.launcher, to_measure, Path(file.name), record)
             except Left as left:
-                print(left.told(sweep.path), flush=True)
+                answer.append(left.told(sweep.path))
                 return
             except KeyboardInterrupt:
                 interrupted(record)
