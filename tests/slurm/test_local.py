@@ -24,14 +24,15 @@ def test_the_same_bits_and_one_at_a_time(tmp_path, user, figure):
 
 
 def test_they_end_with_the_command_and_a_killed_one_is_launched_again(tmp_path, user, cluster, figure):
-    process = user("seed=1", *LOCAL, STEPS_SLEEP=0.5, background=True)
+    process = user("seed=1,2", *LOCAL, STEPS_SLEEP=0.3, background=True)
     cluster.until(lambda: len(steps(tmp_path)) > 2)
-    os.kill(int(steps(tmp_path)[-1][0]), signal.SIGKILL)
-    cluster.until(lambda: len({one for one, *_ in steps(tmp_path)}) == 2)
+    killed, run, _ = steps(tmp_path)[-1]
+    os.kill(int(killed), signal.SIGKILL)
+    cluster.until(lambda: {one for one, at, _ in steps(tmp_path) if at == run} > {killed})  # behind the other run
     os.kill(process.pid, signal.SIGTERM)
     process.communicate(timeout=120)
     made = len(steps(tmp_path))
     time.sleep(3)
     assert process.returncode == 130 and len(steps(tmp_path)) == made
-    assert user("seed=1", *LOCAL)[0] == 0
+    assert user("seed=1,2", *LOCAL)[0] == 0 and len(hashes(runs(tmp_path))) == 2
     figure("a killed job launched again; the command ended, and its jobs with it; gone on by the same words")
