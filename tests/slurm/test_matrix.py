@@ -106,9 +106,31 @@ def test_a_job_that_is_stopped_goes_on(what, tmp_path, cluster, user, undisturbe
     assert code == 0, said
     cluster.until(lambda: cluster.states() == {"101": "COMPLETED"})
     assert hashes(runs(tmp_path)) == undisturbed("seed=1")
-    made = len(steps(tmp_path))
-    assert len({process for process, *_ in steps(tmp_path)}) == 2 and made < 2 * STEPS
+    at, made = [int(step) for *_, step in steps(tmp_path)], len(steps(tmp_path))
+    # One that is told to stop saves at that very step; what is lost is lost from the last epoch's end on.
+    assert len({process for process, *_ in steps(tmp_path)}) == 2
+    assert made <= STEPS + 4 if what == "lose" else at == list(range(1, STEPS + 1))
     figure(f"{what} at step 6 of {STEPS}: requeued, went on, {made - STEPS} steps made again; as under basic, SHA-256")
+
+
+@pytest.mark.parametrize(
+    ("words", "stops", "why"),
+    [
+        (["+callbacks.other._target_=steps.Gathers"], 3, "stopped 3 times at step 0 without coming further"),
+        (["hydra.launcher.timeout_min=5", "hydra.launcher.max_num_timeout=1"], 2, "hydra.launcher.max_num_timeout"),
+    ],
+)
+def test_requeues_come_to_an_end(words, stops, why, tmp_path, cluster, user, figure):
+    process = user("seed=1", SLURM, *words, STEPS_SLEEP=1, background=True)
+    for number in range(stops):
+        cluster.until(lambda: len({process for process, *_ in steps(tmp_path)}) == number + 1)  # noqa: B023
+        assert cluster.jobs()["101"]["restarts"] == number
+        cluster.time_out("101")
+    said, errors = process.communicate(timeout=600)
+    assert process.returncode == 1 and why in errors, said + errors
+    assert why in user("list", tmp_path / "out", "status=failed")[1]
+    cluster.until(lambda: cluster.states() == {"101": "COMPLETED"})
+    figure(f"time_out {stops} times, as {words[-1]}: requeued {stops - 1} times, failed with the reason")
 
 
 def test_a_job_that_is_cancelled_is_a_failure_with_a_reason(tmp_path, cluster, user, slurm, figure):
