@@ -51,3 +51,29 @@ class Slow(Callback):
         with open(os.path.join(self.folder, str(trainer.global_rank)), "w") as file:
             file.write(str(os.getpid()))
         time.sleep(self.seconds)
+
+
+class StopsAll(Callback):
+    """At a step, a signal reaches all processes of the run, as an engine sends it to a whole job; once.
+
+    Args:
+        step: from 0.
+        number: of the signal.
+        folder: in which each process writes its number down.
+    """
+
+    def __init__(self, step: int, number: int, folder: str):
+        self.step, self.number, self.folder = step, number, folder
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        mine = os.path.join(self.folder, f"process-{trainer.global_rank}")
+        if not os.path.exists(mine):
+            with open(mine, "w") as file:
+                file.write(str(os.getpid()))
+        once = os.path.join(self.folder, "sent")
+        if trainer.global_step == self.step and trainer.global_rank == 0 and not os.path.exists(once):
+            with open(once, "w"):
+                pass
+            for rank in reversed(range(trainer.world_size)):
+                with open(os.path.join(self.folder, f"process-{rank}")) as file:
+                    os.kill(int(file.read()), self.number)

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from composed import ROOT, settings, trained
+from hw1.preemption import Preempted, listening
 from hw1.runs import Sweep
 from hw1.training.fit import fit
 
@@ -111,12 +112,30 @@ def test_an_interrupted_run_goes_on_bit_by_bit(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_to_all_processes_stops_the_run_and_it_goes_on(number, tmp_path):
+    words = ["+callbacks.stops._target_=distributed.failing.StopsAll", "+callbacks.stops.step=30"]
+    words += [f"+callbacks.stops.number={int(number)}", f"+callbacks.stops.folder={tmp_path}"]
+    run = several("trainer.checkpoint_seconds=0", *words)
+    folder = tmp_path / f"run-{run.key}"
+    heard = []
+    before = signal.signal(number, lambda *_: heard.append(number))
+    try:
+        with pytest.raises(Preempted), listening():
+            fit(run, folder)
+    finally:
+        signal.signal(number, before)
+    assert heard == [number]
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+    assert not (folder / "result.json").exists()
+    assert fit(run, folder)["status"] == "complete"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["parallel", "joblib"])
 def test_runs_side_by_side_are_what_they_are_one_after_the_other(launcher, tmp_path):
-    if launcher == "joblib":
-        pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="hydra-joblib-launcher is an extra")
     words = [*words_of(CASE), "trainer=ddp", "seed=0,1", f"output={tmp_path}", f"hydra/launcher={launcher}"]
-    words += ["hydra.launcher.workers=2"] if launcher == "parallel" else ["hydra.launcher.n_jobs=2"]
+    words += ["hydra.launcher.workers=2"]
     subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, env=ENVIRONMENT, capture_output=True, check=True)
     runs = Sweep.read(tmp_path / "default").runs
     for run in runs:

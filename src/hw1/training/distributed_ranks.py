@@ -25,7 +25,9 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store, TCPStore
 
+from hw1 import preemption
 from hw1.data.batches import Share
+from hw1.data.downloads import JOBS, nothing_downloaded
 from hw1.settings import RunSettings
 from hw1.settings.processes import is_shared, processes, processes_here
 from hw1.training.distributed_strategy import Place, SharedBatches
@@ -74,6 +76,7 @@ def together(settings: RunSettings, folder: Path, resumes: bool, ended: bool) ->
 
     Raises:
         RankError: another process failed; said in one line.
+        Preempted: the job was asked to stop, which may have reached the other processes, too, and ended them.
     """
     if not is_shared(settings):
         yield None
@@ -89,7 +92,10 @@ def together(settings: RunSettings, folder: Path, resumes: bool, ended: bool) ->
             store.set(_ENDED, "")
             others.wait()
         except Exception as error:
-            raise others.cause(error) from error
+            cause = others.cause(error)
+            if isinstance(cause, RankError):
+                preemption.require()  # what asked this process to stop has ended the others: none of them failed
+            raise cause from error
         finally:
             others.end()
             _leave()
@@ -179,7 +185,7 @@ def share_of(shared: Shared, rank: int) -> None:
     join = functools.partial(_join, store, (rank, world), lambda: None)
     strategy = SharedBatches(Place((rank, world), processes_here(shared.settings)), join)
     try:
-        with _expected_warnings():
+        with _expected_warnings(), nothing_downloaded(JOBS):  # as the first, which has what is needed
             train_share(shared.settings, shared.folder, strategy, (rank, world), shared.resumes, shared.ended)
         store.wait([_ENDED], _LONG)  # the first may still read what this one sent
     except Exception as error:
