@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +17,9 @@ from hw1.runs import Ask, Run, Sweep, read_measured
 from hw1.settings import ConfigError
 from hw1.studies import FlatnessInterp, between
 from hw1.studies.parts import keep_parts, lacking_parts
+from hydra_plugins.hw1_sweeper import piecing
 from hydra_plugins.hw1_sweeper.piecing import _shares, jobs_asked
+from hydra_plugins.hw1_sweeper.plan import Job
 from made_runs import make_members, make_run, make_sweep
 
 SPECTRUM = {"_target_": "hw1.measures.Spectrum", "examples": 60, "probes": 3, "steps": 5, "seed": None}
@@ -275,6 +278,9 @@ class Counting:
         (5, object(), {}, 9, 5),
         ("auto", Counting(1), {}, 1, 0),
         ("auto", object(), {"n_jobs": 4}, 0, 0),
+        ("auto", SimpleNamespace(detach=False), {"array_parallelism": 256}, 1, 0),  # a queue, in which each would wait
+        (5, SimpleNamespace(detach=False), {"array_parallelism": 256}, 1, 5),
+        ("auto", SimpleNamespace(detach=True), {"array_parallelism": 256}, 1, 0),
     ],
 )
 def test_pieces_are_jobs_where_workers_would_be_idle(asked, launcher, node, runs, jobs):
@@ -285,6 +291,27 @@ def test_pieces_are_jobs_where_workers_would_be_idle(asked, launcher, node, runs
 def test_other_words_are_refused(asked):
     with pytest.raises(ConfigError, match=r"^hydra\.sweeper\.pieces: got .*, expected auto, false or a number of jobs"):
         jobs_asked(asked, object(), {}, [None])
+
+
+def test_a_command_that_leaves_puts_no_pieces_together():
+    said = r"^hydra\.sweeper\.pieces: got 5 beside --detach, expected auto or false: .*; leave out one of them$"
+    with pytest.raises(ConfigError, match=said):
+        jobs_asked(5, SimpleNamespace(detach=True), {}, [None])
+
+
+def test_data_are_fetched_before_pieces_are_launched(run, monkeypatch):
+    happened = []
+
+    class Launcher:
+        def launch(self, words, initial_job_idx):
+            happened.append(f"{len(words)} jobs")
+            return []
+
+    job = Job([], run.settings, run.path)
+    record = {"measures": [ask.record() for ask in ASKS]}
+    monkeypatch.setattr(piecing, "fetch", lambda jobs: happened.append(("fetched", *jobs)))
+    piecing.launch_pieces(Launcher(), [job], ASKS, 2, run.path.parent / "sweep.json", record)
+    assert happened == [("fetched", job), "2 jobs"]
 
 
 def test_shares_are_of_one_run_each():

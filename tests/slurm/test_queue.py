@@ -18,7 +18,7 @@ from hw1.lease import hold
 from hw1.machine import cores
 from hw1.records import FORMAT, make_key, write_record
 from hw1.report.listing import listing
-from hw1.runs.order import write_orders
+from hw1.runs.order import read_order, write_orders
 from hw1.runs.submitted import Left, live_jobs, numbers, places, submitted_below, write_submitted
 from hw1.settings import ConfigError, RunSettings
 from hydra_plugins.hw1_launcher import submitit_jobs, submitit_local
@@ -27,7 +27,8 @@ from hydra_plugins.hw1_launcher.launcher import ParallelLauncher
 from hydra_plugins.hw1_launcher.submitit_jobs import returned
 from hydra_plugins.hw1_launcher.submitit_local import SubmititLocalLauncher
 from hydra_plugins.hw1_launcher.submitit_slurm import SubmititSlurmLauncher
-from hydra_plugins.hw1_sweeper.piecing import jobs_asked
+from hydra_plugins.hw1_sweeper.piecing import _launched, jobs_asked
+from hydra_plugins.hw1_sweeper.plan import Job
 from made_runs import run_settings
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -123,7 +124,7 @@ def test_the_queue_shows_in_a_list_and_so_does_a_job_that_died(tmp_path, cluster
     cluster._set("101_2", state="OUT_OF_MEMORY", node="node8")
     (jobs[2].folder / "101_2_0_log.err").write_text("first\nslurmstepd: error: oom_kill\n\n")
     base = sweep.parent.parent
-    assert {run: place.state for run, (_, place) in live_jobs(submitted_below(base)).items()} == {
+    assert {run: place.state for run, ((_, place),) in live_jobs(submitted_below(base)).items()} == {
         "a-1": "PENDING",
         "b-2": "RUNNING",
     }
@@ -137,6 +138,32 @@ def test_the_queue_shows_in_a_list_and_so_does_a_job_that_died(tmp_path, cluster
     assert any(line.startswith(f"{sweep.name}  running") for line in lines)
     jobs[2].folder.chmod(0o755)  # not this user's alone: nothing of it is shown
     assert "ended as OUT_OF_MEMORY; its log is empty" in "\n".join(listing(base, [], None)[0])
+
+
+def test_pieces_that_are_queued_are_found_and_go_with_their_sweep(tmp_path, cluster, slurm, monkeypatch):
+    """A command that waits for them is interrupted: they read what it has left until they have ended."""
+    cluster.paused = True
+    sweep, record, _ = sweep_of(tmp_path, "a")
+    (run,) = runs_with(1)
+    job = Job(["seed=1"], run, sweep.parent.parent / "runs" / "a")
+    shares = [(job, [("spectrum.json", "member=0_probe=0")]), (job, [("spectrum.json", "member=0_probe=1")])]
+
+    def interrupted(self, jobs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SubmititSlurmLauncher, "_awaited", interrupted)
+    for _ in range(2):  # by the same words nothing is submitted twice
+        with pytest.raises(KeyboardInterrupt):
+            _launched(launcher(tmp_path), shares, sweep / "sweep.json", record)
+    jobs = submitted_below(sweep.parent.parent)
+    assert [read_order(job.order).pieces for job in jobs] == [[list(piece) for piece in own] for _, own in shares]
+    assert [job.job for job in jobs] == ["101_0", "101_1"]
+    for one in jobs:
+        cluster._set(one.job, state="COMPLETED")
+        write_record(one.outcome, {"format": FORMAT, "error": "", "lost": False})
+    write_record(sweep / "sweep.json", {**record, "status": "complete"})
+    settle(sweep.parent.parent)
+    assert not [*sweep.glob("submitted-*"), *sweep.glob(".*"), *(tmp_path / "home").glob("hw1/submitit/*")]
 
 
 def test_what_is_at_work_here_says_so(tmp_path):
@@ -171,7 +198,8 @@ def test_what_cannot_be_launched_is_refused_in_a_line(tmp_path, cluster, monkeyp
     own.ready(runs)
     for changes, said in (
         ({"submitit_folder": str(tmp_path / "out" / "x" / "%j")}, "inside the output"),
-        ({"nodes": 2}, "2 tasks of runs that are one process"),
+        ({"nodes": 2}, r"^hydra\.launcher\.nodes: got 2, expected 1: "),
+        ({"tasks_per_node": 2}, r"^hydra\.launcher\.tasks_per_node: got 2, expected 1: "),
     ):
         with pytest.raises(ConfigError, match=said):
             launcher(tmp_path, **changes).ready(runs)
@@ -208,6 +236,40 @@ def test_slurm_refuses_in_a_line(tmp_path, cluster, slurm):
     with pytest.raises(ConfigError, match=r"Slurm refused the jobs: .*invalid partition specified: none; expected"):
         launcher(tmp_path, partition="none").launch(words, 0)
     assert not list(sweep.glob("submitted-*")) and not list((tmp_path / "home").glob("hw1/submitit/*"))
+
+
+def test_a_job_states_what_all_processes_of_its_run_take(tmp_path, monkeypatch):
+    plain = run_settings()
+
+    def run(**trainer):
+        return RunSettings.check({**plain, "trainer": {**plain["trainer"], **trainer}})
+
+    own = launcher(tmp_path)
+    assert own._needs(run(threads=2)) == (2, 0)
+    assert own._needs(run(threads=2, strategy="ddp", devices=3)) == (6, 0)
+    assert own._needs(run(accelerator="gpu", strategy="ddp", devices=2)) == (2, 2)
+    assert own._needs(run(accelerator="gpu", devices=[1])) == (1, 1)
+    assert launcher(tmp_path, cpus_per_task=5, gpus_per_node=0)._needs(run(accelerator="gpu")) == (5, 0)
+    monkeypatch.setattr(submitit_local, "cores", lambda: 8)
+    local = launcher(tmp_path, "submitit_local", mem_gb=0.001)
+    assert local.count([run(strategy="ddp", devices=2)] * 9) == 4
+
+
+def test_what_was_submitted_before_a_refusal_keeps_what_it_reads(tmp_path, cluster, slurm, monkeypatch):
+    cluster.paused = True
+    own, sent = launcher(tmp_path), SubmititSlurmLauncher._sent
+    sweep, _, words = sweep_of(tmp_path, "a", "b")
+    own.expect(runs_with(1, 2))
+
+    def full(self, folder, needs, share, jobs):
+        if needs[0] == 2:
+            raise ConfigError("hydra/launcher: Slurm refused the jobs: QOSMaxSubmitJobPerUserLimit")
+        return sent(self, folder, needs, share, jobs)
+
+    monkeypatch.setattr(SubmititSlurmLauncher, "_sent", full)
+    with pytest.raises(ConfigError):
+        own.launch(words, 0)
+    assert own.left and [job.run for job in submitted_below(sweep.parent.parent)] == ["a"]
 
 
 def test_only_a_cluster_s_jobs_are_left(tmp_path, cluster):

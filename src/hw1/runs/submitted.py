@@ -162,21 +162,32 @@ def submitted_below(base: Path) -> list[Submitted]:
 
 def queue_of(jobs: Sequence[Submitted]) -> dict[str, tuple[Submitted, Place]]:
     """Those that have not said what they came to, by their run; of several, one that is live, else the last."""
-    unended = [job for job in jobs if not job.outcome.exists()]
-    at = places(job.job for job in unended)
     found: dict[str, tuple[Submitted, Place]] = {}
-    for job in unended:
-        place = at.get(job.job, Place())
-        if place.state == UNKNOWN and time.time() - job.at < _UNSEEN:  # the accounting may be late
-            place = Place(PENDING)
+    for job, place in _placed(jobs):
         if job.run not in found or place.live or not found[job.run][1].live:
             found[job.run] = (job, place)
     return found
 
 
-def live_jobs(jobs: Sequence[Submitted]) -> dict[str, tuple[Submitted, Place]]:
-    """Those that wait or work, by their run."""
-    return {run: found for run, found in queue_of(jobs).items() if found[1].live}
+def live_jobs(jobs: Sequence[Submitted]) -> dict[str, list[tuple[Submitted, Place]]]:
+    """Those that wait or work, by their run, of whose measures several jobs may compute pieces."""
+    found: dict[str, list[tuple[Submitted, Place]]] = {}
+    for job, place in _placed(jobs):
+        if place.live:
+            found.setdefault(job.run, []).append((job, place))
+    return found
+
+
+def _placed(jobs: Sequence[Submitted]) -> list[tuple[Submitted, Place]]:
+    unended = [job for job in jobs if not job.outcome.exists()]
+    at = places(job.job for job in unended)
+    found = []
+    for job in unended:
+        place = at.get(job.job, Place())
+        if place.state == UNKNOWN and time.time() - job.at < _UNSEEN:  # the accounting may be late
+            place = Place(PENDING)
+        found.append((job, place))
+    return found
 
 
 def places(jobs: Iterable[str]) -> dict[str, Place]:

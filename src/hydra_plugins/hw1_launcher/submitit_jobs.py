@@ -28,6 +28,7 @@ from hw1.lease import LostError
 from hw1.records import FORMAT, read_record, write_record
 from hw1.runs.submitted import is_private
 from hw1.settings import ConfigError, RunSettings
+from hw1.settings.processes import processes_here
 
 STATE = "state.pkl"  # in a submission's folder: what all of its jobs need
 _SAID = re.compile(r"\[\d+/\d+\] ")  # how the line begins that says what a job came to
@@ -215,10 +216,14 @@ class SubmititLauncher(BasicLauncher):
         return runs if len(runs) == jobs else []
 
     def _needs(self, run: RunSettings | None) -> tuple[int, int]:
-        """(cores, GPUs) that a job states."""
-        gpu = run is not None and run.trainer.get("accelerator") not in ("cpu", "mps")
-        gpus = self._gpus if self._gpus is not None else int(gpu)
-        return self._cpus or (run.threads if run is not None else 1), gpus
+        """(cores, GPUs) that a job states: for all processes of its run."""
+        gpus = 0
+        if run is not None and run.trainer.get("accelerator") not in ("cpu", "mps"):
+            devices = run.trainer.get("devices", 1)
+            number = len(devices) if isinstance(devices, list | tuple) else devices
+            gpus = number if type(number) is int and number > 0 else 1
+        cpus = 1 if run is None else run.threads * processes_here(run)
+        return self._cpus or cpus, gpus if self._gpus is None else self._gpus
 
 
 PYTHON = f"{shlex.quote(sys.executable)} -P"  # nothing is imported from the folder in which a job happens to start

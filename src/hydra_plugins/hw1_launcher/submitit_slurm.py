@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class SubmititSlurmLauncher(SubmititLauncher):
         """Refuse what cannot be launched.
 
         Raises:
-            ConfigError: as in `SubmititLauncher`; this machine has no Slurm; more tasks are asked for than runs have.
+            ConfigError: as in `SubmititLauncher`; this machine has no Slurm; several tasks are asked for.
         """
         super().ready(runs)
         if missing := [name for name in ("sbatch", "srun", "sacct") if shutil.which(name) is None]:
@@ -96,11 +96,12 @@ class SubmititSlurmLauncher(SubmititLauncher):
                 f"hydra/launcher: got {self.name} on a machine without {missing[0]}, expected one that submits to "
                 "Slurm: give the command on the cluster's login node"
             )
-        tasks = int(self._shared["nodes"]) * int(self._shared["tasks_per_node"])
-        if tasks > 1 and any(_processes(run) < tasks for run in runs):
-            raise ConfigError(
-                f"hydra.launcher.tasks_per_node, nodes: got {tasks} tasks of runs that are one process each, expected 1"
-            )
+        for key in ("nodes", "tasks_per_node"):
+            if (number := self._shared[key]) != 1:
+                raise ConfigError(
+                    f"hydra.launcher.{key}: got {number}, expected 1: each task would train the whole run, whose "
+                    "processes hw1 starts itself (trainer=ddp); leave it out"
+                )
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit the jobs and wait for them; their results in the order in which they were given.
@@ -135,9 +136,10 @@ class SubmititSlurmLauncher(SubmititLauncher):
         with hold(base):  # of two commands, one submits a run
             queued = live_jobs(submitted_below(base))
             found = {
-                number: queued[run][0]
+                number: job
                 for number, (order, run) in enumerate(at)
-                if run in queued and _same_order(queued[run][0].order, order)
+                for job, _ in queued.get(run, ())
+                if _same_order(job.order, order)
             }
             new = [number for number in range(len(at)) if number not in found]
             if new:
@@ -165,6 +167,7 @@ class SubmititSlurmLauncher(SubmititLauncher):
                         shutil.rmtree(folder, ignore_errors=True)
                     else:
                         found |= dict(zip(done, write_submitted(sweep, folder, entries), strict=True))
+                        self.left = len(done) < len(new)
         return [found[number] for number in range(len(at))], {found[number].job for number in new}
 
     def _sent(self, folder: Path, needs: tuple[int, int], share: int, jobs: Sequence[Job]) -> list[str]:
@@ -233,19 +236,12 @@ class SubmititSlurmLauncher(SubmititLauncher):
 
 
 def _same_order(one: Path, other: Path) -> bool:
-    """Whether what is in the queue measures what is asked for."""
+    """Whether what is in the queue does what is asked for."""
     try:
-        first, second = read_order(one), read_order(other)
-        return (first.measures, first.pieces) == (second.measures, second.pieces)
+        queued, asked = read_order(one), read_order(other)
+        return (queued.measures, queued.pieces) == (asked.measures, asked.pieces)
     except (OSError, ValueError, TypeError):
         return False
-
-
-def _processes(run: RunSettings) -> int:
-    """The processes of a run that say so."""
-    said: Mapping[str, Any] = run.trainer
-    numbers = [said.get(key, 1) for key in ("devices", "num_nodes")]
-    return int(numbers[0]) * int(numbers[1]) if all(isinstance(number, int) for number in numbers) else sys.maxsize
 
 
 def _seconds() -> float:

@@ -18,6 +18,7 @@ from hw1.runs.order import write_pieces
 from hw1.settings import ConfigError
 from hw1.terminal import say
 from hw1.words import count
+from hydra_plugins.hw1_sweeper.fetching import fetch
 from hydra_plugins.hw1_sweeper.plan import Job
 
 _JOBS = 4  # a worker, so that all end together
@@ -33,17 +34,36 @@ def jobs_asked(asked: Any, launcher: Any, node: Mapping[str, Any], runs: Sequenc
         runs: the settings of the runs that are measured.
 
     Raises:
-        ConfigError: it is neither auto, false nor a number of jobs.
+        ConfigError: see `refuse_pieces`.
     """
-    queued = hasattr(launcher, "detach")  # a cluster's queue, which does not say how many nodes are idle
-    if asked is False or (asked == "auto" and queued):
-        return 0
-    if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0:
-        return asked
+    queue = hasattr(launcher, "detach")
+    refuse_pieces(asked, queue and launcher.detach)
     if asked != "auto":
-        raise ConfigError(f"hydra.sweeper.pieces: got {asked!r}, expected auto, false or a number of jobs above 0")
+        return int(asked)
+    if queue:  # a piece may be shorter than the time that it waits there
+        return 0
     workers = _workers(launcher, node, runs)
     return _JOBS * workers if workers > max(1, len(runs)) else 0
+
+
+def refuse_pieces(asked: Any, leaves: bool) -> None:
+    """Refuse what `hydra.sweeper.pieces` cannot be.
+
+    Args:
+        asked: it.
+        leaves: whether the command leaves when its jobs are in a queue.
+
+    Raises:
+        ConfigError: it is neither auto, false nor a number of jobs; or it is that, and nobody would put them together.
+    """
+    number = isinstance(asked, int) and not isinstance(asked, bool) and asked > 0
+    if not number and asked != "auto" and asked is not False:
+        raise ConfigError(f"hydra.sweeper.pieces: got {asked!r}, expected auto, false or a number of jobs above 0")
+    if number and leaves:
+        raise ConfigError(
+            f"hydra.sweeper.pieces: got {asked} beside --detach, expected auto or false: the command puts pieces "
+            "together, and would have left; leave out one of them"
+        )
 
 
 def _workers(launcher: Any, node: Mapping[str, Any], runs: Sequence[Any]) -> int:
@@ -75,6 +95,7 @@ def launch_pieces(
         record: of the command.
 
     Raises:
+        ConfigError: nothing was launched: data that jobs measure by are not to be had.
         LostError: another process took a run over while this one was silent.
     """
     with ExitStack() as held:
@@ -82,6 +103,8 @@ def launch_pieces(
             held.enter_context(hold(job.folder))
         before = None
         while left := _lacking(jobs, asks, record):
+            if before is None:
+                fetch(jobs)
             if before is not None and len(left) >= before:
                 return
             before = len(left)
@@ -148,8 +171,9 @@ def _launched(
         say(f"launcher: {explain(error)}", file=sys.stderr)
         return True
     finally:
-        for order in orders:
-            order.unlink(missing_ok=True)
+        if not getattr(launcher, "left", False):  # jobs stay in a queue, and will read them
+            for order in orders:
+                order.unlink(missing_ok=True)
     raised = [result._return_value for result in results if isinstance(result._return_value, Exception)]
     for text in dict.fromkeys(explain(error) for error in raised):
         say(f"pieces: {text}", file=sys.stderr)

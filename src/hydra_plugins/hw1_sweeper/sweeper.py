@@ -48,7 +48,7 @@ from hydra_plugins.hw1_sweeper.launching import allot, begun, folder_errors, int
 from hydra_plugins.hw1_sweeper.listing import crowded, listing, of_other_threads
 from hydra_plugins.hw1_sweeper.measuring import asks_of_command, forget, lacking_measures, take_in
 from hydra_plugins.hw1_sweeper.options import whole
-from hydra_plugins.hw1_sweeper.piecing import jobs_asked, launch_parts, launch_pieces
+from hydra_plugins.hw1_sweeper.piecing import jobs_asked, launch_parts, launch_pieces, refuse_pieces
 from hydra_plugins.hw1_sweeper.plan import Job
 from hydra_plugins.hw1_sweeper.planning import Planner
 from hydra_plugins.hw1_sweeper.searching import KEY, Search, Trials, value_of, without_intervals
@@ -117,6 +117,7 @@ class Hw1Sweeper(BasicSweeper):
     def _sweep(self, arguments: list[str], answer: list[str]) -> None:
         """The same; a command that leaves appends its answer."""
         assert self.config is not None
+        refuse_pieces(self.pieces, self.detach)
         if self.config.measured_sweep is not None:
             self._measure(Path(str(self.config.measured_sweep)), arguments, answer)
             return
