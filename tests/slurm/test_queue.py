@@ -27,7 +27,7 @@ from hydra_plugins.hw1_launcher.launcher import ParallelLauncher
 from hydra_plugins.hw1_launcher.submitit_jobs import returned
 from hydra_plugins.hw1_launcher.submitit_local import SubmititLocalLauncher
 from hydra_plugins.hw1_launcher.submitit_slurm import SubmititSlurmLauncher
-from hydra_plugins.hw1_sweeper.piecing import _launched, jobs_asked
+from hydra_plugins.hw1_sweeper.piecing import _launched, jobs_asked, refuse_pieces
 from hydra_plugins.hw1_sweeper.plan import Job
 from made_runs import run_settings
 
@@ -136,6 +136,9 @@ def test_the_queue_shows_in_a_list_and_so_does_a_job_that_died(tmp_path, cluster
         "job 101_2 ended as OUT_OF_MEMORY: slurmstepd: error: oom_kill"
     )
     assert any(line.startswith(f"{sweep.name}  running") for line in lines)
+    write_record(jobs[0].outcome, {"format": FORMAT, "error": "no headway\n", "lost": False})  # before its run could
+    said = next(line for line in listing(base, ["status=failed"], None)[0] if "job 101_0" in line)
+    assert said.endswith("job 101_0: no headway")
     jobs[2].folder.chmod(0o755)  # not this user's alone: nothing of it is shown
     assert "ended as OUT_OF_MEMORY; its log is empty" in "\n".join(listing(base, [], None)[0])
 
@@ -277,8 +280,8 @@ def test_only_a_cluster_s_jobs_are_left(tmp_path, cluster):
         refuse_detach(ParallelLauncher(None, 1.0), False)
     with pytest.raises(ConfigError, match=r"^--detach: .*search"):
         refuse_detach(launcher(tmp_path), True)
-    with pytest.raises(ConfigError, match=r"^--detach: .*pieces=16"):
-        refuse_detach(launcher(tmp_path), False, 16)
+    with pytest.raises(ConfigError, match=r"^hydra\.sweeper\.pieces: got 16 beside --detach"):
+        refuse_pieces(16, leaves=True)
     own = launcher(tmp_path)  # whose nodes nobody has counted
     assert jobs_asked("auto", own, preset("submitit_slurm"), runs_with(1)) == 0
     assert jobs_asked(16, own, preset("submitit_slurm"), runs_with(1)) == 16

@@ -21,7 +21,7 @@ from pathlib import Path
 from hw1.inside import is_name
 from hw1.records import FORMAT, read_record, write_record
 
-PENDING, ACTIVE, UNKNOWN = "PENDING", "RUNNING", "UNKNOWN"
+PENDING, ACTIVE, UNKNOWN, _ENDED = "PENDING", "RUNNING", "UNKNOWN", "COMPLETED"
 LIVE = frozenset(
     {PENDING, ACTIVE, "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "COMPLETING", "CONFIGURING", "SUSPENDED"}
     | {"RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
@@ -59,8 +59,19 @@ class Submitted:
         """What the job writes when it has ended."""
         return self.folder / f"{self.number}.json"
 
+    @property
+    def failure(self) -> str:
+        """Why it has failed, where it says so itself, and its log is this user's own; else ""."""
+        if is_private(self.folder):
+            with suppress(OSError, ValueError):
+                record = read_record(self.outcome)
+                return "" if record.get("lost") else " ".join(str(record.get("error", "")).split())
+        return ""
+
     def died(self, state: str) -> str:
         """Why its run has no result, in one line, where it has ended."""
+        if said := self.failure:
+            return f"job {self.job}: {said}"
         last = self.last_line()
         return f"job {self.job} ended as {state}" + (f": {last}" if last else "; its log is empty")
 
@@ -161,9 +172,13 @@ def submitted_below(base: Path) -> list[Submitted]:
 
 
 def queue_of(jobs: Sequence[Submitted]) -> dict[str, tuple[Submitted, Place]]:
-    """Those that have not said what they came to, by their run; of several, one that is live, else the last."""
+    """Those that have not ended well, by their run; of several, one that is live, else the last."""
+    at = {job.job: place for job, place in _placed(jobs)}
     found: dict[str, tuple[Submitted, Place]] = {}
-    for job, place in _placed(jobs):
+    for job in jobs:
+        place = at.get(job.job) or Place(_ENDED)
+        if job.job not in at and not job.failure:
+            continue
         if job.run not in found or place.live or not found[job.run][1].live:
             found[job.run] = (job, place)
     return found

@@ -22,17 +22,11 @@ from hw1.settings import ConfigError
 _SAME = ("name", "swept", "study", "measures", "budget", "search")
 
 
-def refuse_detach(launcher: Any, search: bool, pieces: Any = "auto") -> None:
+def refuse_detach(launcher: Any, search: bool) -> None:
     """Refuse `--detach` where nothing stays behind that would do the work.
 
-    Args:
-        launcher: Hydra's, or our own, which learns of it.
-        search: whether the command searches.
-        pieces: `hydra.sweeper.pieces`.
-
     Raises:
-        ConfigError: the launcher's jobs end with the command, or a search asks for more when some have ended, or pieces
-            of measures are to be put together then.
+        ConfigError: the launcher's jobs end with the command, or a search asks for more when some have ended.
     """
     if not hasattr(launcher, "detach"):
         raise ConfigError(
@@ -41,11 +35,6 @@ def refuse_detach(launcher: Any, search: bool, pieces: Any = "auto") -> None:
         )
     if search:
         raise ConfigError("--detach: got it beside a search, which asks for more when trials have ended; leave it out")
-    if pieces not in ("auto", False):
-        raise ConfigError(
-            f"--detach: got it beside pieces={pieces}, which are put together when their jobs have ended; leave out "
-            "one of them"
-        )
     launcher.detach = True
 
 

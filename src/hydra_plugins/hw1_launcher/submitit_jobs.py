@@ -31,6 +31,10 @@ from hw1.settings import ConfigError, RunSettings
 from hw1.settings.processes import processes_here
 
 STATE = "state.pkl"  # in a submission's folder: what all of its jobs need
+_TOO_OFTEN = (  # for submitit's own words, which name no remedy
+    "the job reached its time limit more often than hydra.launcher.max_num_timeout queues it again; the same words go "
+    "on from what is saved: allow more, or give a job more time (hydra.launcher.timeout_min)"
+)
 _SAID = re.compile(r"\[\d+/\d+\] ")  # how the line begins that says what a job came to
 
 
@@ -71,7 +75,8 @@ class Job:
             raise RuntimeError(f"{self.folder}/{STATE}: got other content than was submitted")
         done = cloudpickle.loads(_run(state, (self.index, self.words)))  # pickled a moment ago, in this process
         raised = done._return_value
-        outcome = {"error": explain(raised) if isinstance(raised, Exception) else "", "lost": False}
+        said = explain(raised) if isinstance(raised, Exception) else ""
+        outcome = {"error": _TOO_OFTEN if "timed-out too many times" in said else said, "lost": False}
         if isinstance(raised, LostError):
             outcome = {"error": str(raised), "lost": True}
         write_record(Path(self.folder, f"{self.number}.json"), {"format": FORMAT, **outcome})
@@ -251,7 +256,8 @@ def came_to(outcome: Path) -> JobReturn | None:
     except FileNotFoundError:
         return None
     error = str(record.get("error", ""))
-    return returned((LostError if record.get("lost") else RuntimeError)(error) if error else None)
+    # The text is explained already: a ConfigError's is shown as it is.
+    return returned((LostError if record.get("lost") else ConfigError)(error) if error else None)
 
 
 def returned(error: Exception | None) -> JobReturn:

@@ -108,7 +108,7 @@ class Hw1Sweeper(BasicSweeper):
             ConfigError: a setting of some run is refused, or its code has changed; nothing was trained.
         """
         if self.detach:
-            refuse_detach(self.launcher, self.search is not None, self.pieces)
+            refuse_detach(self.launcher, self.search is not None)
             with answering() as answer:
                 self._sweep(arguments, answer)
         else:
