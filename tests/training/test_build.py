@@ -15,14 +15,14 @@ SMALL = ("dataset=digits", "model=mlp", "model.hidden=[4]", "logger=none", "call
     ("words", "key", "got"),
     [
         (("trainer.devices=2",), "devices", 2),
-        (("trainer.devices=2", "+trainer.strategy=ddp"), "devices", 2),
         (("+trainer.num_nodes=2",), "num_nodes", 2),
     ],
 )
 def test_several_processes_are_refused(words, key, got, tmp_path):
     with pytest.raises(ConfigError) as caught:
         build.validate(settings(*SMALL, *words), tmp_path)
-    assert str(caught.value) == f"trainer.{key}: got {got}, expected 1: distributed training does not stand yet"
+    meant = "or trainer=ddp, which divides each batch among so many processes"
+    assert str(caught.value) == f"trainer.{key}: got {got}, expected 1, {meant}"
 
 
 def test_one_process_may_have_any_strategy(tmp_path):
