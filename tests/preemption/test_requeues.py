@@ -1,6 +1,7 @@
 """A job that is started again and again and comes no further fails its run, or its measures, with a reason."""
 
 import json
+import os
 import signal
 
 import pytest
@@ -125,3 +126,11 @@ def test_lightning_requeues_nothing(tmp_path, monkeypatch):
     own = of("Forgetful")
     assert fit(own, tmp_path / f"run-{own.key}")["status"] == "complete"
     assert found.pop("environment") == "LightningEnvironment" and found == before
+
+
+def test_a_login_node_is_no_reason_to_warn(tmp_path, monkeypatch, recwarn):
+    (tmp_path / "srun").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    own = of("Forgetful")
+    assert fit(own, tmp_path / f"run-{own.key}")["status"] == "complete"
+    assert not [warning for warning in recwarn if "srun" in str(warning.message)]
