@@ -30,7 +30,7 @@ LAUNCHERS = {
     "parallel": (("hydra/launcher=parallel", TWO), ""),
     "joblib": (("hydra/launcher=joblib", TWO), ""),
     "ray": (("hydra/launcher=ray", TWO), "ray"),
-    "submitit_local": (("hydra/launcher=submitit_local",), "submitit"),
+    "submitit_local": (("hydra/launcher=submitit_local", "hydra.launcher.array_parallelism=2"), "submitit"),
 }
 
 

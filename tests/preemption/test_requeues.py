@@ -93,7 +93,7 @@ def test_measures(job, tmp_path, monkeypatch):
     folder, asks = tmp_path / f"run-{own.key}", asks_of(own.measures)
     assert fit(own, folder)["status"] == "complete"
     run = Run(folder)
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
 
     def asked(*arguments):
         signal.raise_signal(signal.SIGTERM)
