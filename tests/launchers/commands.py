@@ -60,7 +60,10 @@ class Bench:
         env |= {"PYTHONPATH": os.pathsep.join(paths), "CROWDED_LOG": str(self.log(name)), "LOKY_MAX_CPU_COUNT": "1"}
         env |= {one: str(text) for one, text in environment.items()}
         shared = (*WORDS, f"output={self.folder / name}") if program == TRAIN else ()
-        self.started.append(WarmProcess(program, [*shared, *words, *LAUNCHERS[self.launcher][0]], cwd=ROOT, env=env))
+        own = LAUNCHERS[self.launcher][0]
+        if self.launcher == "submitit_local":  # what killed commands leave goes with the bench
+            own = (*own, f"hydra.launcher.submitit_folder={self.folder / 'jobs'}")
+        self.started.append(WarmProcess(program, [*shared, *words, *own], cwd=ROOT, env=env))
         return self.started[-1]
 
     def log(self, name):
