@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # Bytes: a worker's peak beyond what it shares with the server that it is forked from, of a CNN on MNIST with its
-# measures; and the server's own.
-PER_WORKER, _SERVER = 0.75 * 2**30, 0.4 * 2**30
+# measures; and the server's own,
+# which a process that shares nothing takes besides.
+PER_WORKER, SERVER = 0.75 * 2**30, 0.4 * 2**30
 
 
 _most: int | None = None
@@ -119,4 +120,4 @@ def room(most: int, each: float = PER_WORKER) -> int:
         most: workers.
         each: bytes that one takes.
     """
-    return max(1, min(most, int(max(0.0, min(free_memory() - _SERVER, most * each)) // each)))
+    return max(1, min(most, int(max(0.0, min(free_memory() - SERVER, most * each)) // each)))

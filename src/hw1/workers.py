@@ -29,7 +29,7 @@ PRELOADED = [
     *("hw1.job", "hw1.landscape", "hw1.studies", "hydra.core.utils", "torch.utils.tensorboard", "pandas"),
 ]
 _GRACE = 2.0  # seconds from a request to end to the end; what hw1 writes is whole or absent
-_SAVING = 20.0  # seconds in which a job saves what it has, before it is ended
+SAVING = 20.0  # seconds in which a job saves what it has, before it is ended
 
 Line = Callable[[str, str], None]  # ("stdout" or "stderr", a line without its end)
 Told = Callable[[int, Any], None]  # (number of the item, what its worker told; None when it has ended)
@@ -104,7 +104,7 @@ def spread(
     finally:
         for worker in busy:
             worker.process.terminate()
-        _join(made, _SAVING if busy else _GRACE)
+        _join(made, SAVING if busy else _GRACE)
 
 
 def tell(message: Any) -> None:
@@ -251,7 +251,7 @@ def _watch() -> None:
     parent.join()
     if preemption.is_listening():
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_SAVING)
+        time.sleep(SAVING)
     os._exit(1)
 
 

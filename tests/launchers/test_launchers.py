@@ -139,6 +139,29 @@ def test_threads_of_a_worker_can_be_stated(monkeypatch):
     assert ParallelLauncher(threads_per_worker=4, **OF_EVERY).count(runs) == 2
 
 
+def test_memory_and_cores_are_those_of_a_run_in_all_its_processes(monkeypatch, with_ray):
+    monkeypatch.setattr(launcher, "cores", lambda: 8)
+    for module in (machine, launcher):
+        monkeypatch.setattr(module, "free_memory", lambda: 9 * 2**30)
+    runs = [settings(strategy="ddp", devices=2)] * 9
+    assert ParallelLauncher(**OF_EVERY)._counted(runs, 9)[0] == 4  # 1 GiB each, as said, of a run
+    estimated = {"workers": None, "memory_per_worker": None}
+    alone = [kind(**estimated)._each(runs[:1]) - 2 * machine.PER_WORKER for kind in (ParallelLauncher, JoblibLauncher)]
+    assert alone == pytest.approx([0, 2 * machine.SERVER])  # a fork shares what joblib's processes load anew
+
+
+def test_what_is_free_here_bounds_nothing_on_a_cluster_that_is_there(monkeypatch, with_ray):
+    monkeypatch.setattr(launcher, "free_memory", lambda: 2**30)
+    runs = [settings()] * 100
+    given = {"workers": None, "memory_per_worker": None}
+    assert ParallelLauncher(**given)._memory_of(runs, 100) == 2**30 / 100
+    elsewhere = RayLauncher(address="10.0.0.1:6379", **given)
+    assert elsewhere._memory_of(runs, 100) is None
+    needs = elsewhere._needs(Share(100, 2, [], elsewhere._each(runs)))
+    assert needs["num_cpus"] == 2 and needs["memory"] == int(machine.PER_WORKER + machine.SERVER)
+    assert RayLauncher(address="auto", **OF_EVERY)._memory_of(runs, 100) == 2**30
+
+
 def seen(item):
     """What a worker sees; long enough that both have begun."""
     time.sleep(1)
@@ -148,9 +171,11 @@ def seen(item):
 @pytest.mark.slow
 def test_each_of_joblib_s_workers_sees_its_gpu():
     made = JoblibLauncher(**OF_EVERY)
-    found = dict(made._spread(seen, range(1, 9), Share(2, 1, ["4", "7"])))
+    found = dict(made._spread(seen, range(1, 9), Share(2, 1, ["4", "7"], 0.0)))
     processes = {pid: name for name, pid in found.values()}
     assert len(found) == 8 and sorted(processes.values()) == ["4", "7"] and os.getpid() not in processes
+    found = dict(made._spread(seen, range(1, 4), Share(3, 1, ["4", "7"], 0.0)))  # more than was reckoned with
+    assert {name for name, _ in found.values()} == {"4", "7"}
 
 
 # Workers elsewhere

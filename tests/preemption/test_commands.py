@@ -21,7 +21,8 @@ WORDS = (
     *("dataset.batch_size=16", "trainer.max_epochs=2", "trainer.checkpoint_seconds=1000", "trainer.progress=false"),
     *("logger=none", "+callbacks.log._target_=listening_log.Log"),
 )
-BASIC, TWO = "hydra/launcher=basic", "hydra/launcher=two_workers"
+BASIC, TWO = ["hydra/launcher=basic"], ["hydra/launcher=two_workers"]
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.workers=2"]
 
 
 @pytest.fixture
@@ -35,6 +36,11 @@ def begin(tmp_path):
         return WarmProcess(program, [*WORDS, *words, f"output={tmp_path / output}"], cwd=ROOT, env=env)
 
     return start
+
+
+def pause(launcher):
+    """Seconds of a step: so many that none has ended when the last has begun."""
+    return 0.3 if launcher == JOBLIB else 0.02
 
 
 def logged(tmp_path):
@@ -76,25 +82,25 @@ def alone(tmp_path_factory):
     """{key: weights} of runs that nothing disturbed."""
     folder = tmp_path_factory.mktemp("alone")
     env = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    words = [*WORDS, "seed=1,2,3", BASIC, f"output={folder}"]
+    words = [*WORDS, "seed=1,2,3", *BASIC, f"output={folder}"]
     ends(WarmProcess(ROOT / "train.py", words, cwd=ROOT, env=env | {"STEPS_LOG": str(folder / "log")}))
     return weights(folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2", "SIGINT"])
-@pytest.mark.parametrize("launcher", [BASIC, TWO])
+@pytest.mark.parametrize("launcher", [BASIC, TWO, JOBLIB], ids=["basic", "parallel", "joblib"])
 def test_a_command_that_is_asked_to_stop(launcher, name, begin, alone, tmp_path):
-    if name == "SIGUSR2" and launcher == TWO:
+    if name == "SIGUSR2" and launcher != BASIC:
         pytest.skip("an engine's signal goes to the process of a job")
-    process = begin("seed=1,2,3", launcher, STEPS_PAUSE=0.02)
+    process = begin("seed=1,2,3", *launcher, STEPS_PAUSE=pause(launcher))
     pids = come_to(process, tmp_path, 5, runs=1 if launcher == BASIC else 2)
     begun = time.monotonic()
     process.send_signal(getattr(signal, name))
     assert "interrupted; the same command goes on" in ends(process, 130)
     assert time.monotonic() - begun < 5 and all(map(gone, pids))
     assert not list(tmp_path.glob("out/default/runs/*/result.json"))
-    ends(begin("seed=1,2,3", launcher))
+    ends(begin("seed=1,2,3", *launcher))
     assert weights(tmp_path / "out") == alone
     again = Counter((run, step) for _, run, step in logged(tmp_path))
     assert len(again) == 3 * STEPS
@@ -103,8 +109,9 @@ def test_a_command_that_is_asked_to_stop(launcher, name, begin, alone, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_killed_command_s_workers_save_and_train_no_more(begin, alone, tmp_path):
-    process = begin("seed=1,2,3", TWO, STEPS_PAUSE=0.02)
+@pytest.mark.parametrize("launcher", [TWO, JOBLIB], ids=["parallel", "joblib"])
+def test_a_killed_command_s_workers_save_and_train_no_more(launcher, begin, alone, tmp_path):
+    process = begin("seed=1,2,3", *launcher, STEPS_PAUSE=pause(launcher))
     pids = come_to(process, tmp_path, 5, runs=2)
     begun = time.monotonic()
     process.send_signal(signal.SIGKILL)
@@ -115,20 +122,21 @@ def test_a_killed_command_s_workers_save_and_train_no_more(begin, alone, tmp_pat
     lines = logged(tmp_path)
     assert len({run for _, run, _ in lines}) == 2, "the rest of the queue was trained"
     assert not list(tmp_path.glob("out/default/runs/*/result.json"))
-    ends(begin("seed=1,2,3", TWO))
+    ends(begin("seed=1,2,3", *launcher))
     assert weights(tmp_path / "out") == alone
     again = Counter((run, step) for _, run, step in logged(tmp_path))
     assert len(again) == 3 * STEPS and set(again.values()) == {1}, "steps made again"
 
 
 @pytest.mark.slow
-def test_one_worker_that_is_asked_to_stop(begin, alone, tmp_path):
+@pytest.mark.parametrize("launcher", [TWO, JOBLIB], ids=["parallel", "joblib"])
+def test_one_worker_that_is_asked_to_stop(launcher, begin, alone, tmp_path):
     """As by an engine that ends one process: the command goes on, and its run with it."""
-    process = begin("seed=1,2,3", TWO, STEPS_PAUSE=0.02)
+    process = begin("seed=1,2,3", *launcher, STEPS_PAUSE=pause(launcher))
     come_to(process, tmp_path, 5, runs=2)
     pid = logged(tmp_path)[-1][0]
     os.kill(pid, signal.SIGTERM)
-    assert "exit code 143" in ends(process)
+    assert ("exit code 143" if launcher == TWO else "asked to end by SIGTERM") in ends(process)
     assert weights(tmp_path / "out") == alone
     again = Counter((run, step) for _, run, step in logged(tmp_path))
     assert len(again) == 3 * STEPS and set(again.values()) == {1}, "steps made again"
@@ -139,10 +147,10 @@ def test_one_worker_that_is_asked_to_stop(begin, alone, tmp_path):
 def test_a_node_that_stalls_and_wakes_up(asked, begin, alone, tmp_path):
     """Another node takes its run over and ends it; where it is asked to stop as it wakes, it saves nothing either."""
     environment = {"HW1_LEASE_SECONDS": 2}
-    sleeper = begin("seed=1", BASIC, STEPS_STOP=7, **environment)
+    sleeper = begin("seed=1", *BASIC, STEPS_STOP=7, **environment)
     come_to(sleeper, tmp_path, 7, runs=1)
     try:
-        taker = begin("seed=1", BASIC, program=HERE / "other_node.py", **environment)
+        taker = begin("seed=1", *BASIC, program=HERE / "other_node.py", **environment)
         while not (held := list(tmp_path.glob(f"out/default/runs/*/{LEASE}"))) or "node2" not in held[0].read_text():
             assert taker.poll() is None, taker.communicate()
             time.sleep(0.05)

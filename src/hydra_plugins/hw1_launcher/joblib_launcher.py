@@ -9,20 +9,25 @@ import contextlib
 import os
 import re
 import signal
+import sys
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from hw1 import preemption
+from hw1.machine import SERVER
 from hw1.settings import RunSettings
-from hw1.workers import WorkerLostError, portable
+from hw1.workers import SAVING, WorkerLostError, portable
 from hydra_plugins.hw1_launcher.launcher import ParallelLauncher, Share
 
 _POLL = 0.2  # seconds between two looks at whether the command still lives
+_PATIENCE = 2.0  # seconds of saving, after which a line says so
 
 
 class JoblibLauncher(ParallelLauncher):
@@ -32,6 +37,7 @@ class JoblibLauncher(ParallelLauncher):
     """
 
     _draws = False
+    _alone = SERVER
 
     def prepare(self, runs: Sequence[RunSettings]) -> None:
         """Nothing: joblib starts its processes when it has work."""
@@ -42,9 +48,10 @@ class JoblibLauncher(ParallelLauncher):
         from joblib.externals.loky import ProcessPoolExecutor
 
         waiting, at = list(enumerate(jobs))[::-1], dict[Future[Any], int]()
+        places = [share.gpus[number % len(share.gpus)] for number in range(share.workers)] if share.gpus else []
         with tempfile.TemporaryDirectory(prefix="hw1-gpus-") if share.gpus else contextlib.nullcontext("") as folder:
             executor = ProcessPoolExecutor(
-                share.workers, initializer=_settle, initargs=(Path(folder), share.gpus, os.getpid())
+                share.workers, initializer=_settle, initargs=(Path(folder), places, os.getpid())
             )
             try:
                 while waiting or at:
@@ -57,9 +64,24 @@ class JoblibLauncher(ParallelLauncher):
             except BrokenExecutor as error:
                 yield -1, WorkerLostError(_death(str(error)))
             finally:
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Failed to kill subprocesses")  # where there is no pgrep
-                    executor.shutdown(kill_workers=True)
+                try:
+                    _save(executor, at)
+                finally:
+                    with warnings.catch_warnings():
+                        warnings.filterwarnings("ignore", "Failed to kill subprocesses")  # where there is no pgrep
+                        executor.shutdown(kill_workers=True)
+
+
+def _save(executor: Any, at: Mapping[Future[Any], int]) -> None:
+    """Have what is at work save what it has; the processes live on, as joblib ends all where one has ended."""
+    if all(one.done() for one in at):
+        return
+    for process in list((executor._processes or {}).values()):
+        with contextlib.suppress(OSError):
+            os.kill(process.pid, signal.SIGTERM)
+    if wait(at, timeout=_PATIENCE).not_done:
+        print("saving what has been trained; Ctrl-C again ends at once", file=sys.stderr, flush=True)
+        wait(at, timeout=SAVING - _PATIENCE)
 
 
 def _death(said: str) -> str:
@@ -92,21 +114,34 @@ def _unheard() -> Generator[None, None, None]:
 # Inside a worker
 
 
+_place: Any = None  # what keeps this process's place at a GPU
+_working = False
+
+
 def _job(work: Callable[[Any], bytes], job: Any) -> Any:
+    global _working
+    _working = True
     try:
         return work(job)
+    except SystemExit:  # by SIGTERM; what it was at is saved
+        return WorkerLostError("a worker process was asked to end by SIGTERM")
     except Exception as error:  # it is the caller's to judge
         return portable(error)
+    finally:
+        _working = False
 
 
-_place: Any = None  # what keeps this process's place at a GPU
+def _end_job(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends what is at work, and not the process: joblib would kill those that are still saving."""
+    if _working:
+        raise SystemExit(128 + number)
 
 
 def _settle(folder: Path, gpus: Sequence[str], parent: int) -> None:
     """Begin: end with the command, and take a place at a GPU, which the system gives back when this process ends."""
     global _place
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
+    signal.signal(signal.SIGTERM, _end_job)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     from filelock import FileLock, Timeout
 
@@ -119,7 +154,12 @@ def _settle(folder: Path, gpus: Sequence[str], parent: int) -> None:
 
 
 def _watch(parent: int) -> None:
-    """End this process when the one that started it has ended, however it did."""
+    """End this process when the one that started it has ended, however it did; a job saves what it has before."""
     while os.getppid() == parent:
         time.sleep(_POLL)
+    if preemption.is_listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        last = time.monotonic() + SAVING
+        while _working and time.monotonic() < last:
+            time.sleep(_POLL / 10)
     os._exit(1)

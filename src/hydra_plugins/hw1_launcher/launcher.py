@@ -38,7 +38,7 @@ class ParallelLauncherConf:
             on GPUs as many as there are GPUs, times `runs_per_gpu`.
         memory_per_worker: GiB that a run takes, to which its measures then keep; null for the peak of a CNN on MNIST
             with its measures, and more for networks of a million parameters.
-        threads_per_worker: cores that a run takes; null for its trainer.threads.
+        threads_per_worker: cores that a run takes; null for its trainer.threads, of each of its processes.
         runs_per_gpu: runs that share a GPU.
     """
 
@@ -59,12 +59,15 @@ class Share:
     Attributes:
         workers: number of processes.
         threads: cores that each takes.
-        gpus: what each sees, as CUDA_VISIBLE_DEVICES; empty where each sees what this process does.
+        gpus: what each sees, as CUDA_VISIBLE_DEVICES, again from the first where there are more processes; empty where
+            each sees what this process does.
+        memory: bytes that each takes.
     """
 
     workers: int
     threads: int
     gpus: Sequence[str]
+    memory: float
 
 
 class ParallelLauncher(BasicLauncher):
@@ -77,6 +80,7 @@ class ParallelLauncher(BasicLauncher):
     """
 
     _draws = True  # whether workers tell how far they are
+    _alone = 0.0  # bytes that a worker takes besides, where it shares none with others
 
     def __init__(
         self,
@@ -120,12 +124,11 @@ class ParallelLauncher(BasicLauncher):
         """(number of processes, what to say of it)."""
         if self._workers is not None or jobs < 2:
             return max(1, min(self._workers or 1, jobs)), ""
-        processes = max((processes_here(run) for run in runs), default=1)  # of each
         if any(on_gpu(run) for run in runs):
-            wanted = 1 if processes > 1 else min(jobs, len(self._gpus(runs)) or self._per_gpu)
+            wanted = 1 if _processes(runs) > 1 else min(jobs, len(self._gpus(runs)) or self._per_gpu)
         else:
-            wanted = max(1, min(jobs, cores() // (self._threads_of(runs) * processes)))
-        each = self._each(runs) * processes
+            wanted = max(1, min(jobs, cores() // self._cores_of(runs)))
+        each = self._each(runs)
         fit = room(wanted, each)
         return fit, "" if fit == wanted else (
             f"hydra/launcher: {fit} of {wanted} runs at a time: {free_memory() / _GIB:.1f} GiB of memory are free, and "
@@ -135,20 +138,21 @@ class ParallelLauncher(BasicLauncher):
     def _gpus(self, runs: Sequence[RunSettings]) -> list[str]:
         return gpus_seen(runs, gpus(), self._per_gpu)
 
-    def _threads_of(self, runs: Sequence[RunSettings]) -> int:
-        return self._threads or max((run.threads for run in runs), default=1)
+    def _cores_of(self, runs: Sequence[RunSettings]) -> int:
+        """Cores that each of these runs takes, in all its processes."""
+        return self._threads or max((run.threads * processes_here(run) for run in runs), default=1)
 
     def _stays(self, workers: int) -> bool:
         """Whether jobs run in this process."""
         return workers == 1 and not self._lost
 
     def _each(self, runs: Sequence[RunSettings]) -> float:
-        """Bytes that each of these runs takes, as said or as estimated."""
+        """Bytes that each of these runs takes, in all its processes, as said or as estimated."""
         if self._memory is not None:
             return self._memory
         from hw1.measures.needs import largest
 
-        return largest(runs)
+        return (largest(runs) + self._alone) * _processes(runs)
 
     def _memory_of(self, runs: Sequence[RunSettings], workers: int) -> float | None:
         """Bytes that a worker keeps to: as said, or its part of what is free where that is less than it takes."""
@@ -184,7 +188,7 @@ class ParallelLauncher(BasicLauncher):
         work = functools.partial(_run, cloudpickle.dumps(state))
         results: dict[int, JobReturn] = {}
         lost: list[WorkerLostError] = []
-        share = Share(workers, self._threads_of(runs), self._gpus(runs))
+        share = Share(workers, self._cores_of(runs), self._gpus(runs), self._each(runs))
         with contextlib.closing(self._spread(work, [jobs[number] for number in order], share)) as done:
             for position, result in done:
                 if isinstance(result, WorkerLostError):
@@ -205,6 +209,11 @@ class ParallelLauncher(BasicLauncher):
         environments = [{"CUDA_VISIBLE_DEVICES": seen} for seen in share.gpus]
         with Screen() as screen:
             yield from spread(work, jobs, share.workers, environments=environments, line=screen.line, told=screen.told)
+
+
+def _processes(runs: Sequence[RunSettings]) -> int:
+    """The most processes that train one of these runs."""
+    return max((processes_here(run) for run in runs), default=1)
 
 
 def on_gpu(run: RunSettings) -> bool:

@@ -22,7 +22,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from hw1.machine import PER_WORKER
+from hw1.machine import SERVER
 from hw1.settings import ConfigError, RunSettings
 from hw1.workers import WorkerLostError
 from hydra_plugins.hw1_launcher.elsewhere import job_of, place
@@ -67,6 +67,7 @@ class RayLauncher(ParallelLauncher):
     """
 
     _draws = False
+    _alone = SERVER
 
     def __init__(
         self, address: str | None = None, object_store_memory: float | None = None, **of_every_launcher: Any
@@ -95,6 +96,11 @@ class RayLauncher(ParallelLauncher):
             return max(1, jobs), ""  # Ray itself begins what there is room for
         return super()._counted(runs, jobs)
 
+    def _memory_of(self, runs: Sequence[RunSettings], workers: int) -> float | None:
+        if self._address is not None:  # what is free here says nothing of its machines
+            return self._memory
+        return super()._memory_of(runs, workers)
+
     def _stays(self, workers: int) -> bool:
         return self._address is None and super()._stays(workers)
 
@@ -120,7 +126,7 @@ class RayLauncher(ParallelLauncher):
 
     def _needs(self, share: Share) -> dict[str, Any]:
         """What Ray is told that a job takes."""
-        needs: dict[str, Any] = {"num_cpus": share.threads, "max_retries": 0, "memory": int(self._memory or PER_WORKER)}
+        needs: dict[str, Any] = {"num_cpus": share.threads, "max_retries": 0, "memory": int(share.memory)}
         if self._address is None:
             needs["memory"] = 0  # the number of workers is counted by it
         if share.gpus:
