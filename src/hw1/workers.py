@@ -211,6 +211,7 @@ def _join(workers: Sequence[_Worker], seconds: float) -> None:
 # Inside a worker
 
 _send: Callable[..., None] | None = None
+kept: dict[str, Any] = {}  # what a launcher's workers keep: Hydra executes the launchers' own modules again at will
 
 
 def _serve(connection: Connection, environment: dict[str, str], folder: str) -> None:

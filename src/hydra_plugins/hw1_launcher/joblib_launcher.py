@@ -20,10 +20,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hw1 import preemption
 from hw1.machine import SERVER
 from hw1.settings import RunSettings
-from hw1.workers import SAVING, WorkerLostError, portable
+from hw1.workers import SAVING, WorkerLostError, kept, portable
 from hydra_plugins.hw1_launcher.launcher import ParallelLauncher, Share
 
 _POLL = 0.2  # seconds between two looks at whether the command still lives
@@ -114,13 +113,11 @@ def _unheard() -> Generator[None, None, None]:
 # Inside a worker
 
 
-_place: Any = None  # what keeps this process's place at a GPU
-_working = False
+_PLACE, _WORKING = "place", "working"  # in `kept`: what keeps this process's place at a GPU; whether it is at a job
 
 
 def _job(work: Callable[[Any], bytes], job: Any) -> Any:
-    global _working
-    _working = True
+    kept[_WORKING] = True
     try:
         return work(job)
     except SystemExit:  # by SIGTERM; what it was at is saved
@@ -128,38 +125,32 @@ def _job(work: Callable[[Any], bytes], job: Any) -> Any:
     except Exception as error:  # it is the caller's to judge
         return portable(error)
     finally:
-        _working = False
+        kept[_WORKING] = False
 
 
 def _end_job(number: int, frame: FrameType | None) -> None:
     """SIGTERM ends what is at work, and not the process: joblib would kill those that are still saving."""
-    if _working:
+    if kept.get(_WORKING):
         raise SystemExit(128 + number)
 
 
 def _settle(folder: Path, gpus: Sequence[str], parent: int) -> None:
     """Begin: end with the command, and take a place at a GPU, which the system gives back when this process ends."""
-    global _place
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_job)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     from filelock import FileLock, Timeout
 
     for number, seen in enumerate(gpus):
-        _place = FileLock(folder / f"gpu-{number}")
+        place = kept[_PLACE] = FileLock(folder / f"gpu-{number}")
         with contextlib.suppress(Timeout):
-            _place.acquire(timeout=0)
+            place.acquire(timeout=0)
             os.environ["CUDA_VISIBLE_DEVICES"] = seen  # before anything of this process has asked CUDA
             return
 
 
 def _watch(parent: int) -> None:
-    """End this process when the one that started it has ended, however it did; a job saves what it has before."""
+    """End this process when the one that started it has ended, however it did."""
     while os.getppid() == parent:
         time.sleep(_POLL)
-    if preemption.is_listening():
-        os.kill(os.getpid(), signal.SIGTERM)
-        last = time.monotonic() + SAVING
-        while _working and time.monotonic() < last:
-            time.sleep(_POLL / 10)
     os._exit(1)
