@@ -1,5 +1,6 @@
 """Measures within a stated memory: what is bounded, what stays the same, and that the record says so."""
 
+import hashlib
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from subjects import subject_of
 from hw1 import machine, stages
 from hw1.data import Digits
 from hw1.measures import Sharpness, Spectrum, needs, room
+from hw1.measures.pieces import Pieces
 from hw1.measures.spectrum import DENSITY
 from hw1.models import Mlp
 from hw1.risk import fitting
@@ -51,11 +53,63 @@ def test_a_spectrum_with_few_vectors_has_the_columns_of_one_with_all(monkeypatch
     assert load(found.files[DENSITY])["weights"].sum(-1).flatten().tolist() == pytest.approx([1.0, 1.0])
 
 
+def content(finding):
+    """What depends on how it was cut, to the bit; and what is said of that, but for the room of one process."""
+    files = dict(finding.files)
+    said = json.loads(files.pop(room.MEMORY, "null"))
+    bounded = [{name: row[name] for name in ("chunk_size", "chunk_size_wanted", "vectors")} for row in said or []]
+    return finding.values, {name: hashlib.sha256(file).hexdigest() for name, file in files.items()}, bounded
+
+
+MEASURES = {"sharpness": Sharpness(**SHARPNESS), "spectrum": Spectrum(**SPECTRUM | {"probes": 4})}
+
+
+ROOMS = ("small first", "usual first", "small last", "each its own")
+PAIRS = [(rooms, name) for rooms in ROOMS for name in MEASURES]
+
+
+@pytest.mark.parametrize(
+    ("rooms", "name"), [PAIRS[-1], *(pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS[:-1])]
+)
+def test_pieces_of_processes_with_unequal_memory_are_made_equal(rooms, name, tmp_path, monkeypatch):
+    """Whoever has room for how the others are cut takes that over; else what is larger is computed again."""
+    measure, small, less = MEASURES[name], 120_000, 60_000
+    torch.manual_seed(0)
+    subject = subject_of([Mlp((1, 8, 8), 10, hidden=[16])], Digits(), train_size=200)
+    names = measure.pieces(1)
+    pieces = Pieces(tmp_path / ".x.pieces", "k")
+
+    def fill(few, space, alone=False):
+        with monkeypatch.context() as patch:
+            patch.setattr(room, "room", lambda: space)
+            if alone:  # as if it had begun before the others had written anything
+                patch.setattr(Pieces, "_chunk", lambda self: None)
+            return pieces.fill(few, lambda wanted, chunk: measure.compute(subject, wanted, chunk))
+
+    usual = float(room.MOST)
+    order = {
+        "small first": [(names[:1], small), (names, usual)],
+        "usual first": [(names[:3], usual), (names, small)],
+        "small last": [(names[:3], usual), (names[3:], small), (names, usual)],
+        "each its own": [(names[:1], usual), (names[1:2], small), (names[2:], less), (names, small)],
+    }[rooms]
+    for few, space in order[:-1]:
+        fill(few, space, alone=True)
+    found = fill(*order[-1])
+    assert len({json.dumps(piece["chunk"]) for piece in found.values()}) == 1
+    finding = measure.assemble(subject, found)
+    expected = {"small first": small, "usual first": small, "small last": usual, "each its own": less}[rooms]
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "room", lambda: expected)
+        assert content(finding) == content(measure.take(subject, {}))
+
+
 def test_the_room_is_what_is_free_or_was_given(monkeypatch):
     monkeypatch.setattr(room, "free_memory", lambda: 2.0**33)
     assert room.room() == room.MOST
-    monkeypatch.setattr(room, "free_memory", lambda: 2.0**30)
-    assert room.room() == 2**30
+    for free, expected in ((2.0**30, 2**30), (2.0**31 - 1, 2**30), (0.9 * 2.0**30, 2**29), (0.0, room.LEAST)):
+        monkeypatch.setattr(room, "free_memory", lambda: free)  # noqa: B023 - called before the next
+        assert room.room() == expected
     machine.allot(4 * 2.0**30)
     try:
         assert room.room() == 3.5 * 2**30

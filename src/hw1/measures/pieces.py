@@ -8,7 +8,10 @@ that it does not sign are none. So a measurement goes on behind a kill, and its 
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ from hw1.stages import at
 
 CHUNK = "chunk"  # in a piece: how it was cut, the examples at a time that its bits depend on
 _FILE = "piece.json"
+_ROUNDS = 8  # in which pieces are made to fit each other
 
 Piece = Mapping[str, Any]  # what JSON holds
 Compute = Callable[[Iterable[str], Any], Iterator[tuple[str, Piece]]]
@@ -49,7 +53,8 @@ class InPieces(Protocol):
             subject: what is measured.
             names: of the pieces.
             chunk: what pieces that are there say as `chunk`, to whose bits these are to fit: examples at a time, or
-                what else the measure has there; None where none says it.
+                what else the measure has there; None where none says it. A process that has no room for it computes a
+                smaller one, and the others are computed again by that.
         """
 
     def assemble(self, subject: Subject, pieces: Mapping[str, Piece]) -> Finding:
@@ -83,18 +88,20 @@ class Pieces:
 
         Raises:
             LostError: another process took a piece, or the folder around it, over while this one was silent.
-            ValueError: pieces were computed with different chunks, once more too.
+            ValueError: pieces were computed with different chunks, again and again.
         """
         found = self._filled(names, compute)
-        chunks = {name: piece.get(CHUNK) for name, piece in found.items() if piece.get(CHUNK) is not None}
-        first = next(iter(chunks.values()), None)
-        if others := [name for name, chunk in chunks.items() if chunk != first]:  # two began at once, and chose
-            for name in others:
+        told = _most_said(found.values())
+        for _ in range(_ROUNDS):
+            others = [name for name, piece in found.items() if piece.get(CHUNK) not in (None, told)]
+            if not others:
+                return {name: found[name] for name in names}
+            for name in others:  # their processes began at once, and chose, or had less memory
                 self._file(name).unlink(missing_ok=True)
-            found |= self._filled(others, lambda few, _: compute(few, first))
-            if got := [found[name].get(CHUNK) for name in others if found[name].get(CHUNK) != first]:
-                raise ValueError(f"chunk: got pieces of {got[0]} and {first} examples at a time, expected one number")
-        return {name: found[name] for name in names}
+            found |= self._filled(others, functools.partial(_told, compute, told))
+            # If it has no room for what it was told, all are to be as small as it made them.
+            told = next((got for name in others if (got := found[name].get(CHUNK)) not in (None, told)), told)
+        raise ValueError(f"chunk: got pieces of {told} examples at a time and of others, expected one number")
 
     def read(self, name: str) -> Piece | None:
         """A piece; None where there is none, or it is damaged, of something else, or signed by nobody here."""
@@ -148,3 +155,14 @@ class Pieces:
 
     def _file(self, name: str) -> Path:
         return inside(self.folder, f"{name}/{_FILE}")
+
+
+def _told(compute: Compute, chunk: Any, names: Iterable[str], _: Any) -> Iterator[tuple[str, Piece]]:
+    """The pieces, cut as told whatever others say."""
+    return compute(names, chunk)
+
+
+def _most_said(pieces: Iterable[Piece]) -> Any:
+    """How most of those that say it are cut; None where none does."""
+    said = Counter(json.dumps(piece[CHUNK]) for piece in pieces if piece.get(CHUNK) is not None)
+    return json.loads(said.most_common(1)[0][0]) if said else None

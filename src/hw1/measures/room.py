@@ -7,6 +7,7 @@ What fits is measured as ever, bit by bit. Else the graph is dropped, then chunk
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,15 +23,22 @@ MOST = 2 * 2**30  # bytes beyond what the process holds, unless said: a laptop o
 LEAST = 2**28  # less is not worth asking for: it would be ten vectors of a ResNet-18
 HELD = 2**29  # bytes of a worker's share that libraries, data and networks take
 VECTORS = 0.25  # of the room: those of a basis; half of it is for graphs, the rest for what products need
+SEARCH = (12, 300)  # vectors that the basis of a search for eigenpairs has, at least and at most
 LONG = 300.0  # seconds, from which a measure says how long it will take before it begins
 MANY = 1_000_000  # parameters, from which memory between tensors is worth giving back
 MEMORY = "memory.json"
 
 
 def room() -> float:
-    """Bytes that a measure may take: of `hydra.launcher.memory_per_worker` where that was set, else `MOST`, if free."""
-    said = allotted()
-    return max(LEAST, min(free_memory(), MOST) if said is None else said - HELD)
+    """Bytes that a measure may take: of `hydra.launcher.memory_per_worker` where that was set, else `MOST`, if free.
+
+    Of less that is free, the largest power of two: processes that look one after another mostly find the same, and so
+    compute pieces of the same bits.
+    """
+    if (said := allotted()) is not None:
+        return max(LEAST, said - HELD)
+    free = max(LEAST, min(free_memory(), MOST))
+    return math.ldexp(0.5, math.frexp(free)[1])
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,19 @@ class Cut:
             (Cut(chunk=256, vectors=None, search=None), True)
         """
         return cls(*said) if isinstance(said, list) else cls(said)
+
+    def within(self, other: Cut | None) -> Cut:
+        """What has room where either has: the smaller of both; this one if there is no other.
+
+        Example:
+            >>> Cut(256, 12).within(Cut(64, None, 40))
+            Cut(chunk=64, vectors=12, search=40)
+        """
+        if other is None:
+            return self
+        pairs = ((self.vectors, other.vectors), (self.search, other.search))
+        vectors, search = (min((most for most in pair if most is not None), default=None) for pair in pairs)
+        return Cut(min(self.chunk, other.chunk), vectors, search)
 
     @property
     def said(self) -> int | list[int | None]:
@@ -86,37 +107,41 @@ class Taking:
     @property
     def search_basis(self) -> int | None:
         """The basis of a search for eigenpairs; None for the usual one, which takes a quarter of the usual room."""
-        return None if self.room >= MOST else min(300, self.vectors)  # at least 12 all the same
+        least, most = SEARCH
+        own, usual = (max(least, min(most, count)) for count in (self.vectors, int(VECTORS * MOST) // self.each))
+        return own if own < usual else None
 
-    def cut(self, chunk: int, wanted: int) -> Cut:
-        """How the measurement is cut, in chunks of so many examples.
+    def cut(self, wanted: int, told: Cut | None) -> Cut:
+        """How the measurement is cut.
 
         Args:
-            chunk: of the products.
             wanted: vectors of the largest basis, had there been room.
+            told: how other pieces of it are, which are then of the same bits unless here is less room; None for none.
         """
-        return Cut(chunk, self.vectors if self.vectors < wanted else None, self.search_basis)
+        vectors = self.vectors if self.vectors < wanted else None
+        return Cut(self.fit.chunk_size, vectors, self.search_basis).within(told)
 
-    def record(self, wanted: int) -> dict[str, Any] | None:
+    def record(self, cut: Cut, wanted: Cut) -> dict[str, Any] | None:
         """What memory has made another; None if nothing.
 
         Args:
-            wanted: vectors of the largest basis, had there been room.
+            cut: how it is measured.
+            wanted: how it would be, had there been room, with the vectors of the largest basis.
         """
-        if not self.fit.bounded and self.vectors >= wanted and self.search_basis is None:
+        if not self.fit.dropped and cut == Cut(wanted.chunk):
             return None
         return {
             "room_bytes": int(self.room),
             "graph_bytes": int(self.fit.graph),
             "graph_kept": self.fit.keep_graph,
-            "chunk_size": self.fit.chunk_size,
-            "chunk_size_wanted": self.fit.wanted,
-            "vectors": min(self.vectors, wanted),
-            "vectors_wanted": wanted,
+            "chunk_size": cut.chunk,
+            "chunk_size_wanted": wanted.chunk,
+            "vectors": wanted.vectors if cut.vectors is None else cut.vectors,
+            "vectors_wanted": wanted.vectors,
         }
 
 
-def taking(hessian: Hessian, examples: int) -> Taking:
+def taking(hessian: Hessian, examples: int, told: Cut | None = None) -> Taking:
     """Make the products of a risk's Hessian fit the room of this process.
 
     What float32 makes of them is looked at now, while there is no basis beside what that takes.
@@ -124,12 +149,13 @@ def taking(hessian: Hessian, examples: int) -> Taking:
     Args:
         hessian: of one network; its risk is changed.
         examples: how many the risk is over.
+        told: as for `Taking.cut`.
     """
     from hw1.risk.fitting import fit
     from hw1.risk.memory import trim
 
     size, bytes_free = hessian.size, room()
-    found = fit(hessian.risk, examples, bytes_free)
+    found = fit(hessian.risk, examples, bytes_free, None if told is None else told.chunk)
     if hessian.precision is not None and size >= MANY:
         trim()
     return Taking(found, bytes_free, hessian.theta.element_size() * size)

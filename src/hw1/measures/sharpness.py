@@ -131,14 +131,14 @@ class Sharpness(Measure):
             member, pair = _member(name), None
             if member != of:
                 of, hessian = member, None  # what the last one kept goes before the next keeps
-                hessian = _hessian(subject.end.nets[member], subject, part, CHUNK_SIZE if cut is None else cut.chunk)
+                hessian = _hessian(subject.end.nets[member], subject, part)
                 if hessian is not None:
-                    how = taking(hessian, part.size)
-                    bound = how.record(wanted)
+                    how = taking(hessian, part.size, cut)
                     if cut is None:
                         shorter = "a smaller measures.sharpness.examples"
                         say_long(how, SEARCH + self._products, ASCENTS, len(subject.end.nets), shorter)
-                        cut = how.cut(hessian.risk.chunk_size, wanted)
+                    cut = how.cut(wanted, cut)
+                    bound = how.record(cut, Cut(CHUNK_SIZE, wanted))
             if hessian is None or cut is None:
                 yield name, {"columns": {}}, None
                 continue
@@ -166,7 +166,7 @@ class Sharpness(Measure):
             else:
                 adaptive = adaptive_sharpness(risk, theta, self._rho, generator=randomness("box"))
                 columns["sharpness/adaptive"] = adaptive.value
-            piece: dict[str, Any] = {CHUNK: replace(cut, chunk=risk.chunk_size).said, "columns": columns}
+            piece: dict[str, Any] = {CHUNK: cut.said, "columns": columns}
             if pair is not None:
                 piece |= {"precision": row_of(pair.precision)} | ({"memory": bound} if bound else {})
             yield name, piece, pair
@@ -184,7 +184,7 @@ def _none(net: nn.Module) -> Tensor:
     return torch.cat([torch.zeros_like(part).flatten() for part in net.parameters()]).detach()
 
 
-def _hessian(net: nn.Module, subject: Subject, part: Part, chunk: int) -> Hessian | None:
+def _hessian(net: nn.Module, subject: Subject, part: Part) -> Hessian | None:
     """Of the loss on the examples; None where the network or its loss is not finite."""
     from hw1.curvature import EmpiricalRisk, Hessian
     from hw1.vectors import ParamSpace
@@ -192,5 +192,5 @@ def _hessian(net: nn.Module, subject: Subject, part: Part, chunk: int) -> Hessia
     if not finite(net, subject.loss, part.batches):
         return None
     keep = part.held and part.size <= KEPT
-    risk = EmpiricalRisk(net, subject.loss, part.batches, ParamSpace.of(net), keep_graph=keep, chunk_size=chunk)
+    risk = EmpiricalRisk(net, subject.loss, part.batches, ParamSpace.of(net), keep_graph=keep, chunk_size=CHUNK_SIZE)
     return Hessian(risk, risk.theta)

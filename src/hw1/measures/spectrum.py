@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hw1.measures.finite import finite
@@ -83,14 +82,14 @@ class Spectrum(Measure):
             member, probe = (int(number) for number in _NUMBER.findall(name))
             if member != of:
                 of, hessian = member, None  # what the last one kept goes before the next keeps
-                hessian = _hessian(subject.end.nets[member], subject, part, CHUNK_SIZE if cut is None else cut.chunk)
+                hessian = _hessian(subject.end.nets[member], subject, part)
                 if hessian is not None:
-                    how, wanted = taking(hessian, part.size), min(self._steps, hessian.size)
-                    bound = how.record(wanted)
+                    how, wanted = taking(hessian, part.size, cut), min(self._steps, hessian.size)
                     if cut is None:
                         shorter = "fewer measures.spectrum.examples, probes or steps"
                         say_long(how, self._probes * self._steps, 0, len(subject.end.nets), shorter)
-                        cut = how.cut(hessian.risk.chunk_size, wanted)
+                    cut = how.cut(wanted, cut)
+                    bound = how.record(cut, Cut(CHUNK_SIZE, wanted))
             if hessian is None or cut is None:
                 yield name, {"nodes": None, "weights": None}
                 continue
@@ -101,7 +100,7 @@ class Spectrum(Measure):
                 basis_size=cut.vectors,
             )
             piece = {
-                CHUNK: replace(cut, chunk=hessian.risk.chunk_size).said,
+                CHUNK: cut.said,
                 "nodes": one.nodes[0].tolist(),
                 "weights": one.weights[0].tolist(),
                 "precision": row_of(hessian.precision) if probe == 0 else None,
@@ -148,7 +147,7 @@ class Spectrum(Measure):
         )
 
 
-def _hessian(net: nn.Module, subject: Subject, part: Part, chunk: int) -> Hessian | None:
+def _hessian(net: nn.Module, subject: Subject, part: Part) -> Hessian | None:
     """Of the loss on the examples; None where the network or its loss is not finite."""
     from hw1.curvature import EmpiricalRisk, Hessian
     from hw1.vectors import ParamSpace
@@ -156,5 +155,5 @@ def _hessian(net: nn.Module, subject: Subject, part: Part, chunk: int) -> Hessia
     if not finite(net, subject.loss, part.batches):
         return None
     space = ParamSpace.of(net)
-    risk = EmpiricalRisk(net, subject.loss, part.batches, space, keep_graph=part.held, chunk_size=chunk)
+    risk = EmpiricalRisk(net, subject.loss, part.batches, space, keep_graph=part.held, chunk_size=CHUNK_SIZE)
     return Hessian(risk, risk.theta)

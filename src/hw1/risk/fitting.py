@@ -53,7 +53,7 @@ class Fit:
         return self.dropped or self.chunk_size != self.wanted
 
 
-def fit(risk: EmpiricalRisk, examples: int, room: float) -> Fit:
+def fit(risk: EmpiricalRisk, examples: int, room: float, most: int | None = None) -> Fit:
     """Make products with the Hessian of R fit in so many bytes, from now on.
 
     Half of them may be graphs. Where that of all examples is larger it is dropped, and a product costs about a gradient
@@ -65,6 +65,7 @@ def fit(risk: EmpiricalRisk, examples: int, room: float) -> Fit:
         risk: R; it is changed.
         examples: how many it is over.
         room: bytes.
+        most: examples at a time, however much room there is; None for as many as the risk takes.
 
     Raises:
         ValueError: as for `EmpiricalRisk.hvp`.
@@ -93,15 +94,16 @@ def fit(risk: EmpiricalRisk, examples: int, room: float) -> Fit:
         with risk._point(theta):
             return graph(size).times(parts, batched=False)
 
-    chunk = wanted
+    chunk = wanted if most is None else min(wanted, most)
     pair = memory_of(run, 2).fixed  # what two examples take, with all that does not grow with them
     if cut and pair * math.ceil(examples / 2) <= SHARE * room:  # so it is for small networks, and nothing more is asked
         whole = pair * math.ceil(examples / 2)
     elif cut:
         # As if there were four: of fewer the same sizes tell, and a graph is never taken for nothing.
         needs = memory_of(run, max(4, rows))
-        most = (SHARE * room - needs.fixed) / max(needs.each, 1.0)
-        chunk = wanted if most >= min(wanted, rows) else 1 << (max(1, int(most)).bit_length() - 1)
+        fits = (SHARE * room - needs.fixed) / max(needs.each, 1.0)
+        if fits < min(chunk, rows):
+            chunk = 1 << (max(1, int(fits)).bit_length() - 1)
         kept = held_by(graph, max(4, rows))
         whole = kept.each * examples + kept.fixed * math.ceil(examples / chunk)
     else:
