@@ -48,6 +48,7 @@ def spread(
     line: Line | None = None,
     told: Told | None = None,
     until: Connection | None = None,
+    saving: float = _SAVING,
 ) -> Generator[tuple[int, Any], None, None]:
     """`function(item)` of every item, in processes: (number of the item, result) as they end, begun in their order.
 
@@ -64,6 +65,7 @@ def spread(
         line: gets what they print, line by line; printed where there is none.
         told: gets what `tell` was given in a worker.
         until: from the moment when something can be read there, it ends early: by it another thread ends it.
+        saving: seconds that processes which are at work when it ends early have to save what they are at.
 
     Yields:
         The result; the exception that the function raised; WorkerLostError where the worker was killed.
@@ -104,7 +106,7 @@ def spread(
     finally:
         for worker in busy:
             worker.process.terminate()
-        _join(made, SAVING if busy else _GRACE)
+        _join(made, saving if busy else _GRACE)
 
 
 def tell(message: Any) -> None:
@@ -184,7 +186,8 @@ def start_server() -> None:
 
     forkserver.set_forkserver_preload(PRELOADED)
     # Ctrl-C goes to all processes of a terminal, but is this one's affair: the server and what it forks never see it.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    # An engine's signals go to all processes of a job: the server, which knows how workers end, does not see them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, *preemption.signals()])
     try:
         forkserver.ensure_running()
     finally:
@@ -219,6 +222,8 @@ def _serve(connection: Connection, environment: dict[str, str], folder: str) -> 
     global _send
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
+    if hasattr(signal, "pthread_sigmask"):  # the server that it is forked from does not see them
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, preemption.signals())
     threading.Thread(target=_watch, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)

@@ -93,8 +93,8 @@ def together(settings: RunSettings, folder: Path, resumes: bool, ended: bool) ->
             others.wait()
         except Exception as error:
             cause = others.cause(error)
-            if isinstance(cause, RankError):
-                preemption.require()  # what asked this process to stop has ended the others: none of them failed
+            if isinstance(cause, RankError) or _lost_connection(error):
+                preemption.require()  # who asked this process to stop may have ended the others
             raise cause from error
         finally:
             others.end()
@@ -115,7 +115,8 @@ class _Others:
     def _live(self, shared: Shared) -> None:
         try:
             work = functools.partial(share_of, shared)
-            done = spread(work, self._ranks, len(self._ranks) or 1, line=self._hear, until=self._heard)
+            workers = len(self._ranks) or 1
+            done = spread(work, self._ranks, workers, line=self._hear, until=self._heard, saving=0.0)
             for number, result in done:
                 if isinstance(result, Exception):
                     self._failed.append((self._ranks[number], result))
@@ -177,9 +178,13 @@ class _Others:
 
 
 def share_of(shared: Shared, rank: int) -> None:
-    """Be one of the other processes: train its share of the run, and end."""
+    """Be one of the other processes: train its share of the run, and end.
+
+    Signals that ask a job to stop go to whole groups: the first process answers them, and ends this one.
+    """
     from hw1.training.distributed_share import train_share
 
+    preemption.ignore()
     world = processes(shared.settings)
     store = TCPStore(_HERE, shared.port, world, is_master=False, timeout=_MEETING)
     join = functools.partial(_join, store, (rank, world), lambda: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from hw1.seeds import mixed
 from hw1.settings import RunSettings
 from hw1.settings.run_settings import LAST as LAST_WEIGHTS
 from hw1.training import build
-from hw1.training.checkpoint import LAST, AtomicCheckpointIO, EpochCheckpoint
+from hw1.training.checkpoint import LAST, MIDWAY, AtomicCheckpointIO, EpochCheckpoint, recorded_in
 from hw1.training.distributed_strategy import SharedBatches
 from hw1.training.ending import EvaluatedWeights, measure_end
+from hw1.training.midway import StopsMidway
 from hw1.training.process import expected_warnings, threads, torch_switches
 from hw1.training.snapshots import digest
 from hw1.training.step_loss import StepLoss
@@ -54,6 +56,26 @@ class SameWeights(Callback):
             )
 
 
+class StepSeed(Callback):
+    """Seeds every generator before each step behind an epoch's first, which `EpochCheckpoint` sees to.
+
+    So a training goes on in the middle of an epoch without what this process alone had drawn until then.
+
+    Args:
+        seed: (epoch, number of the batch) -> seed.
+    """
+
+    def __init__(self, seed: Callable[[int, int], int]) -> None:
+        self._seed = seed
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed."""
+        if batch_idx:
+            lightning.seed_everything(self._seed(trainer.current_epoch, batch_idx), verbose=False)
+
+
 def train_share(
     settings: RunSettings, folder: Path, strategy: SharedBatches, share: Share, resumes: bool, ended: bool
 ) -> None:
@@ -80,12 +102,17 @@ def train_share(
             beyond=settings.weights != LAST_WEIGHTS,
         )
         evaluated = EvaluatedWeights()
-        callbacks = [StepLoss(), *build.callbacks(settings), evaluated, SameWeights(), clock]
+        within = StepSeed(lambda epoch, batch: mixed(seed, "step", epoch, batch, rank))
+        checkpoint = folder / "checkpoints" / LAST if resumes else None
+        midway = recorded_in(checkpoint).get(MIDWAY) if checkpoint is not None else None
+        if midway is not None:
+            data.behind = midway["epoch"], midway["batches"]
+        callbacks = [within, StepLoss(), *build.callbacks(settings), evaluated, SameWeights(), clock]
         trainer = build.trainer(settings, folder, callbacks, [DummyLogger()], strategy)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        StopsMidway(trainer, task, clock, evaluated, midway)  # goes on; it is never asked to stop
         trainer.precision_plugin.convert_module(task)
         data.prepare_data()
-        checkpoint = folder / "checkpoints" / LAST if resumes else None
         trainer.fit(task.module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         clock.settle(trainer, task)
         measure_end(trainer, task, data, callbacks, evaluated)

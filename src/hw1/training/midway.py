@@ -2,8 +2,10 @@
 
 At the end of an epoch randomness needs no state, and callbacks have written what they gathered. In the middle, a
 checkpoint holds besides what Lightning keeps: how many batches of the epoch it has behind it, the state of every
-generator, and what the last evaluation of whole sets came to. What a class of the user's own gathers within an epoch
-nobody knows: where there is one that does not say that it keeps it, the last checkpoint of an epoch's end stands.
+generator, and what the last evaluation of whole sets came to. Of several processes it is the first one's: the others
+are seeded at every step (`distributed_share.StepSeed`), and hold the same else. What a class of the user's own gathers
+within an epoch nobody knows: where there is one that does not say that it keeps it, the last checkpoint of an epoch's
+end stands.
 """
 
 from __future__ import annotations
@@ -82,13 +84,7 @@ class StopsMidway:
         if not asked or loop.done or loop._num_ready_batches_reached() or loop._should_accumulate():
             return
         name = Path(trainer.default_root_dir).name
-        if trainer.world_size > 1:
-            log.info(
-                "%s: asked to stop at step %d; it goes on from the last checkpoint of an epoch's end: the randomness "
-                "of the other processes is theirs alone",
-                *(name, trainer.global_step),
-            )
-        elif lacking := forgetful(self._callbacks, self._task):
+        if lacking := forgetful(self._callbacks, self._task):
             log.info(
                 "%s: asked to stop at step %d; it goes on from the last checkpoint of an epoch's end: %s may gather "
                 "something within an epoch (%s = True says that a checkpoint holds it)",
