@@ -241,7 +241,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         ("budget=", "budget=full budget=quick"),
         ("model.wid", "model.width="),
         ("--re", "--rerun"),
-        ("seed=1 --", "--dry-run --rerun --keep --continue --zip --cfg --config-dir --help --version"),
+        ("seed=1 --", "--dry-run --rerun --keep --detach --continue --zip --cfg --config-dir --help --version"),
     ],
 )
 def test_what_a_shell_completes(line, said):

@@ -134,7 +134,8 @@ def launch(tmp_path, number, behave):
     jobs = [job(tmp_path, seed) for seed in range(number)]
     allot(tmp_path, jobs)
     launcher = Launcher([one.folder for one in jobs], behave)
-    launching.launch(launcher, jobs, tmp_path / "sweeps" / "now", {"measures": []})
+    record = {"measures": [], "trained": [job.folder.name for job in jobs]}
+    launching.launch(launcher, jobs, tmp_path / "sweeps" / "now", record)
     results = [json.loads((one.folder / "result.json").read_text()) for one in jobs]
     return launcher.calls, [result["status"] for result in results], results
 

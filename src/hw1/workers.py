@@ -48,7 +48,7 @@ def spread(
     line: Line | None = None,
     told: Told | None = None,
     until: Connection | None = None,
-    saving: float = _SAVING,
+    saving: float = SAVING,
 ) -> Generator[tuple[int, Any], None, None]:
     """`function(item)` of every item, in processes: (number of the item, result) as they end, begun in their order.
 
