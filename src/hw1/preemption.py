@@ -14,6 +14,7 @@ Example:
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -94,10 +95,25 @@ def is_requeued() -> bool:
     return any(name in os.environ for name in _REQUEUED)
 
 
-def ignore(worker: int = 0) -> None:
-    """In a process that serves a job, a DataLoader's say: leave the signals, which go to whole groups, to the job."""
+def ignore() -> None:
+    """In a process that serves a job: leave the signals, which go to whole groups, to the job."""
     for number in signals():
         signal.signal(number, signal.SIG_IGN)
+
+
+def serve(worker: int = 0) -> None:
+    """In a process that serves a job, a DataLoader's say: leave the signals to the job, and end when it has ended.
+
+    Torch asks for the parent's number, which stays where that is a server that processes are forked from.
+    """
+    ignore()
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_behind, args=(parent,), daemon=True).start()
+
+
+def _end_behind(process: Any) -> None:
+    process.join()
+    os._exit(1)
 
 
 @contextmanager

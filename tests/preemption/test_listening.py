@@ -3,7 +3,11 @@
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +117,15 @@ def test_a_job_that_fails_all_the_same(heard):
         signal.raise_signal(signal.SIGTERM)
         raise RuntimeError("broken")
     assert not requested()
+
+
+def test_a_process_that_serves_a_job_ends_with_it():
+    """Also where a server forked it, whose number a killed job leaves as its parent's."""
+    job = subprocess.Popen([sys.executable, Path(__file__).with_name("served.py")], stdout=subprocess.PIPE, text=True)
+    serving = Path(f"/proc/{int(job.stdout.readline())}/stat")
+    job.kill()
+    job.communicate()
+    last = time.monotonic() + 30
+    while serving.exists() and serving.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < last
+        time.sleep(0.01)

@@ -168,7 +168,7 @@ class EvaluationBatches:
         # A generator of its own: making an iterator draws from torch's.
         own = torch.Generator().manual_seed(0)
         drawing = Drawing(self._examples, members=False)
-        options: dict[str, Any] = {"generator": own, "worker_init_fn": preemption.ignore}
+        options: dict[str, Any] = {"generator": own, "worker_init_fn": preemption.serve}
         return iter(DataLoader(drawing, sampler=sampler, batch_size=None, num_workers=self._workers, **options))
 
 
@@ -188,4 +188,4 @@ def evaluation_loader(
     """A DataLoader of the whole set, or of a share of its batches, in its order; [1, B, ...] with members."""
     batches = shared(OrderedBatches(len(examples), batch_size), share)
     drawing = Drawing(examples, members)
-    return DataLoader(drawing, sampler=batches, batch_size=None, num_workers=workers, worker_init_fn=preemption.ignore)
+    return DataLoader(drawing, sampler=batches, batch_size=None, num_workers=workers, worker_init_fn=preemption.serve)

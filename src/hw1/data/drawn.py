@@ -103,7 +103,7 @@ def training_loader(
 
 
 def _loader(drawing: Dataset[Batch], sampler: Sampler[Any], workers: int) -> DataLoader[Batch]:
-    return DataLoader(drawing, sampler=sampler, batch_size=None, num_workers=workers, worker_init_fn=preemption.ignore)
+    return DataLoader(drawing, sampler=sampler, batch_size=None, num_workers=workers, worker_init_fn=preemption.serve)
 
 
 def try_on(transform: Transform, x: Tensor) -> None:

@@ -76,7 +76,7 @@ def together(settings: RunSettings, folder: Path, resumes: bool, ended: bool) ->
 
     Raises:
         RankError: another process failed; said in one line.
-        Preempted: the job was asked to stop, which may have reached the other processes, too, and ended them.
+        Preempted: the same, while this one was asked to stop.
     """
     if not is_shared(settings):
         yield None
