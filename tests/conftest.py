@@ -14,6 +14,8 @@ import pytest
 from warm import WarmProcess, seldom_look_for_garbage
 
 ROOT = Path(__file__).parents[1]
+sys.dont_write_bytecode = False  # else every process that a test starts compiles all of hw1 again
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp()  # the key that records are signed with is not the user's own
 os.environ["HW1_CACHE"] = tempfile.mkdtemp()  # nor are what data came to, and decoded images
 

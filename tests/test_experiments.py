@@ -154,6 +154,7 @@ def test_the_yaml_says_question_command_and_expectation(name):
     assert about.title and about.question[0].isupper() and about.expect.endswith(".") and 0 < about.hours < 24
 
 
+@pytest.mark.slow  # the questions and their variants run for two steps by default
 def test_the_variant_in_contributing_works(command, tmp_path):
     block = re.search(r"```yaml\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
     file = tmp_path / "conf" / "experiment" / "flatness_interp" / "wide.yaml"

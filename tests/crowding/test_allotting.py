@@ -59,7 +59,8 @@ def test_which_runs_had_begun_is_told_without_a_clock(tmp_path, monkeypatch):
             return [type("Result", (), {"_return_value": None})() for _ in batch]
 
     allot(tmp_path, jobs)
-    launching.launch(Launcher(), jobs, tmp_path / "sweep.json", {"measures": []})
+    record = {"measures": [], "trained": [job.folder.name for job in jobs]}
+    launching.launch(Launcher(), jobs, tmp_path / "sweep.json", record)
     assert calls == [["seed=0", "seed=1", "seed=2"], ["seed=1", "seed=2"], ["seed=0"]]
 
 

@@ -320,6 +320,9 @@ def test_no_writer_makes_a_temporary_of_its_own():
         "inside.py": "it names what a killed process left",
         "lease.py": "a claim that is renamed away: random, gone at once",
         "lease_file.py": "says whose the lease is",
+        "preemption.py": "which process listens",
+        "job.py": "which process is the command",
+        "workers.py": "whose child a process is",
     }
     source = Path(sys.modules["hw1"].__file__).parent
     for file in source.rglob("*.py"):

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from test_matrix import hashes, runs, steps
+from test_slurm_matrix import hashes, runs, steps
 
 pytest.importorskip("submitit", reason='pip install "hw1[submitit]"')
 pytestmark = pytest.mark.slow
