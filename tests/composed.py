@@ -4,14 +4,17 @@ import os
 from pathlib import Path
 from unittest import mock
 
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 
 from hw1.records import make_key
 from hw1.runs import Run
 from hw1.settings import RunSettings
 from hw1.training.fit import fit
+from hw1.training.snapshots import digest
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -36,3 +39,15 @@ def trained(settings, root, snapshots=()):
     result = fit(settings, folder, snapshots=snapshots)
     assert result["status"] == "complete", result["traceback"]
     return Run(folder)
+
+
+def same(one, two):
+    """Two runs came to the same, to the bit: weights, metrics, history, snapshots, the last checkpoint."""
+    assert torch.equal(one.theta(), two.theta()) and one.result["metrics"] == two.result["metrics"]
+    assert (one.result["epochs"], one.result["steps"]) == (two.result["epochs"], two.result["steps"])
+    first, second = one.history(), two.history()
+    assert first[list(second)].equals(second) and set(first) == set(second)
+    for file in (one.path / "snapshots").iterdir():
+        assert digest(load_file(file)) == digest(load_file(two.path / "snapshots" / file.name)), file.name
+    ends = [torch.load(run.path / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, two)]
+    assert digest(ends[0]["state_dict"]) == digest(ends[1]["state_dict"])

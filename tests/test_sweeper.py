@@ -60,13 +60,12 @@ def settings_of(seed, **trainer):
 
 
 @pytest.mark.parametrize(
-    ("n_jobs", "threads", "runs", "named"),
-    [(-1, 2, 3, True), (2, 3, 2, True), (2, 2, 2, False), (2, 3, 1, False), (-1, 1, 9, False), (None, 8, 3, False)],
+    ("workers", "threads", "runs", "named"),
+    [(4, 2, 3, True), (2, 3, 2, True), (2, 2, 2, False), (2, 3, 1, False), (4, 1, 9, False), (None, 8, 3, False)],
 )
-def test_workers_with_more_threads_than_cores_are_pointed_out(n_jobs, threads, runs, named, monkeypatch):
+def test_workers_with_more_threads_than_cores_are_pointed_out(workers, threads, runs, named, monkeypatch):
     monkeypatch.setattr("joblib.cpu_count", lambda: 4)
-    monkeypatch.setattr("joblib.effective_n_jobs", lambda n_jobs: 4 if n_jobs == -1 else n_jobs)
-    said = crowded(n_jobs, [Job([], settings_of(0, threads=threads), CONF)] * runs)
+    said = crowded(workers, [Job([], settings_of(0, threads=threads), CONF)] * runs)
     assert ("trainer.threads=1" in said and "on 4 cores" in said) if named else said is None
 
 

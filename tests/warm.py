@@ -23,7 +23,7 @@ workers.PRELOADED += [
     *("hw1.training.fit", "hw1.report.conclude", "hw1.report.page", "hw1.studies", "hw1.measures.take"),
     *("hw1.callbacks", "hw1.project.start", "hw1.runs", "hw1.data.images", "hw1.plots.interpolation"),
     *("hydra_plugins.hw1_launcher.launcher", "hydra_plugins.hw1_searchpath.project"),
-    *("hydra_plugins.hw1_sweeper.sweeper", "hydra_plugins.hydra_joblib_launcher.joblib_launcher"),
+    *("hydra_plugins.hw1_sweeper.sweeper", "hydra_plugins.hw1_launcher.joblib_launcher"),
     *("hydra._internal.hydra", "hydra._internal.logging_config", "hydra.compose", "hydra.main", "omegaconf._impl"),
     *(f"hydra._internal.core_plugins.{name}_completion" for name in ("bash", "fish", "zsh")),
     *(f"hydra._internal.core_plugins.{name}_config_source" for name in ("file", "importlib_resources", "structured")),
@@ -85,3 +85,12 @@ class WarmProcess:
         for path in self._streams:
             path.unlink()
         return tuple(said)
+
+
+def cpu_seconds():
+    """What the server that commands are forked from has spent, and all below it that were waited for."""
+    pid = forkserver._forkserver._forkserver_pid
+    if pid is None:
+        return 0.0
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")

@@ -3,9 +3,10 @@
 import os
 
 import pytest
-from crowds import HERE, ROOT, WORDS, cpu_seconds
+from crowds import HERE, ROOT, WORDS
 
-from warm import WarmProcess
+from figures import print_figures
+from warm import WarmProcess, cpu_seconds
 
 
 @pytest.fixture
@@ -45,15 +46,4 @@ def total():
 
 
 def pytest_terminal_summary(terminalreporter):
-    reports = [report for reports in terminalreporter.stats.values() for report in reports]
-    noted = [
-        (report.nodeid.rpartition("::")[2], report.outcome, text)
-        for report in reports
-        if getattr(report, "when", "") == "call"
-        for name, text in report.user_properties
-        if name == "crowding"
-    ]
-    if noted:
-        terminalreporter.section("crowding")
-        for name, outcome, text in noted:
-            terminalreporter.write_line(f"{outcome}  {name}: {text}")
+    print_figures(terminalreporter, "crowding")

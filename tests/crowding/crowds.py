@@ -1,7 +1,5 @@
 """Small runs whose steps are logged, and what a command came to."""
 
-import os
-from multiprocessing import forkserver
 from pathlib import Path
 
 from hw1.runs import Run
@@ -35,12 +33,3 @@ def runs(output):
 
 def weights(output):
     return {run.key: run.theta().tolist() for run in runs(output)}
-
-
-def cpu_seconds():
-    """What the server that commands and their workers are forked from has spent, and all of them that have ended."""
-    pid = forkserver._forkserver._forkserver_pid
-    if pid is None:
-        return 0.0
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")

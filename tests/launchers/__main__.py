@@ -30,7 +30,9 @@ def main(words=None):
 
 
 def _matrix(asked, folder):
-    from .commands import cpu_seconds, missing
+    from warm import cpu_seconds
+
+    from .commands import missing
     from .matrix import CASES, Matrix
 
     reference, bad = Matrix("basic", folder / "basic"), 0
@@ -58,7 +60,9 @@ def _matrix(asked, folder):
 
 
 def _kill(asked, folder):
-    from .commands import STEPS, cpu_seconds, missing
+    from warm import cpu_seconds
+
+    from .commands import STEPS, missing
     from .killing import kill
 
     if reason := missing(asked.launcher):

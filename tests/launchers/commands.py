@@ -6,7 +6,6 @@ import signal
 import time
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from multiprocessing import forkserver
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -117,24 +116,3 @@ def gone(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
-
-
-def visits(lines):
-    """{run: [[process, [its steps]], ...]} as they follow each other in the log."""
-    found = {}
-    for process, run, step, _ in lines:
-        turns = found.setdefault(run, [])
-        if not turns or turns[-1][0] != process or int(step) <= turns[-1][1][-1]:
-            turns.append([process, [int(step)]])
-        else:
-            turns[-1][1].append(int(step))
-    return found
-
-
-def cpu_seconds():
-    """What the server that commands are forked from has spent, and all below it that were waited for."""
-    pid = forkserver._forkserver._forkserver_pid
-    if pid is None:
-        return 0.0
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")

@@ -5,7 +5,9 @@ import os
 import signal
 import time
 
-from .commands import EPOCH, HW1, STEPS, Bench, ends, gone, visits
+from kills import visits
+
+from .commands import EPOCH, HW1, STEPS, Bench, ends, gone
 
 SEEDS = "seed=1,2,3"
 AT_ONCE = 30.0  # seconds, on a crowded machine too, within which no worker of an ended command is left
@@ -83,8 +85,10 @@ class Matrix:
         seconds, made = time.monotonic() - begun, len(self.bench.lines(name))
         assert seconds < AT_ONCE, f"workers were there for {seconds:.1f} s"
         time.sleep(1)
-        assert len(self.bench.lines(name)) == made, "something trained on"
-        assert not self.bench.runs(name) and "Traceback" not in stderr, stderr
+        assert len(self.bench.lines(name)) == made, f"something trained on: {self.bench.lines(name)[made:]}"
+        results = [(run.status, run.result.get("error")) for run in self.bench.runs(name)]
+        assert not results, f"runs have ended: {results}"
+        assert "Traceback" not in stderr, stderr
         if number != signal.SIGKILL:
             assert process.returncode == 130 and stderr.count("interrupted") == 1, (process.returncode, stderr)
         ends(self.bench.start(name, SEEDS))

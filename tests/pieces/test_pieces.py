@@ -269,15 +269,15 @@ class Counting:
 @pytest.mark.parametrize(
     ("asked", "launcher", "node", "runs", "jobs"),
     [
-        ("auto", object(), {"n_jobs": 4}, 1, 16),
-        ("auto", object(), {"n_jobs": 4}, 4, 0),  # a run each
-        ("auto", object(), {"n_jobs": 1}, 1, 0),
+        ("auto", object(), {"array_parallelism": 4}, 1, 16),
+        ("auto", object(), {"array_parallelism": 4}, 4, 0),  # a run each
+        ("auto", object(), {"array_parallelism": 1}, 1, 0),
         ("auto", object(), {"array_parallelism": 3}, 2, 12),
         ("auto", object(), {}, 1, 0),  # as many as who knows
-        (False, object(), {"n_jobs": 4}, 1, 0),
+        (False, object(), {"array_parallelism": 4}, 1, 0),
         (5, object(), {}, 9, 5),
         ("auto", Counting(1), {}, 1, 0),
-        ("auto", object(), {"n_jobs": 4}, 0, 0),
+        ("auto", object(), {"array_parallelism": 4}, 0, 0),
         ("auto", SimpleNamespace(detach=False), {"array_parallelism": 256}, 1, 0),  # a queue, in which each would wait
         (5, SimpleNamespace(detach=False), {"array_parallelism": 256}, 1, 5),
         ("auto", SimpleNamespace(detach=True), {"array_parallelism": 256}, 1, 0),

@@ -6,17 +6,13 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
+from slurm_words import WORDS
 
+from figures import print_figures
 from warm import WarmProcess
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-WORDS = (
-    *("model=mlp", "model.hidden=[8]", "dataset=digits", "dataset.train_size=64", "dataset.batch_size=16"),
-    *("trainer.max_epochs=3", "trainer.checkpoint_seconds=0", "trainer.progress=false", "logger=none"),
-    "+callbacks.steps._target_=steps.Steps",
-)
-SLURM = "hydra/launcher=submitit_slurm"
 
 
 @pytest.fixture
@@ -66,15 +62,4 @@ def figure(record_property):
 
 
 def pytest_terminal_summary(terminalreporter):
-    reports = [report for reports in terminalreporter.stats.values() for report in reports]
-    noted = [
-        (report.outcome, report.nodeid.rpartition("::")[2], text)
-        for report in reports
-        if getattr(report, "when", "") == "call"
-        for name, text in report.user_properties
-        if name == "slurm"
-    ]
-    if noted:
-        terminalreporter.section("slurm")
-        for outcome, name, text in noted:
-            terminalreporter.write_line(f"{outcome}  {name}: {text}")
+    print_figures(terminalreporter, "slurm")

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 from safetensors.torch import load_file
+from slurm_words import SLURM
 
-from conftest import SLURM
 from hw1.runs import Run
 
 pytest.importorskip("submitit", reason='pip install "hw1[submitit]"')

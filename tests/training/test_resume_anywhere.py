@@ -3,13 +3,10 @@
 import random
 
 import pytest
-import torch
 from lightning.pytorch.callbacks import Callback
-from safetensors.torch import load_file
 
-from composed import settings, trained
+from composed import same, settings, trained
 from hw1.training.fit import fit
-from hw1.training.snapshots import digest
 
 SMALL = (
     *("dataset=digits", "dataset.train_size=100", "dataset.batch_size=16", "logger=none", "trainer.progress=false"),
@@ -68,19 +65,6 @@ def stopped(own, root, after, monkeypatch):
             continue
     monkeypatch.setattr(Stops, "after", None)
     return trained(own, root)
-
-
-def same(one, two):
-    assert torch.equal(one.theta(), two.theta()) and one.result["metrics"] == two.result["metrics"]
-    assert (one.result["epochs"], one.result["steps"]) == (two.result["epochs"], two.result["steps"])
-    first, second = one.history(), two.history()
-    assert first[list(second)].equals(second) and set(first) == set(second)
-    for file in (one.path / "snapshots").iterdir():
-        assert digest(load_file(file)) == digest(load_file(two.path / "snapshots" / file.name)), file.name
-    weights = [
-        torch.load(run.path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in (one, two)
-    ]
-    assert digest(weights[0]) == digest(weights[1])
 
 
 SAMPLE = ("members", "accumulation", "objective switch", "middle of an epoch", "swa", "ema", "best", "overfitting")
