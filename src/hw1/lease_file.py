@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EIO, errno.ESTALE)
 _LARGEST = 4096  # bytes of a lease
 HELD, FREE = "held", "free"  # of one length: the file is written in place
-_ENDED, _UNKNOWN = "ended", "unknown"
+ENDED, _UNKNOWN = "ended", "unknown"  # of a process, in the place of when it was started
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 POLL = 0.1  # seconds between two looks at it
 
@@ -135,18 +135,18 @@ def has_ended(pid: int, start: str) -> bool:
 
 
 def started(pid: int) -> str:
-    """When a process was started, in ticks since the machine was: no clock that is set; or `_ENDED`, `_UNKNOWN`."""
+    """When a process was started, in ticks since the machine was: no clock that is set; or `ENDED`, `_UNKNOWN`."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return _ENDED
+        return ENDED
     except OSError:  # another user's
         pass
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:  # not shown here, or it has just ended: seen when next asked
         return _UNKNOWN
-    return _ENDED if state in "ZX" else rest[18]
+    return ENDED if state in "ZX" else rest[18]
 
 
 def locked(lock: FileLock) -> bool | None:

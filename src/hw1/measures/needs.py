@@ -9,10 +9,9 @@ import json
 from collections.abc import Iterable
 
 from hw1.machine import PER_WORKER
-from hw1.measures.room import MOST
+from hw1.measures.room import MANY, MOST
 from hw1.settings import RunSettings
 
-MANY = 1_000_000  # parameters: with fewer a run takes what `PER_WORKER` says
 COPIES = 8  # of a network while it trains: weights, gradients, an optimizer's two, checkpoints on their way
 BYTES = 4  # of a parameter
 

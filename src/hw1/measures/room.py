@@ -25,7 +25,7 @@ HELD = 2**29  # bytes of a worker's share that libraries, data and networks take
 VECTORS = 0.25  # of the room: those of a basis; half of it is for graphs, the rest for what products need
 SEARCH = (12, 300)  # vectors that the basis of a search for eigenpairs has, at least and at most
 LONG = 300.0  # seconds, from which a measure says how long it will take before it begins
-MANY = 1_000_000  # parameters, from which memory between tensors is worth giving back
+MANY = 1_000_000  # parameters, from which a network's memory counts beside what every process takes
 MEMORY = "memory.json"
 
 

@@ -55,17 +55,16 @@ def listing(
     ]
 
 
-def crowded(n_jobs: int | None, jobs: Sequence[Job]) -> str | None:
+def crowded(workers: int | None, jobs: Sequence[Job]) -> str | None:
     """What to say where the workers of a launcher have more threads together than there are cores.
 
     Their number stays what it is: other threads mean other last bits, hence another run.
     """
-    if n_jobs is None or not jobs:
+    if workers is None or not jobs:
         return None
     import joblib
 
-    cores = joblib.cpu_count()
-    workers = min(joblib.effective_n_jobs(n_jobs), len(jobs))
+    cores, workers = joblib.cpu_count(), min(workers, len(jobs))
     threads = max(job.settings.threads for job in jobs)
     if workers == 1 or threads == 1 or workers * threads <= cores:
         return None

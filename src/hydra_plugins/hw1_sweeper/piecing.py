@@ -72,10 +72,7 @@ def _workers(launcher: Any, node: Mapping[str, Any], runs: Sequence[Any]) -> int
         return 1
     if (counted := getattr(launcher, "count", None)) is not None:  # our own: as many as there is room for
         return int(counted([runs[number % len(runs)] for number in range(max(cores(), len(runs)))]))
-    said = node.get("n_jobs", node.get("array_parallelism"))
-    if said is None or int(said) == 0:
-        return 1
-    return int(said) if int(said) > 0 else max(1, cores() + 1 + int(said))
+    return max(1, int(node.get("array_parallelism") or 1))
 
 
 def launch_pieces(

@@ -162,7 +162,7 @@ class Hw1Sweeper(BasicSweeper):
             say(*before)
             return
         launched, to_train, to_measure = self._allotted(base, jobs, to_train, complete, lacking, asks)
-        if warning := crowded(self._n_jobs(to_train), to_train):
+        if warning := crowded(self._workers_of(to_train), to_train):
             print(warning, file=sys.stderr)
         opened = reopened(base, record)
         with folder_errors():
@@ -451,13 +451,10 @@ class Hw1Sweeper(BasicSweeper):
         if number := jobs_asked(self.pieces, self.launcher, self.config.hydra.launcher, [job.settings]):
             launch_parts(self.launcher, replace(job, folder=sweep), number, file, record)
 
-    def _n_jobs(self, jobs: Sequence[Job]) -> int | None:
+    def _workers_of(self, jobs: Sequence[Job]) -> int | None:
         """Workers that these jobs get, where the launcher says a number."""
-        assert self.config is not None
-        if (counted := getattr(self.launcher, "count", None)) is not None:  # our own
-            return int(counted([job.settings for job in jobs]))
-        number = self.config.hydra.launcher.get("n_jobs")
-        return None if number is None else int(number)
+        counted = getattr(self.launcher, "count", None)
+        return None if counted is None else int(counted([job.settings for job in jobs]))
 
     def _most_cores(self) -> int | None:
         """Cores that a study may use: under Hydra's basic launcher all stays in this process, for a debugger's sake."""
@@ -482,7 +479,7 @@ class Hw1Sweeper(BasicSweeper):
             "launched": [*dict.fromkeys([*known.get("launched", []), *(job.folder.name for job in jobs)])],
             "launched_at": known.get("launched_at", time.time()),
             # Finished runs are measured side by side with one thread each: more would slow each other down.
-            "measuring_threads": None if self._n_jobs(jobs) in (None, 1) else 1,
+            "measuring_threads": None if self._workers_of(jobs) in (None, 1) else 1,
         }
 
     # Planning
