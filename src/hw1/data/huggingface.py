@@ -69,7 +69,7 @@ class HuggingFace:
         if (folder is None) == (train_file is None) or (train_file is None) != (test_file is None):
             raise ValueError(f"folder: got {folder!r}, expected a folder, or train_file and test_file instead")
         if folder is not None:
-            self._parts = {name: find(root, f"{folder}/{name}", "folder") for name in (train, test)}
+            self._parts = {name: find(root, f"{folder}/{name}", "folder", folder=True) for name in (train, test)}
         else:
             files = {"train_file": train_file or "", "test_file": test_file or ""}
             self._parts = {name: find(root, file, name) for name, file in files.items()}

@@ -19,11 +19,11 @@ _LINE = 2**24  # bytes of a header
 _Read = TypeVar("_Read")
 
 
-def find(root: str | Path | None, file: str, argument: str) -> Path:
-    """A file as it is written, else below the data's root.
+def find(root: str | Path | None, file: str, argument: str, *, folder: bool = False) -> Path:
+    """A file, or a folder, as it is written, else below the data's root.
 
     Raises:
-        ValueError: neither is there; the message begins with `argument`.
+        ValueError: neither is there, or it is of another kind; the message begins with `argument`.
     """
     written = Path(file).expanduser()
     below = data_root(root) / written
@@ -31,7 +31,9 @@ def find(root: str | Path | None, file: str, argument: str) -> Path:
         others = f" nor {below}" if below != written else ""
         wanted = "expected one there" if below == written else "expected one at either"
         raise ValueError(f"{argument}: there is no {written.absolute()}{others}; {wanted}")
-    if kind := special(found.stat().st_mode):
+    if folder and not found.is_dir():
+        raise ValueError(f"{argument}: got {found.absolute()}, which is no folder, expected one")
+    if not folder and (kind := special(found.stat().st_mode)):
         raise ValueError(f"{argument}: got {found.absolute()}, which is {kind}, expected a file")
     return found.absolute()
 
