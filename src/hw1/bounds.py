@@ -64,6 +64,7 @@ YAML_BYTES = Bound("HW1_MAX_YAML_BYTES", 2**20, "bytes of YAML")
 YAML_NODES = Bound("HW1_MAX_YAML_NODES", 100_000, "values of YAML, aliases written out", counted=True)
 DEPTH = Bound("HW1_MAX_DEPTH", 64, "levels of nested values", counted=True)
 MEMBERS = Bound("HW1_MAX_MEMBERS", 10_000, "members")
+THREADS = Bound("HW1_MAX_THREADS", 1024, "threads")
 WEIGHTS = Bound("HW1_MAX_WEIGHTS", 10**9, "weights")
 TENSORS = Bound("HW1_MAX_TENSORS", 20_000, "tensors of one model", counted=True)
 HEADER_BYTES = Bound("HW1_MAX_HEADER_BYTES", 8 * 2**20, "bytes of safetensors header")
@@ -74,7 +75,7 @@ DATA_BYTES = Bound(
 )  # by default what is free, see `hw1.memory`
 
 ALL = (
-    *(STORED_BYTES, YAML_BYTES, YAML_NODES, DEPTH, MEMBERS, COLUMNS),
+    *(STORED_BYTES, YAML_BYTES, YAML_NODES, DEPTH, MEMBERS, THREADS, COLUMNS),
     *(WEIGHTS, TENSORS, HEADER_BYTES, IMAGE_PIXELS, DATA_BYTES),
 )
 

@@ -163,6 +163,10 @@ def stored_in(folder, settings):
     [
         ({"replicas": 10**9}, "replicas: got 1,000,000,000 members, expected at most 10,000: set HW1_MAX_MEMBERS=10"),
         ({"replicas": "x"}, "replicas: got 'x', expected a positive integer"),
+        (
+            {"trainer": {"threads": 10**6}},
+            "trainer.threads: got 1,000,000 threads, expected at most 1,024: set HW1_MAX_TH",
+        ),
         ({"seed": None}, "seed: got None, expected an integer of at least 0"),
         ({"name": "${name}"}, r"config\.yaml: name: got '\$\{name\}', which leads to itself"),
         ({"model": "${model}"}, "model: got .* which leads to itself"),
@@ -171,7 +175,8 @@ def stored_in(folder, settings):
 )
 def test_settings_that_no_run_can_have(change, said, tmp_path):
     folder, _ = make_run(tmp_path)
-    settings = yaml.safe_load((folder / "config.yaml").read_text()) | change
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings |= {key: settings[key] | new if isinstance(new, dict) else new for key, new in change.items()}
     run = stored_in(folder, settings)
     with pytest.raises((DamagedError, ConfigError), match=said) as caught:
         run.settings  # noqa: B018

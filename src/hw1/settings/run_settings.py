@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from hw1.bounds import MEMBERS
+from hw1.bounds import MEMBERS, THREADS
 from hw1.settings.construct import check_setting
 from hw1.settings.identity import ConfigError, Init, added, check_seed, copied, run_key, run_seed, select
 
@@ -147,6 +147,8 @@ class RunSettings:
                 check_setting(f"trainer.{name}", trainer.get(name), kind)
         if trainer["threads"] < 1:
             raise ConfigError(f"trainer.threads: got {trainer['threads']}, expected a positive integer")
+        if problem := THREADS.problem(trainer["threads"]):  # torch would end the process
+            raise ConfigError(f"trainer.threads: {problem}")
         if trainer["checkpoint_seconds"] < 0:
             raise ConfigError(f"trainer.checkpoint_seconds: got {trainer['checkpoint_seconds']}, expected at least 0")
         return cls(

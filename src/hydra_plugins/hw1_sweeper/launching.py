@@ -97,7 +97,7 @@ def _words(job: Job, file: Path) -> list[str]:
 
 def interrupted(record: Mapping[str, Any]) -> NoReturn:
     """Leave a sweep that the user interrupted."""
-    print(f"{record['name']}: interrupted; the same command goes on from the last checkpoints", file=sys.stderr)
+    say(f"{record['name']}: interrupted; the same command goes on from the last checkpoints", file=sys.stderr)
     sys.exit(130)
 
 

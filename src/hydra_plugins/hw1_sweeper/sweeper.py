@@ -149,7 +149,7 @@ class Hw1Sweeper(BasicSweeper):
         if question is not None and not before:  # what was concluded was checked, and a check may load torch
             question.check([job.settings for job in jobs], swept)
         if hint := of_other_threads(to_train, base):
-            print(hint, file=sys.stderr)
+            say(hint, file=sys.stderr)
         if self.dry_run:
             with stage("timing some steps of each kind of run"):
                 lines = listing(jobs, to_train, lacking, base)
@@ -158,12 +158,12 @@ class Hw1Sweeper(BasicSweeper):
         if before:
             remove_left_below(base)
             settle(base)
-            print(f"{self.config.name}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
+            say(f"{self.config.name}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
             say(*before)
             return
         launched, to_train, to_measure = self._allotted(base, jobs, to_train, complete, lacking, asks)
         if warning := crowded(self._workers_of(to_train), to_train):
-            print(warning, file=sys.stderr)
+            say(warning, file=sys.stderr)
         opened = reopened(base, record)
         with folder_errors():
             folder = opened[0] if opened else new_folder(base / "sweeps")
@@ -178,7 +178,7 @@ class Hw1Sweeper(BasicSweeper):
             at_work_on(folder)
             what = "read" if jobs[0].settings.value("adopted") else "train"
             line = f"{record['name']}: {count(len(jobs), 'run')}, {len(to_train)} to {what}{also}, in {base}"
-            print(line, flush=True)
+            say(line)
             try:
                 self._pieces([] if to_train else to_measure, asks, folder / "sweep.json", record)
                 lost = launch(self.launcher, launched, folder / "sweep.json", record)
@@ -238,7 +238,7 @@ class Hw1Sweeper(BasicSweeper):
                 if (to_train or lacking) and self.dry_run:
                     lines = listing(list(jobs.values()), to_train, lacking, base)
                     left = trials.search.trials - len(trials.words)
-                    print(
+                    say(
                         "\n".join([*lines, f"and {count(left, 'trial')} that depend on these" if left else ""]).rstrip()
                     )
                     return
@@ -246,9 +246,7 @@ class Hw1Sweeper(BasicSweeper):
                     launched, to_train, to_measure = self._allotted(base, new, to_train, complete, lacking, asks)
                     if folder is None:
                         folder = self._opened(base, held)
-                        print(
-                            f"{record['name']}: searching {count(trials.search.trials, 'trial')}, in {base}", flush=True
-                        )
+                        say(f"{record['name']}: searching {count(trials.search.trials, 'trial')}, in {base}")
                     record |= self._launching(launched, to_train, record)
                     forget(to_measure, asks)
                     write_record(folder / "sweep.json", record)
@@ -261,11 +259,11 @@ class Hw1Sweeper(BasicSweeper):
                 names = [[jobs[key].folder.name for key in keys] for keys in of_trials]
                 record["search"] = trials.record(names)
             if folder is None and (before := earlier(base, digest(base, record))):
-                print(f"{record['name']}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
+                say(f"{record['name']}: nothing to do: {count(len(jobs), 'run')} complete, measured and drawn")
                 say(*before)
                 return
             if self.dry_run:
-                print("\n".join(listing(list(jobs.values()), [], {}, base)))
+                say("\n".join(listing(list(jobs.values()), [], {}, base)))
                 return
             folder = folder or self._opened(base, held)
             write_record(folder / "sweep.json", {**self._launching([], []), **record})
@@ -352,7 +350,7 @@ class Hw1Sweeper(BasicSweeper):
         """The jobs that are launched: all, those that train, those that measure; the first have folders now."""
         todo = allot(base, to_train, self.rerun)
         if self.go_on and (lines := go_on(todo, base)):
-            print("\n".join(lines), flush=True)
+            say("\n".join(lines))
         finished = {job.key for job in complete}
         ended = [job for job in _others(jobs, todo) if job.key in lacking or job.key not in finished]
         to_measure = ended if asks else []
@@ -404,7 +402,7 @@ class Hw1Sweeper(BasicSweeper):
                 if self.keep:
                     keep_code(run.path, run.settings.plain, run.key)
         line = f"{sweep.record['name']}: {count(len(finished), 'run')}, {len(to_measure)} to measure, in {base}"
-        print(line, flush=True)
+        say(line)
         if self.dry_run:
             return
         record = {
@@ -535,7 +533,7 @@ def _say_failures(failed: Mapping[str, str]) -> None:
 def _prepare_to_sign() -> None:
     """Make the user's key before workers need it."""
     if problem := make_key():
-        print(f"results are not signed: {problem}", file=sys.stderr)
+        say(f"results are not signed: {problem}", file=sys.stderr)
 
 
 def _check_name(name: str) -> None:
