@@ -28,7 +28,8 @@ def logged(tmp_path):
 
 
 def runs(output):
-    return [Run(file.parent) for file in sorted((output / "default" / "runs").glob("*/result.json"))]
+    """Complete runs; those of a command that could keep no key are not signed, so their callback is trusted by name."""
+    return [Run(file.parent, trust=["crowded"]) for file in sorted((output / "default" / "runs").glob("*/result.json"))]
 
 
 def weights(output):
