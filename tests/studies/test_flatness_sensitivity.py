@@ -9,6 +9,7 @@ from hw1.metrics import REACHED
 from hw1.runs import Sweep
 from hw1.settings import ConfigError
 from hw1.studies import FlatnessSensitivity
+from hw1.studies.learned import training, untrained
 from made_runs import ask_for, checked, make_run, make_sweep, measured_by_hand
 
 SIZES, SEEDS = (32, 512, 128), (0, 1, 2)
@@ -221,6 +222,34 @@ def test_every_measure_against_the_gap(gap, tmp_path):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"batch size {size}" for size in SIZES]
     for axes, number in zip(panels, found, strict=True):
         assert f"ρ = {number.value:.2f}, n = {len(SIZES)}" in axes.get_title()  # too few networks for an interval
+
+
+def at_chance(*which):
+    return lambda size, seed: {"train/loss": 2.3, "train/accuracy": 0.1} if (size, seed) in which else {}
+
+
+def test_a_setting_that_learns_nothing_has_no_gap_and_is_named(tmp_path):
+    idle = [(512, 0), (512, 1), (32, 2)]  # two of three, and one of three
+    sweep, made = made_sweep(tmp_path, sizes=(32, 64, 128, 256, 512), change=at_chance(*idle))
+    tables = measured(sweep, tmp_path, "loss_gap")
+    numbers = study("loss_gap").headlines(tables, KEYS)
+    used = [metrics for (size, seed, _), metrics in made.items() if size != 512 and (size, seed) not in idle]
+    gaps, values = ([[m["test/loss"] - m["train/loss"], m["sensitivity/loss"]][i] for m in used] for i in (0, 1))
+    groups = [2, 5, 8]  # of 2, 3, 3 and 3 networks
+    means = [[np.mean(part) for part in np.split(np.array(column), groups)] for column in (gaps, values)]
+    assert numbers[0].n == 4 and numbers[0].value == pytest.approx(spearmanr(*means).statistic)
+    text = " ".join(study("loss_gap").answer(tables, KEYS, numbers).sentences)
+    assert "Left out: 3 of 3 networks of batch size 512, as most of them learned nothing." in text
+    assert "Left out: 1 of 3 networks of batch size 32, as they learned nothing." in text
+    table = training(sweep)
+    assert set(study("loss_gap").must_learn(table, tables)["dataset.batch_size"]) == {32, 64, 128, 256}
+    assert len(study().must_learn(table, measured(sweep, tmp_path))) == 15  # against a batch size all must learn
+
+
+def test_where_half_of_the_settings_learn_nothing_it_is_too_short(tmp_path):
+    sweep, _ = made_sweep(tmp_path, sizes=(32, 512), change=at_chance((32, 0), (32, 1), (32, 2)))
+    must = study("loss_gap").must_learn(training(sweep), measured(sweep, tmp_path, "loss_gap"))
+    assert untrained(must) == "Too short to answer: 3 of 6 networks are at chance, or little better."
 
 
 def test_regression_has_no_accuracy(tmp_path):

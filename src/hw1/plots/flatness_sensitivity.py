@@ -97,7 +97,8 @@ def draw_gap(
             ax.margins(0.08)
             _name(ax, measure, *called, correlations.get(measure, ""))
             ax.set_xlabel(axis(gap, scale(ax, "x", gap)))
-        ranks = "; ρ: rank correlation over all of them" if any(correlations.values()) else ""
+        of = "the means of each kind" if len(parts) > 1 else "all of them"
+        ranks = f"; ρ: rank correlation over {of}" if any(correlations.values()) else ""
         _finish(figure, axes[0], parts, f"one point a network{ranks}", over)
     return figure
 

@@ -119,6 +119,8 @@ def _setting(key: str, value: Any) -> str:
         return f"{value:,} weights"
     if key == "reached":
         return "at equal train loss"
+    if key == "learned":
+        return "networks that have learned"
     return f"{_called(key)} {value:g}" if isinstance(value, float) else f"{_called(key)} {value}"
 
 

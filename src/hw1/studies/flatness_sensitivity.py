@@ -22,11 +22,13 @@ from hw1.metrics import (
     label,
 )
 from hw1.settings import ConfigError
-from hw1.studies.answers import Answer, rank, settled
+from hw1.studies.answers import Answer, listed, rank, settled
 from hw1.studies.called import called, rho
 from hw1.studies.correlations import correlation_headline, correlation_of_means_headline
 from hw1.studies.headlines import Headline, parts, share_headline, unseeded
+from hw1.studies.learned import training as networks_trained
 from hw1.studies.needed import columns_found, require_measure
+from hw1.words import count, setting_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 _SENSITIVITY = "sensitivity/"  # the columns of the measure that has the second axis of the figures loss and accuracy
 _OWN_SCALE = "sensitivity/logits"  # but for this one, which that axis has no room for
+_MOST = 0.5  # of a setting's networks have learned, or it is one that does not learn
+_SEVERAL = 3  # networks, of which that can be said
 
 
 class FlatnessSensitivity:
@@ -45,8 +49,11 @@ class FlatnessSensitivity:
 
     Reads what measures found of the runs' members: `sensitivity`, and whatever else was asked for. Where the runs stop
     at a train loss, means and numbers are over those that reached it; the others are named and drawn by themselves.
+    Against a gap, a network that has learned nothing has none: it is left out and counted, and so are all networks of a
+    setting most of which have learned nothing.
 
-    Tables: `points` (one row a member: swept keys, seed, position on the x axis, losses, accuracies, gaps, measures),
+    Tables: `points` (one row a member: swept keys, seed, position on the x axis, losses, accuracies, gaps, measures,
+    and, against a gap, whether it counts as one that has learned),
     `means` (one row a setting and quantity: mean, standard deviation and range over seeds), `measures` (one row a
     column that measures found, but for standard errors: name, label, unit, the column of its standard error, the
     measure as it was asked for and the number of training examples that it takes, NaN where that is no setting) and,
@@ -95,6 +102,8 @@ class FlatnessSensitivity:
         if not rows:
             return {}
         points = pd.DataFrame(rows)
+        if self.across in GAPS:
+            points["learned"] = _learned(sweep, points)
         over = _examples(sweep, int(points["n_train"].iloc[0]))
         shown = [name for name in told if name in points and name not in errors]
         measures = pd.DataFrame(
@@ -129,7 +138,7 @@ class FlatnessSensitivity:
         """Loss and accuracy with sensitivity, and sharpness, against the setting; or one scatter against the gap."""
         from hw1.plots.flatness_sensitivity import draw_gap, draw_measures, draw_quality
 
-        points = tables["points"]
+        points = self._compared(tables)
         groups = list(self._groups(points, keys))
         names = called(groups) if len(groups) > 1 else [""]
         named = [(name, part) for name, (_, part) in zip(names, groups, strict=True)]
@@ -158,7 +167,7 @@ class FlatnessSensitivity:
         Of a setting over all runs, with orders exchanged within each seed; of a gap, over the means of what trained
         alike but for its seed, where several did. The logarithm of a batch size ranks as the batch size does.
         """
-        points, found = tables["points"], []
+        points, found = self._compared(tables), []
         if "unreached" in tables:
             found.append(share_headline("reached_train_loss", int(points["reached"].sum()), len(points)))
         names = [name for name in (TEST_ACCURACY, TEST_LOSS, LOSS_GAP) if name in points]
@@ -180,8 +189,17 @@ class FlatnessSensitivity:
         return found
 
     def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-        """All of them: what a network is that has learned nothing depends on no batch size."""
-        return training
+        """All of them: what a network is that has learned nothing depends on no batch size.
+
+        Against a gap, those of the settings that learn, if these are most.
+        """
+        if "learned" not in tables["points"]:
+            return training
+        settings = [part for _, part in _settings(tables["points"])]
+        idle = [part for part in settings if len(part) >= _SEVERAL and not part["learned"].any()]
+        if len(idle) >= len(settings) / 2:
+            return training
+        return training.drop([row for part in idle for row in part.index])  # the rows of both tables are the same
 
     def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
         """What rises and what falls with the setting, by rank correlations."""
@@ -205,6 +223,7 @@ class FlatnessSensitivity:
             else:
                 text = f"shows no settled relation to the {label(self.across)}"
             sentences.append(f"{start} {text} ({rank(found, of)}).")
+        sentences += _left_out(tables["points"])
         if "unreached" in tables:
             lost, all_of = len(tables["unreached"]), len(tables["points"])
             sentences.append(f"{lost} of {all_of} networks never came to the train loss, and are left out.")
@@ -218,6 +237,11 @@ class FlatnessSensitivity:
         columns = [*unseeded(keys), "seed", *shown, *tables["measures"]["name"]]
         return Answer(sentences, captions, {"points": columns})
 
+    def _compared(self, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """The rows of `points` that numbers and figures are of."""
+        points = tables["points"]
+        return points[points["learned"]] if "learned" in points and points["learned"].any() else points
+
     def _rho(self, name: str, where: str = "") -> str:
         """The name of the headline that correlates `across` with a column."""
         return " ".join(word for word in ("spearman_rho", name, self.across, where) if word)
@@ -227,9 +251,35 @@ class FlatnessSensitivity:
         return parts(points, [key for key in unseeded(keys) if key != self.across])
 
 
+def _settings(points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """(swept values but the seed, rows) of what was trained alike but for its seed."""
+    return parts(points, list(points.columns[: points.columns.get_loc("seed")]))
+
+
+def _learned(sweep: Sweep, points: pd.DataFrame) -> pd.Series:
+    """Whether each network has learned, of a setting that learns; it all holds where data of earlier runs are gone."""
+    try:
+        learned = networks_trained(sweep)["learned"].astype(bool)
+    except (OSError, ConfigError):  # said where the answer is
+        return points["seed"].notna()
+    for _, part in _settings(points):
+        if learned[part.index].mean() < _MOST:
+            learned[part.index] = False
+    return learned
+
+
 def _words(values: Mapping[str, Any]) -> str:
     """`model=cnn lr=0.001`: a group's option without its folder."""
     return " ".join(f"{key.rpartition('.')[2]}={str(value).rpartition('/')[2]}" for key, value in values.items())
+
+
+def _left_out(points: pd.DataFrame) -> Iterator[str]:
+    """A sentence for each setting of which networks are left out: they have learned nothing, and no gap."""
+    for values, part in _settings(points) if "learned" in points else ():
+        if lost := int((~part["learned"]).sum()):
+            of = listed([setting_in_words(key, value) for key, value in values.items()])
+            why = "most of them" if lost == len(part) else "they"
+            yield f"Left out: {lost} of {count(len(part), 'network')}{of and f' of {of}'}, as {why} learned nothing."
 
 
 def _examples(sweep: Sweep, n_train: int) -> dict[str, dict[str, Any]]:
