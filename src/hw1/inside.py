@@ -80,6 +80,8 @@ def is_link(path: str | os.PathLike[str]) -> bool:
 def refuse_links(folder: Path) -> list[Path]:
     """Refuse links in the folder of a run or a sweep: itself, `runs/` or `sweeps/` around it, and all below.
 
+    And pipes, sockets and devices, whose reader waits.
+
     Args:
         folder: need not be there. One that stands in no `runs/` or `sweeps/` may itself be a link of the user's.
 
@@ -91,7 +93,8 @@ def refuse_links(folder: Path) -> list[Path]:
     """
     rooms: list[Path] = []
     if (link := first_link(folder, rooms)) is not None:
-        raise DamagedError(f"{link}: got a link, expected a file or folder: {_REMEDY}")
+        kind = "a link" if is_link(link) else "a pipe, a socket or a device"
+        raise DamagedError(f"{link}: got {kind}, expected a file or folder: {_REMEDY}")
     return rooms
 
 
@@ -107,7 +110,7 @@ def refuse_linked_parts(base: Path) -> None:
 
 
 def first_link(folder: Path, rooms: list[Path] | None = None) -> Path | None:
-    """A link in the folder of a run or a sweep, see `refuse_links`; None if there is none.
+    """A link, or what is neither file nor folder, in the folder of a run or a sweep, see `refuse_links`; None if none.
 
     Args:
         folder: of the run or sweep.
@@ -130,9 +133,13 @@ def _links(folder: str, rooms: list[Path]) -> Iterator[Path]:
                 for entry in entries:
                     if entry.is_symlink():
                         yield Path(entry.path)
-                    elif entry.name != _OWN_LINKS and entry.is_dir(follow_symlinks=False):
+                    elif entry.is_dir(follow_symlinks=False):
+                        if entry.name == _OWN_LINKS:
+                            continue
                         folders.append(entry.path)
                         if entry.name.endswith(".part"):
                             rooms.append(Path(entry.path))
+                    elif not entry.is_file(follow_symlinks=False):  # a pipe, say, whose reader waits
+                        yield Path(entry.path)
         except (FileNotFoundError, NotADirectoryError):
             continue  # it is not there, or was removed meanwhile

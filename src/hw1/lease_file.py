@@ -88,7 +88,7 @@ def read(file: Path) -> Found | None:
         told = json.loads(raw)
         words = {name: str(told[name]) for name in ("token", "state", "host", "space", "start")}
         return Found(raw, bool(told.get("lock", True)), pid=int(told["pid"]), **words)
-    except (ValueError, KeyError, TypeError, OverflowError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Found(raw)
 
 

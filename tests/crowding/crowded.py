@@ -15,6 +15,8 @@ class Log(Callback):
     With $CROWDED_END a process ends itself at the step that it names: `kill:9` by SIGKILL, `memory:9` by having none.
     """
 
+    resumes_within_epochs = True
+
     def on_train_start(self, trainer, pl_module):
         self._say(trainer)
 

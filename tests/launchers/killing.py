@@ -45,17 +45,18 @@ def kill(launcher, runs, kills, seed, folder):
         some = sorted(random.Random(0).sample(range(runs), min(5, runs)))
         alone = Bench("basic", folder)
         ends(alone.start("alone", f"seed={','.join(map(str, some))}"))
-        return counted(bench, alone, killed)
+        return counted(bench, alone, killed, runs)
     finally:
         bench.end()
 
 
-def counted(bench, alone, killed):
+def counted(bench, alone, killed, runs):
     """What the log and the results say."""
     lines = bench.lines("killed")
     turns, done = visits(lines), {run.key for run in bench.runs("killed") if run.status == "complete"}
     lost = [run for run in turns if run not in done]
     lost += [run for run in done if {s for _, steps in turns[run] for s in steps} != set(range(STEPS + 1))]
+    lost += ["never begun"] * (runs - len(turns))
     again, twice = made_again(turns, EPOCH)
     twice |= {run for _, run, _, state in lines if state == "ended"}
     right, found = alone.hashes("alone"), bench.hashes("killed")

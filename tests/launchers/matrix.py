@@ -5,7 +5,7 @@ import os
 import signal
 import time
 
-from kills import visits
+from kills import made_again, visits
 
 from .commands import EPOCH, HW1, STEPS, Bench, ends, gone
 
@@ -95,6 +95,20 @@ class Matrix:
         assert self._went_on(name), "begun anew"
         return f"all gone in {seconds:.1f} s, gone on from checkpoints; {self.equal(name)}"
 
+    def saved(self):
+        """The command is asked to end in the middle of an epoch, checkpoints hours apart: no step is made again."""
+        rarely = "trainer.checkpoint_seconds=10000"
+        process = self.bench.start("saved", SEEDS, rarely, **SLOWLY)
+        self.bench.until("saved", process, EPOCH + 2)
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(60)
+        assert process.returncode == 130, stderr
+        ends(self.bench.start("saved", SEEDS, rarely))
+        turns = visits(self.bench.lines("saved"))
+        again, _ = made_again(turns, EPOCH)
+        assert again == 0 and max(map(len, turns.values())) == 2, f"{again} steps made again of {turns}"
+        return f"no step made again; {self.equal('saved')}"
+
     def killed(self):
         """A worker is killed; its run is launched again."""
         process = self.bench.start("killed", SEEDS, **SLOWLY)
@@ -137,6 +151,7 @@ CASES = {
     "resume after SIGINT": lambda matrix: matrix.ended(signal.SIGINT),
     "resume after SIGTERM": lambda matrix: matrix.ended(signal.SIGTERM),
     "resume after SIGKILL": lambda matrix: matrix.ended(signal.SIGKILL),
+    "saved on SIGTERM": Matrix.saved,
     "killed worker": Matrix.killed,
     "failed run": Matrix.failed,
 }

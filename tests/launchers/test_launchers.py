@@ -102,6 +102,7 @@ def test_a_cluster_that_does_not_answer_is_named_before_anything_is_written(with
         ("0,1,2", 1, {}, 3, ["0", "1", "2"]),
         ("4,GPU-7", 2, {}, 4, ["4", "GPU-7", "4", "GPU-7"]),
         ("0,1,2,3", 1, {"devices": 2}, 2, ["0,1", "2,3"]),
+        ("0,1,2,3", 2, {"devices": 2}, 4, ["0,1", "2,3", "0,1", "2,3"]),
         ("0,1", 1, {"devices": [1]}, 1, []),  # told which
         ("0,1", 1, {"devices": -1}, 1, []),  # all
         ("", 1, {}, 1, []),
@@ -118,6 +119,9 @@ def test_processes_on_gpus(kind, visible, per_gpu, trainer, count, seen, monkeyp
     made = kind(runs_per_gpu=per_gpu, **OF_EVERY)
     assert made.count(runs) == count and made._gpus(runs) == seen
     assert kind(runs_per_gpu=per_gpu, **{**OF_EVERY, "workers": 2}).count(runs) == 2
+    if kind is RayLauncher and seen:  # of one GPU Ray gives parts, of several none
+        each = len(seen[0].split(","))
+        assert made._needs(Share(1, 1, seen, 0.0))["num_gpus"] == (each if each > 1 else 1 / per_gpu)
 
 
 def test_gpus_are_counted_without_a_driver(tmp_path, monkeypatch):

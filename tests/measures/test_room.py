@@ -14,8 +14,9 @@ from hw1.measures import Sharpness, Spectrum, needs, room
 from hw1.measures.pieces import Pieces
 from hw1.measures.spectrum import DENSITY
 from hw1.models import Mlp
-from hw1.risk import fitting
+from hw1.risk import fitting, memory
 
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SHARPNESS = {"examples": 64, "rho": 0.004, "trace_products": 30, "seed": None}
 SPECTRUM = {"examples": 64, "probes": 2, "steps": 20, "seed": None}
 COUNT = {"room_bytes", "graph_bytes", "graph_kept", "chunk_size", "chunk_size_wanted", "vectors", "vectors_wanted"}
@@ -26,7 +27,7 @@ def taken(measure, monkeypatch, bytes_of_room=None):
     subject = subject_of([Mlp((1, 8, 8), 10, hidden=[16])], Digits(), train_size=200)
     with monkeypatch.context() as patch:
         if bytes_of_room is not None:
-            patch.setattr(room, "room", lambda: bytes_of_room)
+            patch.setattr(room, "room", lambda device: bytes_of_room)
         return measure.take(subject, {})
 
 
@@ -81,7 +82,7 @@ def test_pieces_of_processes_with_unequal_memory_are_made_equal(rooms, name, tmp
 
     def fill(few, space, alone=False):
         with monkeypatch.context() as patch:
-            patch.setattr(room, "room", lambda: space)
+            patch.setattr(room, "room", lambda device: space)
             if alone:  # as if it had begun before the others had written anything
                 patch.setattr(Pieces, "_chunk", lambda self: None)
             return pieces.fill(few, lambda wanted, chunk: measure.compute(subject, wanted, chunk))
@@ -100,21 +101,23 @@ def test_pieces_of_processes_with_unequal_memory_are_made_equal(rooms, name, tmp
     finding = measure.assemble(subject, found)
     expected = {"small first": small, "usual first": small, "small last": usual, "each its own": less}[rooms]
     with monkeypatch.context() as patch:
-        patch.setattr(room, "room", lambda: expected)
+        patch.setattr(room, "room", lambda device: expected)
         assert content(finding) == content(measure.take(subject, {}))
 
 
 def test_the_room_is_what_is_free_or_was_given(monkeypatch):
-    monkeypatch.setattr(room, "free_memory", lambda: 2.0**33)
-    assert room.room() == room.MOST
+    monkeypatch.setattr(memory, "free_memory", lambda: 2.0**33)
+    assert room.room(CPU) == room.MOST
     for free, expected in ((2.0**30, 2**30), (2.0**31 - 1, 2**30), (0.9 * 2.0**30, 2**29), (0.0, room.LEAST)):
-        monkeypatch.setattr(room, "free_memory", lambda: free)  # noqa: B023 - called before the next
-        assert room.room() == expected
+        monkeypatch.setattr(memory, "free_memory", lambda: free)  # noqa: B023 - called before the next
+        assert room.room(CPU) == expected
     machine.allot(4 * 2.0**30)
     try:
-        assert room.room() == 3.5 * 2**30
+        assert room.room(CPU) == 3.5 * 2**30
         machine.allot(2.0**20)
-        assert room.room() == room.LEAST
+        assert room.room(CPU) == room.LEAST
+        monkeypatch.setattr(memory, "free_on", {GPU: 2.0**30}.get)  # what a worker was given is no GPU's
+        assert room.room(GPU) == 2**30
     finally:
         machine.allot(None)
 

@@ -102,7 +102,7 @@ def spectrum(base, launcher, after=None):
             record = json.loads(content)
             content = json.dumps([record["values"], record["files"]]).encode()
         digest.update(file.name.encode() + content)
-    return Met(8, len(left), int(said[1]) if said else 8 - len(left), digest.hexdigest()[:16], _cpu() - before)
+    return Met(8, len(left), int(said[1]) if said else None, digest.hexdigest()[:16], _cpu() - before)
 
 
 def segment(output, points, launcher, after=None):

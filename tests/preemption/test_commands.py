@@ -109,8 +109,9 @@ def test_a_command_that_is_asked_to_stop(launcher, name, begin, alone, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_killed_command_s_workers_save_and_train_no_more(begin, alone, tmp_path):
-    process = begin("seed=1,2,3", *TWO, STEPS_PAUSE=pause(TWO))
+@pytest.mark.parametrize("launcher", [TWO, JOBLIB], ids=["parallel", "joblib"])
+def test_a_killed_command_s_workers_save_and_train_no_more(launcher, begin, alone, tmp_path):
+    process = begin("seed=1,2,3", *launcher, STEPS_PAUSE=pause(launcher))
     pids = come_to(process, tmp_path, 5, runs=2)
     begun = time.monotonic()
     process.send_signal(signal.SIGKILL)
@@ -121,7 +122,7 @@ def test_a_killed_command_s_workers_save_and_train_no_more(begin, alone, tmp_pat
     lines = logged(tmp_path)
     assert len({run for _, run, _ in lines}) == 2, "the rest of the queue was trained"
     assert not list(tmp_path.glob("out/default/runs/*/result.json"))
-    ends(begin("seed=1,2,3", *TWO))
+    ends(begin("seed=1,2,3", *launcher))
     assert weights(tmp_path / "out") == alone
     again = Counter((run, step) for _, run, step in logged(tmp_path))
     assert len(again) == 3 * STEPS and set(again.values()) == {1}, "steps made again"

@@ -1,5 +1,6 @@
 """What is handed to Slurm, what its queue says, and what is refused; nothing trains."""
 
+import contextlib
 import functools
 import json
 import os
@@ -18,10 +19,11 @@ from hw1.lease import hold
 from hw1.machine import cores
 from hw1.records import FORMAT, make_key, write_record
 from hw1.report.listing import listing
+from hw1.runs import submitted
 from hw1.runs.order import read_order, write_orders
-from hw1.runs.submitted import Left, live_jobs, numbers, places, submitted_below, write_submitted
+from hw1.runs.submitted import Left, Place, live_jobs, numbers, places, submitted_below, write_submitted
 from hw1.settings import ConfigError, RunSettings
-from hydra_plugins.hw1_launcher import submitit_jobs, submitit_local
+from hydra_plugins.hw1_launcher import submitit_jobs, submitit_local, submitit_slurm
 from hydra_plugins.hw1_launcher.detached import refuse_detach, reopened, settle
 from hydra_plugins.hw1_launcher.launcher import ParallelLauncher
 from hydra_plugins.hw1_launcher.submitit_jobs import returned
@@ -54,6 +56,12 @@ def launcher(tmp_path, option="submitit_slurm", **changes):
     sweep = {"dir": str(tmp_path / "out" / "default")}
     config = OmegaConf.create({"hydra": {"sweep": sweep}})
     own.setup(hydra_context=None, task_function=None, config=config)
+    return own
+
+
+def detached(tmp_path):
+    own = launcher(tmp_path)
+    own.detach = True
     return own
 
 
@@ -133,7 +141,7 @@ def test_the_queue_shows_in_a_list_and_so_does_a_job_that_died(tmp_path, cluster
     assert busy and said["a"].startswith("queued") and "job 101_0" in said["a"]
     assert said["b"].startswith("running") and "job 101_1 on node7" in said["b"]
     assert said["c"].startswith("failed") and said["c"].endswith(
-        "job 101_2 ended as OUT_OF_MEMORY: slurmstepd: error: oom_kill"
+        "job 101_2 ended as OUT_OF_MEMORY: slurmstepd: error: oom_kill; give it more memory (hydra.launcher.mem_gb)"
     )
     assert any(line.startswith(f"{sweep.name}  running") for line in lines)
     write_record(jobs[0].outcome, {"format": FORMAT, "error": "no headway\n", "lost": False})  # before its run could
@@ -270,9 +278,89 @@ def test_what_was_submitted_before_a_refusal_keeps_what_it_reads(tmp_path, clust
         return sent(self, folder, needs, share, jobs)
 
     monkeypatch.setattr(SubmititSlurmLauncher, "_sent", full)
-    with pytest.raises(ConfigError):
-        own.launch(words, 0)
-    assert own.left and [job.run for job in submitted_below(sweep.parent.parent)] == ["a"]
+    for _ in range(2):  # the same words again: refused before anything is new
+        own = launcher(tmp_path)
+        own.expect(runs_with(1, 2))
+        with pytest.raises(ConfigError):
+            own.launch(words, 0)
+        assert own.left and [job.run for job in submitted_below(sweep.parent.parent)] == ["a"]
+
+
+def test_what_slurm_does_not_tell_has_not_ended(tmp_path, cluster, slurm, monkeypatch):
+    cluster.paused = True
+    sweep, record, words = sweep_of(tmp_path, "a")
+    with pytest.raises(Left) as left:
+        detached(tmp_path).launch(words, 0)
+    monkeypatch.setattr(submitted, "_UNSEEN", 0.0)  # an hour later the data base is down
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sacct").write_text("#!/bin/sh\necho 'sacct: error: Problem talking to the database' >&2\nexit 1\n")
+    (broken / "sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{broken}:{os.environ['PATH']}")
+    with pytest.raises(Left) as again:
+        detached(tmp_path).launch(words, 0)
+    assert not again.value.new and again.value.jobs == left.value.jobs  # nothing is submitted twice
+    write_record(sweep / "sweep.json", {**record, "status": "failed"})
+    settle(sweep.parent.parent)
+    assert left.value.jobs[0].order.exists() and submitted_below(sweep.parent.parent)
+
+
+@pytest.mark.parametrize(("states", "ended"), [(["NODE_FAIL"], False), (["NODE_FAIL"] * 5, True)])
+def test_a_job_has_ended_when_slurm_has_said_so_twice(states, ended, tmp_path, monkeypatch):
+    clock, asked = [1e5], []
+
+    class Waited(Exception):
+        pass
+
+    def answer(jobs):
+        asked.append(1)
+        if len(asked) > 8:
+            raise Waited
+        state = states[len(asked) - 2] if 1 < len(asked) <= len(states) + 1 else "PENDING"
+        return dict.fromkeys(jobs, Place(state))
+
+    passes = SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda s: clock.__setitem__(0, clock[0] + s))
+    monkeypatch.delenv("HW1_QUEUE_SECONDS", raising=False)
+    monkeypatch.setattr(submitit_slurm, "time", passes)
+    monkeypatch.setattr(submitit_slurm, "places", answer)
+    job = submitted.Submitted("a", "101", 0, tmp_path, tmp_path / "file", tmp_path / "order", 0.0)
+    with contextlib.nullcontext() if ended else pytest.raises(Waited):
+        (result,) = launcher(tmp_path)._awaited([job])
+        assert "job 101 ended as NODE_FAIL" in str(result._return_value)
+
+
+def test_what_a_command_at_work_reads_is_not_taken_away(tmp_path, cluster, slurm):
+    cluster.paused = True
+    sweep, record, words = sweep_of(tmp_path, "a")
+    with pytest.raises(Left) as left:
+        detached(tmp_path).launch(words, 0)
+    (job,) = left.value.jobs
+    write_record(job.outcome, {"format": FORMAT, "error": "", "lost": False})
+    write_record(sweep / "sweep.json", {**record, "status": "complete"})
+    orders = write_orders(sweep / "measuring-ab12.json", record, 3)  # of `hw1 measure` under another launcher
+    settle(sweep.parent.parent)
+    assert orders[False].exists() and not job.order.exists()
+
+
+@pytest.mark.parametrize("state", ["TIMEOUT", "OUT_OF_MEMORY"])
+def test_what_ends_for_want_of_something_names_it(state, tmp_path):
+    job = submitted.Submitted("a", "101", 0, tmp_path, tmp_path / "file", tmp_path / "order", 0.0)
+    assert re.search(rf"^job 101 ended as {state}; .*; give it more (time|memory) \(hydra\.launcher\.", job.died(state))
+
+
+@pytest.mark.parametrize("seen", ["0,1", "GPU-a,GPU-b", None])
+def test_jobs_of_this_machine_have_a_gpu_each(seen, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen) if seen else monkeypatch.delenv("CUDA_VISIBLE_DEVICES", False)
+    if seen is None:
+        monkeypatch.setattr(submitit_local, "gpus", lambda: ["0", "1"])  # as the kernel shows them
+    first, second = (seen or "0,1").split(",")
+    assert [submitit_local._visible(1, slot) for slot in (0, 1, 2)] == [[first], [second], [first]]
+    assert submitit_local._visible(2, 1) == [first, second] and submitit_local._visible(3, 0) == []
+
+
+def test_what_submitit_would_not_do_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^hydra\.launcher\.max_num_timeout: got 6, expected 5 at .*timeout_min"):
+        launcher(tmp_path, "submitit_local", max_num_timeout=6)
 
 
 def test_only_a_cluster_s_jobs_are_left(tmp_path, cluster):
@@ -314,7 +402,7 @@ def test_never_more_at_a_time_than_was_asked_for(tmp_path, monkeypatch):
     assert max(most) == 3 and sorted(begun) == list(range(8)) and len(results) == 8
     assert returned(None).return_value is None and all(result.return_value is None for result in results)
     own = launcher(tmp_path, "submitit_local", mem_gb=0.001)
-    assert own.count(runs_with(*[1] * 999)) == cores() and own.count(runs_with(*[10**6] * 9)) == 1
+    assert own.count(runs_with(*[1] * 999)) == cores() and own.count(runs_with(*[1000] * 9)) == 1
 
 
 def test_a_stranger_s_file_leads_nowhere(tmp_path, cluster):

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from hw1.files import file_digest, replacing
 from hw1.measures.pieces import Pieces
+from hw1.records import DamagedError
 from hw1.seeds import digest
+from hw1.stored_csv import read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,14 +104,12 @@ def _is_hashed(file: Path) -> bool:
 
 def _read(file: Path) -> pd.DataFrame | None:
     """A table; None where the file is damaged."""
-    import pandas as pd
-
     mark = file.stem.partition("-")[2]
     if _is_hashed(file) and not file_digest(file).startswith(mark):
         return None
     try:
-        table = pd.read_csv(file)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError):
+        table = read_csv(file)
+    except DamagedError:
         return None
     whole = _is_hashed(file) or (len(table) == int(mark) and not table.isna().all(axis=None))
     return table if whole else None

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hw1.machine import allotted, free_memory
+from hw1.machine import allotted
 from hw1.stages import duration, note
 
 if TYPE_CHECKING:
+    import torch
+
     from hw1.curvature import Hessian
     from hw1.risk.fitting import Fit
 
@@ -29,15 +31,19 @@ MANY = 1_000_000  # parameters, from which a network's memory counts beside what
 MEMORY = "memory.json"
 
 
-def room() -> float:
-    """Bytes that a measure may take: of `hydra.launcher.memory_per_worker` where that was set, else `MOST`, if free.
+def room(device: torch.device) -> float:
+    """Bytes that a measure may take on a device: `MOST`, if free.
+
+    Of the CPU's `hydra.launcher.memory_per_worker`, where that was set.
 
     Of less that is free, the largest power of two: processes that look one after another mostly find the same, and so
     compute pieces of the same bits.
     """
-    if (said := allotted()) is not None:
+    from hw1.risk.memory import free_on
+
+    if device.type == "cpu" and (said := allotted()) is not None:
         return max(LEAST, said - HELD)
-    free = max(LEAST, min(free_memory(), MOST))
+    free = max(LEAST, min(free_on(device), MOST))
     return math.ldexp(0.5, math.frexp(free)[1])
 
 
@@ -154,7 +160,7 @@ def taking(hessian: Hessian, examples: int, told: Cut | None = None) -> Taking:
     from hw1.risk.fitting import fit
     from hw1.risk.memory import trim
 
-    size, bytes_free = hessian.size, room()
+    size, bytes_free = hessian.size, room(hessian.theta.device)
     found = fit(hessian.risk, examples, bytes_free, None if told is None else told.chunk)
     if hessian.precision is not None and size >= MANY:
         trim()

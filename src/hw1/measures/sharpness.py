@@ -126,7 +126,7 @@ class Sharpness(Measure):
 
         of, hessian, bound = -1, None, None
         cut = None if chunk is None else Cut.of(chunk)
-        wanted = max(self._products // 3, 12)  # vectors of the largest basis
+        wanted = max(self._products // 3, 1)  # vectors of the trace's basis; the search has a bound of its own
         for name in names:
             member, pair = _member(name), None
             if member != of:

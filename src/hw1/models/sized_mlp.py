@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
 
+from hw1.bounds import TENSORS
 from hw1.models.mlp import Mlp
 
 log = logging.getLogger(__name__)
@@ -53,13 +54,23 @@ def hidden_of_budget(inputs: int, outputs: int, budget: int, depth: int) -> list
     """
     if depth < 1:
         raise ValueError(f"depth: got {depth}, expected a positive number of hidden layers")
+    if problem := TENSORS.problem(2 * (depth + 1)):
+        raise ValueError(f"depth: {problem}")
     least = parameters([inputs, *[1] * depth, outputs])
     if budget < least:
         raise ValueError(f"budget: got {budget}, expected at least {least}: one unit in each of {depth} hidden layers")
     # The number of sizes that do not exceed the budget, which is the largest of them.
     size = bisect_right(range(1, budget), budget, key=lambda width: parameters([inputs, *[width] * depth, outputs]))
-    nets = [[size] * (depth - more) + [size + 1] * more for more in range(depth + 1)]  # in rising order
-    return min(nets, key=lambda hidden: abs(parameters([inputs, *hidden, outputs]) - budget))
+
+    def net(more: int) -> list[int]:
+        return [size] * (depth - more) + [size + 1] * more
+
+    def count(more: int) -> int:  # rises
+        return parameters([inputs, *net(more), outputs])
+
+    above = bisect_right(range(depth + 1), budget, key=count)
+    near = range(max(0, above - 1), min(above, depth) + 1)
+    return net(min(near, key=lambda more: abs(count(more) - budget)))
 
 
 def parameters(sizes: Sequence[int]) -> int:

@@ -142,6 +142,7 @@ def _results(
 def _files(experiment: Experiment, runs: Iterable[Standing], level: Level, made: Plan) -> None:
     """Weights of complete runs."""
     needing: dict[str, str] = {}
+    judged: set[str] = set()
     by_name = {sweep.folder.name: sweep for sweep in experiment.sweeps}
     for run in runs:
         if run.run is None or run.status != COMPLETE:
@@ -151,7 +152,7 @@ def _files(experiment: Experiment, runs: Iterable[Standing], level: Level, made:
             continue
         # A sweep that is given by its path is not all that names the run.
         naming = [by_name[name] for name in run.sweeps if name in by_name]
-        files = _chosen(run.run, naming, level)
+        files = _chosen(run.run, naming, level, judged)
         if not files:
             continue
         if open_ := [sweep for sweep in naming if sweep.record.get("study") and sweep.status != COMPLETE]:
@@ -170,7 +171,7 @@ def _files(experiment: Experiment, runs: Iterable[Standing], level: Level, made:
         made.removals.append(Removal(run.folder, tuple(files), sum(file.lstat().st_size for file in files), why))
 
 
-def _chosen(run: Run, naming: Sequence[SweepStanding], level: Level) -> list[Path]:
+def _chosen(run: Run, naming: Sequence[SweepStanding], level: Level, judged: set[str]) -> list[Path]:
     """The files of a complete run that a level removes."""
     checkpoints = sorted((run.path / "checkpoints").glob("*.ckpt"))
     snapshots = snapshot_files(run.path)
@@ -183,6 +184,9 @@ def _chosen(run: Run, naming: Sequence[SweepStanding], level: Level) -> list[Pat
         asks = [ask for sweep in naming for ask in asks_in(sweep.record)]
         asks += [Ask(name, node) for name, node in run.settings.measures.items()]
         for sweep in naming:
+            if sweep.folder.name in judged:  # its record names all of its runs
+                continue
+            judged.add(sweep.folder.name)
             if why := why_not_own_record(sweep.folder / "sweep.json"):
                 judge_measures({ask.name: ask.node for ask in asks_in(sweep.record)}, reading().trusted, why)
         if why := run.why_not_own:

@@ -59,7 +59,8 @@ def earlier(base: Path, wanted: str) -> list[str]:
     """What an earlier sweep with this digest said at its end, if its files and caches are what was written; else []."""
     for file in sorted(base.glob("sweeps/*/sweep.json"), reverse=True):
         try:
-            if wanted.encode() not in file.read_bytes():  # most: there may be a sweep for each run
+            # Most are not: there may be a sweep for each run.
+            if not file.is_file() or wanted.encode() not in file.read_bytes():
                 continue
             record = read_record(file)  # no more: its runs are those that were just looked through
         except (ValueError, OSError):  # a damaged record is no earlier result

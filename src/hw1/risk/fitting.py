@@ -124,10 +124,16 @@ def _timed(
     risk: EmpiricalRisk, graph: Any, parts: tuple[Tensor, ...], theta: Tensor, size: int, keep: bool
 ) -> tuple[float, float]:
     """Seconds of a product and of a gradient of `size` examples."""
+
+    def now() -> float:
+        if theta.is_cuda:  # which has only been told so far
+            torch.cuda.synchronize(theta.device)
+        return time.perf_counter()
+
     with risk._point(theta):
-        begin = time.perf_counter()
+        begin = now()
         product = graph(size)
-        made = time.perf_counter()
+        made = now()
         product.times(parts, batched=False)
-        done = time.perf_counter()
+        done = now()
     return done - (made if keep else begin), made - begin

@@ -176,7 +176,7 @@ def _unfinished_damage(folder: Path) -> Iterator[str]:
         yield str(error)
     else:
         config = folder / "config.yaml"
-        if not config.is_file() or config.read_text(encoding="utf-8") != config_text(begun["settings"]):
+        if not config.is_file() or config.read_bytes() != config_text(begun["settings"]).encode():
             yield f"{config} is damaged: it differs from {SETTINGS}; run the run's command again, which writes it"
     if not checkpoint.exists():
         return

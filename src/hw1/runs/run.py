@@ -452,8 +452,22 @@ class Run:
         settings = self.judge()
         data = build.datamodule(self.dataset_node())  # shapes are known without the files of the data
         with torch.random.fork_rng():
-            nets = [build.single_network(settings, data) for _ in range(self.count)]
+            nets = [build.single_network(settings, data)]
+            self._require_room(nets[0], file)
+            nets += [build.single_network(settings, data) for _ in range(self.count - 1)]
         if str(self.value("trainer.precision")) in ("64", "64-true"):  # Lightning takes the number too
             nets = [net.double() for net in nets]
         load(nets, file)
         return [net.eval() for net in nets]
+
+    def _require_room(self, net: nn.Module, file: Path) -> None:
+        """Refuse settings that claim more weights than a file holds, before the other members are made.
+
+        Raises:
+            DamagedError: they do.
+        """
+        numbers, most = self.count * sum(value.numel() for value in net.parameters()), file.stat().st_size
+        if self.count > 1 and numbers > most:  # each takes a byte at least
+            raise DamagedError(
+                f"{self.path}: got settings of {numbers:,} weights, but {file.name} has {most:,} bytes; {_AGAIN}"
+            )

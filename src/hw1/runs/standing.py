@@ -5,7 +5,6 @@ A record says what its command last wrote; whether the command is still at work 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from hw1.lease_file import is_here, read
 from hw1.records import DamagedError, read_record
 from hw1.runs.run import Run
 from hw1.runs.submitted import ACTIVE, Place, Submitted, last_line
+from hw1.stored_json import read_json
 from hw1.training.contents import PROGRESS, RESULT, read_result
 
 STATES = WAITING, QUEUED, RUNNING, MEASURING, COMPLETE, FAILED, INTERRUPTED, UNSTARTED, DAMAGED = (
@@ -220,7 +220,7 @@ def read_progress(folder: Path, now: float | None = None) -> Progress | None:
         now: Unix time, of a run that is at work; None of one that is not, which has no rate.
     """
     try:
-        told = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        told = read_json(folder / PROGRESS)
         step, steps, epochs, first = (int(told[name]) for name in ("step", "steps", "epochs", "first"))
         since, last = float(told["since"]), float(told["time"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError):

@@ -18,14 +18,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hw1.bounds import special
 from hw1.inside import is_name
 from hw1.records import FORMAT, read_record, write_record
 
 PENDING, ACTIVE, UNKNOWN, _ENDED = "PENDING", "RUNNING", "UNKNOWN", "COMPLETED"
+UNREACHED = "UNREACHED"  # nobody answered: a job counts as live until somebody says otherwise
 LIVE = frozenset(
-    {PENDING, ACTIVE, "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "COMPLETING", "CONFIGURING", "SUSPENDED"}
+    {PENDING, ACTIVE, UNREACHED, "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "COMPLETING", "CONFIGURING", "SUSPENDED"}
     | {"RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 )
+_REMEDIES = {
+    "TIMEOUT": "; give it more time (hydra.launcher.timeout_min)",
+    "OUT_OF_MEMORY": "; give it more memory (hydra.launcher.mem_gb)",
+}
 _JOB = re.compile(r"\d+(_\d+)?")
 _RANGE = re.compile(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]")
 _UNSEEN = 3600.0  # seconds for which a job counts as queued that the accounting does not know (yet)
@@ -73,7 +79,8 @@ class Submitted:
         if said := self.failure:
             return f"job {self.job}: {said}"
         last = self.last_line()
-        return f"job {self.job} ended as {state}" + (f": {last}" if last else "; its log is empty")
+        said = f": {last}" if last else "; its log is empty"
+        return f"job {self.job} ended as {state}{said}{_REMEDIES.get(state, '')}"
 
     def last_line(self) -> str:
         """The last line of its log that says something; "" where there is none, or it is not this user's own."""
@@ -125,6 +132,9 @@ class Left(BaseException):
 
 def last_line(log: Path) -> str:
     """The last line of a log that says something; "" where there is none."""
+    with suppress(OSError):
+        if special(log.stat().st_mode):  # a pipe, say, whose reader waits
+            return ""
     with suppress(OSError), log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
         lines = file.read().decode(errors="replace").splitlines()
@@ -206,20 +216,22 @@ def _placed(jobs: Sequence[Submitted]) -> list[tuple[Submitted, Place]]:
 
 
 def places(jobs: Iterable[str]) -> dict[str, Place]:
-    """Where jobs stand, asked of Slurm in one call; what it does not know is left out, all of it where it is not there.
+    """Where jobs stand, asked of Slurm in one call; what it does not know is left out.
+
+    Where it does not answer all are `UNREACHED`; on a machine without it nothing is known.
 
     Args:
         jobs: their numbers.
     """
     wanted = set(jobs)
-    if not wanted or shutil.which("sacct") is None:
+    if not wanted or shutil.which("sbatch") is None:
         return {}
     parents = ",".join(sorted({job.partition("_")[0] for job in wanted}, key=int))
     asked = ["sacct", "-X", "-n", "-P", "-o", "JobID,State,NodeList", "-j", parents]
     try:
         said = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):  # the daemon is busy: it will be asked again
-        return {}
+        return dict.fromkeys(wanted, Place(UNREACHED))
     found: dict[str, Place] = {}
     for line in said.splitlines():
         name, _, rest = line.partition("|")

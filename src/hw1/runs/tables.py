@@ -11,6 +11,7 @@ from hw1.inside import inside
 from hw1.records import DamagedError
 from hw1.runs.measured import read_measured
 from hw1.settings import ConfigError
+from hw1.stored_csv import read_csv
 from hw1.training.contents import difference
 from hw1.typed import program
 
@@ -109,9 +110,7 @@ def measured_on(run: Run) -> pd.DataFrame:
 
 def of_study(sweep: Sweep) -> dict[str, pd.DataFrame]:
     """See `Sweep.tables`."""
-    import pandas as pd
-
-    return {file.stem: original_table(pd.read_csv(file)) for file in files_of(sweep, ".csv")}
+    return {file.stem: original_table(read_csv(file)) for file in files_of(sweep, ".csv")}
 
 
 def files_of(sweep: Sweep, suffix: str) -> list[Path]:

@@ -17,7 +17,7 @@ from hw1.settings.identity import ConfigError
 LONGEST = 100_000  # characters and values that references may make of settings, all together
 _PLACES = ("output", "sweep", "measured_sweep", "hydra", "logger", "adopted.folder", "dataset.root")
 _DEEPEST = 50  # references that lead to each other
-_ONE = re.compile(r"(\\*)\$\{([^{}]*)\}")
+_ONE = re.compile(r"(?<!\\)(\\*)\$\{([^{}]*)\}")
 _NAMED = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)\}")
 _ABSENT = object()
 
@@ -57,7 +57,7 @@ def as_literal(node: Any) -> Any:
         return {name: as_literal(value) for name, value in node.items()}
     if isinstance(node, list):
         return [as_literal(value) for value in node]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if isinstance(node, str) else node
+    return re.sub(r"(?<!\\)(\\*)\$\{", r"\1\1\\${", node) if isinstance(node, str) else node
 
 
 def refuse_resolvers(settings: Mapping[str, Any], source: object) -> None:

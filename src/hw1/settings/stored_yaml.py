@@ -26,6 +26,7 @@ _NUMBER = re.compile(
     |\.(?:nan|NaN|NAN))$""",
     re.VERBOSE,
 )
+_INTEGER = next(pattern for tag, pattern in yaml.SafeLoader.yaml_implicit_resolvers["1"] if tag.endswith(":int"))
 _DIGITS = 40  # of an integer
 
 
@@ -97,7 +98,7 @@ def _look_through(text: str) -> None:
             _add(inside, sizes[event.anchor], line)
         elif isinstance(event, yaml.ScalarEvent):
             _refuse_tag(event.tag, line)
-            if len(event.value) > _DIGITS and event.value.lstrip("+-").replace("_", "").isdigit() and not event.style:
+            if len(event.value) > _DIGITS and _is_integer(event):
                 raise ValueError(f"got an integer of {len(event.value)} digits, expected at most {_DIGITS}{line}")
             if inside.at_key and event.value != "<<":
                 if event.value in inside.keys:
@@ -128,6 +129,13 @@ def _add(inside: _Open, nodes: int, line: str) -> None:
         inside.at_key = not inside.at_key
     if problem := YAML_NODES.problem(inside.nodes):
         raise ValueError(f"{problem}{line}")
+
+
+def _is_integer(event: yaml.ScalarEvent) -> bool:
+    """Whether an integer is made of a scalar: of decimal, hexadecimal, octal, binary digits, or of base 60."""
+    if event.tag is not None and event.tag != "!":
+        return str(event.tag) == "tag:yaml.org,2002:int"
+    return not event.style and bool(_INTEGER.match(event.value))
 
 
 def _refuse_tag(tag: str | None, line: str) -> None:

@@ -82,7 +82,14 @@ def together(settings: RunSettings, folder: Path, resumes: bool, ended: bool) ->
         yield None
         return
     world = processes(settings)
-    store = TCPStore(_HERE, 0, world, is_master=True, wait_for_workers=False, timeout=_MEETING)
+    own = socket.create_server((_HERE, 0))  # by itself the store listens on every interface
+    store = TCPStore(
+        *(_HERE, own.getsockname()[1], world),
+        is_master=True,
+        wait_for_workers=False,
+        timeout=_MEETING,
+        master_listen_fd=own.detach(),
+    )
     shared = Shared(settings, folder, resumes, ended, store.port)
     with _own_interface(), _expected_warnings():
         others = _Others(shared, range(1, world))

@@ -66,6 +66,8 @@ def strangers(node: Mapping[str, Any], given: Mapping[str, Any], strict: bool = 
         ConfigError: something else than where data are.
     """
     made = with_given(node, given, strict)
+    if node.get("_args_"):
+        raise TrustError(f"dataset._args_: got arguments without names of a stranger, expected none: {_SAY}")
     own = str(node.get("_target_", "")).rpartition(".")[2]
     root = given.get(ROOT)
     if ROOT in made:

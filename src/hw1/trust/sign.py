@@ -32,14 +32,14 @@ class Signing:
     Attributes:
         folder: the one that was named.
         project: whether it is a project, whose code and conf/ commands then take.
-        records: the files that would be signed.
+        records: the files that would be signed, and what stands in them: that is signed, whatever stands there later.
         modules: what is imported once they are, and where it is named.
         damaged: what is left as it is, and why.
     """
 
     folder: Path
     project: bool
-    records: list[Path] = field(default_factory=list)
+    records: dict[Path, dict[str, Any]] = field(default_factory=dict)
     modules: dict[str, list[str]] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
@@ -59,7 +59,7 @@ def plan(folder: Path) -> Signing:
         except (OSError, DamagedError) as error:
             made.damaged.append(str(error))
             continue
-        made.records.append(file)
+        made.records[file] = record
         for key, name in targets(record, ""):
             top = (parts_of(str(name).replace(":", ".")) or (str(name),))[0]
             if not lies_in(str(name), _KNOWN) or not parts_of(name):
@@ -102,12 +102,13 @@ def carry_out(made: Signing) -> str:
     """
     if problem := make_key():
         raise ConfigError(f"trust: got no key to sign with: {problem}")
-    unsigned = [file for file in made.records if not is_own(file)]
+    records = dict(made.records)
+    unsigned = [file for file in records if not is_own(file)]
     for file in unsigned:
         before = sums(file.read_bytes())
-        write_record(file, read_record(file))
-        if file.name == "settings.json" and (result := file.with_name("result.json")) in made.records:
-            _list_anew(file, before, result)
+        write_record(file, records[file])
+        if file.name == "settings.json" and (result := file.with_name("result.json")) in records:
+            records[result] = _listed_anew(file, before, result, records[result])
     if made.project and not is_project(made.folder) and (problem := add_project(made.folder)):
         raise ConfigError(f"trust: {problem}")
     for folder in sorted({file.parent for file in made.records if file.name in _RUN}):
@@ -117,12 +118,12 @@ def carry_out(made: Signing) -> str:
     return f"{made.folder}: {len(unsigned)} of {len(made.records)} records signed{project}"
 
 
-def _list_anew(settings: Path, before: Sequence[object], result: Path) -> None:
-    """Have a run's result list its settings.json as it is now that it is signed, if it listed what was signed."""
-    record = read_record(result)
+def _listed_anew(settings: Path, before: Sequence[object], result: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """A run's result, which lists its settings.json as it is now that it is signed, if it listed what was signed."""
     if list(record.get("files", {}).get(settings.name, ())) == before:
-        files = {**record["files"], settings.name: sums(settings.read_bytes())}
-        write_record(result, {**record, "files": files})
+        record = {**record, "files": {**record["files"], settings.name: sums(settings.read_bytes())}}
+        write_record(result, record)
+    return record
 
 
 def _settings(folder: Path) -> tuple[Mapping[str, Any], str]:

@@ -5,6 +5,7 @@ Hydra imports this file at every start: it stays free of torch.
 
 import contextlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -102,4 +103,10 @@ def _settle(sweep: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     for file in {job.file for job in jobs}:
         file.unlink(missing_ok=True)
-    remove_orders([path for path in sweep.glob(".*.json") if is_order(path.name)])
+    commands = {_command(job.order) for job in jobs}  # others may be at work on the same sweep
+    remove_orders([path for path in sweep.glob(".*.json") if is_order(path.name) and _command(path) in commands])
+
+
+def _command(order: Path) -> str:
+    """What the orders of one command's record have in common."""
+    return re.sub(r"-(train|measure|pieces-\d+)\.json$", "", order.name)

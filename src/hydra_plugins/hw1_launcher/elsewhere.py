@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hw1.lease_file import ENDED, started
-from hw1.workers import portable
+from hw1.workers import WorkerLostError, portable
 
 _WATCH = "end with who started this process"  # name of a thread
 _POLL = 0.1  # seconds between its looks
@@ -75,12 +75,17 @@ def in_worker(work: Callable[[Any], bytes], job: Any, here: dict[str, Any]) -> t
     os.environ.update({name: told[name] for name in told if name.startswith("HW1_") or name not in os.environ})
     kept: list[tuple[str, str]] = []
     streams = _Lines("stdout", kept), _Lines("stderr", kept)
+    before = signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))  # Ray's cancelling
     with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
         try:
             os.chdir(here["folder"])
             result: Any = work(job)
+        except SystemExit:  # by SIGTERM; what it was at is saved
+            result = WorkerLostError("a worker process was asked to end by SIGTERM")
         except Exception as error:  # it is the caller's to judge
             result = portable(error)
+        finally:
+            signal.signal(signal.SIGINT, before)
         for stream in streams:
             stream.end()
     return kept, result

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from hw1 import preemption
 from hw1.machine import SERVER
 from hw1.settings import RunSettings
 from hw1.workers import SAVING, WorkerLostError, kept, portable
@@ -152,5 +153,10 @@ def _settle(folder: Path, gpus: Sequence[str], parent: int) -> None:
 def _watch(parent: int) -> None:
     """End this process when the one that started it has ended, however it did."""
     while os.getppid() == parent:
+        time.sleep(_POLL)
+    last = time.monotonic() + SAVING
+    if preemption.is_listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+    while preemption.is_listening() and time.monotonic() < last:
         time.sleep(_POLL)
     os._exit(1)

@@ -24,7 +24,7 @@ from hydra.core.config_store import ConfigStore
 
 from hw1.machine import SERVER
 from hw1.settings import ConfigError, RunSettings
-from hw1.workers import WorkerLostError
+from hw1.workers import SAVING, WorkerLostError
 from hydra_plugins.hw1_launcher.elsewhere import job_of, place
 from hydra_plugins.hw1_launcher.launcher import ParallelLauncher, ParallelLauncherConf, Share, on_gpu
 
@@ -36,6 +36,7 @@ _MISSING = 'hydra/launcher: got ray, expected a launcher whose package is instal
 # Ray's own variables: it reports no use, and its workers are as urgent as other launchers' (by default of nice 15).
 _OF_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_worker_niceness": "0"}
 _REACHED = 10.0  # seconds, within which a cluster that is there answers
+_PATIENCE = 2.0  # seconds of saving, after which a line says so
 _POLL = 1.0  # seconds between two looks at whether a signal has come
 
 
@@ -121,8 +122,11 @@ class RayLauncher(ParallelLauncher):
                     for one in ended:
                         yield at.pop(one), _result(ray, one)
             finally:
-                for one in at:
-                    ray.cancel(one, force=True)
+                try:
+                    _save(ray, list(at))
+                finally:
+                    for one in at:
+                        ray.cancel(one, force=True)
 
     def _needs(self, share: Share) -> dict[str, Any]:
         """What Ray is told that a job takes."""
@@ -131,7 +135,7 @@ class RayLauncher(ParallelLauncher):
             needs["memory"] = 0  # the number of workers is counted by it
         if share.gpus:
             each = len(share.gpus[0].split(","))
-            needs["num_gpus"] = each / self._per_gpu
+            needs["num_gpus"] = each if each > 1 else 1 / self._per_gpu  # Ray shares out parts of one GPU alone
         return needs
 
     def _gpus(self, runs: Sequence[RunSettings]) -> list[str]:
@@ -246,6 +250,16 @@ def _short_folder() -> Iterator[str]:
             yield str(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _save(ray: Any, jobs: Sequence[Any]) -> None:
+    """Have what is at work save what it has: Ray's cancelling is Ctrl-C in a worker, which takes it for SIGTERM."""
+    for one in jobs:
+        ray.cancel(one)
+    _, left = ray.wait(jobs, num_returns=len(jobs), timeout=_PATIENCE) if jobs else ([], [])
+    if left:
+        print("saving what has been trained; Ctrl-C again ends at once", file=sys.stderr, flush=True)
+        ray.wait(left, num_returns=len(left), timeout=SAVING - _PATIENCE)
 
 
 def _result(ray: Any, one: Any) -> Any:

@@ -19,17 +19,17 @@ from hydra.core.utils import JobReturn
 
 from hw1 import preemption
 from hw1.lease_file import has_ended, started
-from hw1.machine import cores, room
+from hw1.machine import cores, gpus, room
 from hw1.runs.submitted import last_line
 from hw1.settings import RunSettings
-from hw1.workers import WorkerLostError
+from hw1.workers import SAVING, WorkerLostError
 from hydra_plugins.hw1_launcher.launcher import length
 from hydra_plugins.hw1_launcher.submitit_jobs import PYTHON, Job, SubmititLauncher, came_to, path_for_jobs, tell
 
 _GIB = 2**30
+_STARTS = 6  # of a job, by submitit's process on this machine (`Controller.run`)
 _POLL = 0.1  # seconds between two looks
 _GRACE = 2.0  # seconds from a request to end after which it is said what is waited for
-_SAVING = 20.0  # seconds in which a job saves what it has, before it ends whatever it is at
 _KILLED = "its log is empty, as of a process that SIGKILL ended; is there enough memory?"
 _END = "end"  # in a submission's folder: its jobs are to end
 
@@ -58,7 +58,9 @@ class LocalJob(Job):
             time.sleep(_POLL)
         if preemption.is_listening():
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(_SAVING)
+            waited, last = os.getppid() == controller, time.monotonic() + SAVING
+            while time.monotonic() < last and (not waited or os.getppid() == controller):  # killed: Ctrl-C once more
+                time.sleep(_POLL)
         os._exit(128 + signal.SIGTERM)
 
 
@@ -74,6 +76,11 @@ class SubmititLocalLauncher(SubmititLauncher):
 
     def __init__(self, mem_gb: float, setup: Any = None, **settings: Any) -> None:
         super().__init__(**settings)
+        if self._timeouts > _STARTS - 1:
+            raise ValueError(
+                f"hydra.launcher.max_num_timeout: got {self._timeouts}, expected {_STARTS - 1} at most: submitit "
+                "starts a job of this machine no more often; give it more time (hydra.launcher.timeout_min)"
+            )
         if not mem_gb > 0:
             raise ValueError(f"hydra.launcher.mem_gb: got {mem_gb}, expected GiB above 0")
         self._memory, self._before = mem_gb * _GIB, list(setup or ())
@@ -91,7 +98,7 @@ class SubmititLocalLauncher(SubmititLauncher):
         if self._parallel is not None:
             return max(1, min(self._parallel, jobs))
         needs = [self._needs(run) for run in runs]
-        if any(gpus for _, gpus in needs):  # they would share one
+        if any(number for _, number in needs):  # they would share one
             return 1
         wanted = max(1, min(jobs, cores() // max((cpus for cpus, _ in needs), default=1)))
         return room(wanted, self._memory)
@@ -143,7 +150,7 @@ class SubmititLocalLauncher(SubmititLauncher):
         """A job that has begun, in a folder of its own: its number is a process's, of which the system reuses some."""
         import submitit
 
-        cpus, gpus = self._needs(run)
+        cpus, devices = self._needs(run)
         settings = dict(self._settings)
         delay = settings.pop("signal_delay_s")  # which AutoExecutor takes for Slurm's alone
         own = Path(job.folder, f"job_{job.number}")
@@ -152,10 +159,12 @@ class SubmititLocalLauncher(SubmititLauncher):
             folder=own, cluster="local", local_max_num_timeout=self._timeouts, local_python=PYTHON
         )
         executor.update_parameters(
-            **settings | {"cpus_per_task": cpus, "gpus_per_node": gpus},
+            **settings | {"cpus_per_task": cpus, "gpus_per_node": devices},
             **({"local_setup": self._before} if self._before else {}),
         )
-        executor._executor.update_parameters(signal_delay_s=delay, visible_gpus=_visible(gpus, slot))
+        executor._executor.update_parameters(signal_delay_s=delay)
+        if seen := _visible(devices, slot):  # submitit itself takes numbers alone, and counts from 0
+            job.environment["CUDA_VISIBLE_DEVICES"] = ",".join(seen)
         variables = {"PYTHONPATH": path_for_jobs(), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(cpus)}
         with _environment(**variables), _interrupts_kept():
             return executor.submit(job)
@@ -178,11 +187,10 @@ class _environment:
                 os.environ[name] = value
 
 
-def _visible(gpus: int, slot: int) -> tuple[int, ...]:
-    """The GPUs of a job: of those that this process sees, the next ones."""
-    said = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    seen = [int(one) for one in said.split(",") if one.strip().isdigit()]
-    return tuple(seen[(slot * gpus + at) % len(seen)] for at in range(gpus)) if seen and gpus <= len(seen) else ()
+def _visible(number: int, slot: int) -> list[str]:
+    """The GPUs of a job: of those that this process sees, the next ones; none where there are not so many."""
+    seen = gpus()
+    return [seen[(slot * number + at) % len(seen)] for at in range(number)] if number <= len(seen) else []
 
 
 @contextmanager
@@ -201,7 +209,7 @@ def _end(folder: Path, jobs: Sequence[Any]) -> None:
     begun, said = time.monotonic(), False
     try:
         (folder / _END).touch()
-        while any(process.poll() is None for process in processes) and time.monotonic() - begun < _SAVING + _GRACE:
+        while any(process.poll() is None for process in processes) and time.monotonic() - begun < SAVING + _GRACE:
             if time.monotonic() - begun > _GRACE and not said:
                 said = True
                 print("saving what has been trained; Ctrl-C again ends at once", file=sys.stderr, flush=True)

@@ -34,7 +34,6 @@ from hydra_plugins.hw1_launcher.submitit_jobs import (
 SECONDS = "HW1_QUEUE_SECONDS"  # between two questions to Slurm
 _LARGEST = 1000  # jobs of an array: a cluster's MaxArraySize is 1001 unless it says otherwise
 _POLL = 0.5
-_GRACE = 20.0  # seconds in which what a job wrote shows on this machine
 _GONE = 3600.0  # seconds for which Slurm may tell nothing of a job
 
 
@@ -133,6 +132,7 @@ class SubmititSlurmLauncher(SubmititLauncher):
         sweep = at[0][0].parent
         base = sweep.parent.parent
         self._refuse_inside(base.parent)
+        self.left = True  # whatever comes: what is queued by now reads what this command would take away
         with hold(base):  # of two commands, one submits a run
             queued = live_jobs(submitted_below(base))
             found = {
@@ -141,6 +141,7 @@ class SubmititSlurmLauncher(SubmititLauncher):
                 for job, _ in queued.get(run, ())
                 if _same_order(job.order, order)
             }
+            self.left = bool(found)
             new = [number for number in range(len(at)) if number not in found]
             if new:
                 alike: dict[tuple[int, int], list[int]] = {}
@@ -167,7 +168,8 @@ class SubmititSlurmLauncher(SubmititLauncher):
                         shutil.rmtree(folder, ignore_errors=True)
                     else:
                         found |= dict(zip(done, write_submitted(sweep, folder, entries), strict=True))
-                        self.left = len(done) < len(new)
+                        self.left = True
+        self.left = False
         return [found[number] for number in range(len(at))], {found[number].job for number in new}
 
     def _sent(self, folder: Path, needs: tuple[int, int], share: int, jobs: Sequence[Job]) -> list[str]:
@@ -219,7 +221,7 @@ class SubmititSlurmLauncher(SubmititLauncher):
                 if result is not None:
                     tell(jobs[number].folder / f"{jobs[number].job}_0_log.out")
                     results[number] = result
-                elif number in gone and now - gone[number] > min(_GRACE, 2 * every):
+                elif number in gone and now - gone[number] > 2 * every:  # it has said so twice
                     state = at.get(jobs[number].job, Place()).state
                     results[number] = returned(RuntimeError(jobs[number].died(state)))
             if now - asked > every:
