@@ -33,14 +33,14 @@ class Met:
     Attributes:
         pieces: of the measurement.
         left: whole ones when it was killed.
-        again: those that the second command found lacking.
+        again: those that the second command found lacking; None where it did not say.
         digest: of what came out.
         seconds: of CPU, both commands.
     """
 
     pieces: int
     left: int
-    again: int
+    again: int | None
     digest: str
     seconds: float
 
