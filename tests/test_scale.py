@@ -12,6 +12,7 @@ import pytest
 
 from hw1.plots.learning_curves import bin_width
 from hw1.records import FORMAT, write_record
+from hw1.report import clean
 from hw1.report.listing import listing
 from hw1.runs import Run, Sweep
 from hw1.runs.damage import passing_damage
@@ -72,6 +73,9 @@ def write_run(root, seed):
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
     result = {name: begun[name] for name in ("format", "key", "name", "overrides", "settings", "code")}
     result |= {"status": "complete", "seed": seed, "epochs": 3, "seconds": 1.0, "parameters": 9, "replicas": 1}
+    (folder / "snapshots").mkdir()
+    for epoch in range(4):
+        (folder / "snapshots" / f"epoch={epoch:06d}.safetensors").touch()
     result |= {"dataset": {"name": "digits", "source": "made", "train": 5, "test": 5, "sha256": "0"}}
     contents.end(folder, result | {"metrics": {"train/loss": 1.0, "test/loss": 0.5}, "versions": {}, "git": None})
     return folder
@@ -120,6 +124,14 @@ def test_twice_the_runs_are_twice_the_work(sweeps, reader):
     for what in ("open", "folder", "call"):
         assert found[30][what] <= 2.1 * found[15][what], what
     assert found[15]["open"] > 15
+
+
+def test_a_sweep_s_record_is_judged_once_however_many_runs_are_thinned(sweeps, monkeypatch):
+    judged = []
+    why = clean.why_not_own_record
+    monkeypatch.setattr(clean, "why_not_own_record", lambda file: judged.append(file) or why(file))
+    assert len(clean.plan(sweeps[30].parent.parent, [], clean.Level(keep=2)).removals) == 30
+    assert judged == [sweeps[30] / "sweep.json"]
 
 
 def test_as_many_sweeps_as_runs_are_listed_in_their_own_time(tmp_path):

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypeGuard
 
+from hw1.bounds import special
 from hw1.records import DamagedError
 
 _FOLDERS = ("runs", "sweeps", "replaced", "measurements")  # of an experiment
@@ -77,6 +78,11 @@ def is_link(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def what_is(path: Path) -> str:
+    """What stands at a path that is neither a file nor a folder, in words."""
+    return "a link" if is_link(path) else special(os.lstat(path).st_mode)
+
+
 def refuse_links(folder: Path) -> list[Path]:
     """Refuse links in the folder of a run or a sweep: itself, `runs/` or `sweeps/` around it, and all below.
 
@@ -93,8 +99,7 @@ def refuse_links(folder: Path) -> list[Path]:
     """
     rooms: list[Path] = []
     if (link := first_link(folder, rooms)) is not None:
-        kind = "a link" if is_link(link) else "a pipe, a socket or a device"
-        raise DamagedError(f"{link}: got {kind}, expected a file or folder: {_REMEDY}")
+        raise DamagedError(f"{link}: got {what_is(link)}, expected a file or folder: {_REMEDY}")
     return rooms
 
 

@@ -60,6 +60,14 @@ def test_its_config_as_well(folder):
     assert "config.yaml is missing" in run_damage(folder)[0]
 
 
+def test_a_flipped_bit_in_the_config_of_an_unfinished_run_is_named(folder):
+    unfinished(folder)
+    file = folder / "config.yaml"
+    content = file.read_bytes()
+    file.write_bytes(content[:5] + bytes([content[5] | 0x80]) + content[6:])  # no UTF-8 any more
+    assert any(line.startswith(f"{file} is damaged: it differs from settings.json") for line in run_damage(folder))
+
+
 def test_the_command_writes_a_missing_config_again(folder, again):
     (folder / "config.yaml").unlink()
     assert again(folder)["code"] == CODE and run_damage(folder) == []

@@ -26,6 +26,12 @@ def test_no_net_with_such_sizes_is_nearer(inputs, outputs, depth):
         assert hidden == min(zip(sizes, counts, strict=True), key=lambda pair: abs(pair[1] - budget))[0]
 
 
+def test_many_layers_are_refused_before_they_are_listed():
+    assert len(hidden_of_budget(1, 1, 10**6, 8000)) == 8000  # in a moment
+    with pytest.raises(ValueError, match=r"^depth: got more than 20,000 tensors of one model: set HW1_MAX_TENSORS"):
+        hidden_of_budget(1, 1, 10**9, 10**6)
+
+
 @pytest.mark.parametrize(
     ("depth", "hidden", "parameters"), [(1, [190], 571), (2, [22, 22], 573), (4, [12] + 3 * [13], 571)]
 )

@@ -212,6 +212,28 @@ def _pipe(place, pattern):
         os.mkfifo(file)
 
 
+def _unfinished(place, name, content=None):
+    """A file in the folder of a run that has not ended, or a pipe in its place."""
+    (place.run / "result.json").unlink(missing_ok=True)
+    (place.run / name).unlink(missing_ok=True)
+    if content is None:
+        os.mkfifo(place.run / name)
+    else:
+        (place.run / name).write_bytes(content)
+
+
+def _failed_by_a_pipe(place):
+    _result(place, lambda record, place: record.update(status="failed", error="x"))
+    (place.run / "run.log").unlink(missing_ok=True)
+    os.mkfifo(place.run / "run.log")
+
+
+def _piped_sweep(place):
+    for file in (place.base / "sweeps").glob("*/sweep.json"):
+        file.unlink()
+        os.mkfifo(file)
+
+
 def _inflating(place):
     file = place.top / "given" / "big.zip"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("archive/data.pkl", "w") as inside:
@@ -326,6 +348,19 @@ PLANTS = {
     "settings: a set to download": partial(
         _value, path="dataset", value={"_target_": "hw1.data.TorchvisionSet", "set": "SVHN", "size": 32}
     ),
+    "settings: a path without a name": partial(
+        _value,
+        path="dataset",
+        value=lambda p: {
+            "_target_": "hw1.data.Table",
+            "_args_": [None, _secret_name(p), "word", None, "values", None, None, 0.5, 0, False],
+        },
+    ),
+    "settings: a text without a name": partial(
+        _value,
+        path="dataset",
+        value=lambda p: {"_target_": "hw1.data.Characters", "_args_": [_secret_name(p), None, 2, 0.5]},
+    ),
     "settings: an address of a logger": partial(
         _value,
         path="logger",
@@ -364,6 +399,23 @@ PLANTS = {
             *(("trainer.max_epochs", 10**18), ("trainer.threads", 10**6), ("dataset.batch_size", -1), ("model", None)),
         )
     },
+    "YAML: an integer to the base of 60": partial(_config, text=f"seed: {'1:' * 200_000}1"),
+    "YAML: an integer of 100,000 hexadecimal digits": partial(_config, text=f"seed: 0x{'f' * 100_000}"),
+    "settings: 90,000 backslashes": partial(_value, path="about.title", value="\\" * 90_000),
+    "settings: members times weights": lambda place: in_settings(
+        place, lambda s: s.update(replicas=10_000, model={**s["model"], "hidden": [40_000]})
+    ),
+    "settings: 50,000 layers": partial(
+        _value,
+        path="model",
+        value={
+            "_target_": "hw1.models.mlp_of_budget",
+            "budget": 10**8,
+            "depth": 50_000,
+            "activation": "relu",
+            "dropout": 0.0,
+        },
+    ),
     "a header of safetensors of 90 MB": partial(
         _bytes, pattern="snapshots/*", content=lambda p: struct.pack("<Q", 90_000_000) + b"{" + b" " * 1000
     ),
@@ -373,6 +425,12 @@ PLANTS = {
     "a pipe: config.yaml": partial(_pipe, pattern="config.yaml"),
     "a pipe: result.json": partial(_pipe, pattern="result.json"),
     "a pipe: a snapshot": partial(_pipe, pattern="snapshots/*"),
+    "a pipe: sweep.json": _piped_sweep,
+    "a pipe: progress.json": partial(_unfinished, name="progress.json"),
+    "a pipe: run.log of a failed run": _failed_by_a_pipe,
+    "a pipe beside the records": lambda place: os.mkfifo(place.run / "notes"),
+    "progress.json 100,000 deep": partial(_unfinished, name="progress.json", content=b"[" * 100_000),
+    "a lease 4,000 deep": partial(_unfinished, name=".lease", content=b"[" * 4000),
     "metrics.csv of one long line": partial(_bytes, pattern="metrics.csv", content=b"a," * 4_000_000),
     "result.json 100,000 deep": partial(_bytes, pattern="result.json", content=b"[" * 100_000),
 }
@@ -381,7 +439,8 @@ PLANTS = {
 def plant(name, place):
     """Plant it, and make the sums that the run's record holds right again, as somebody with an editor can."""
     PLANTS[name](place)
-    if place.run.is_symlink() or not stat.S_ISREG((place.run / "result.json").lstat().st_mode):
+    result = place.run / "result.json"
+    if place.run.is_symlink() or not os.path.lexists(result) or not stat.S_ISREG(result.lstat().st_mode):
         return
     with contextlib.suppress(ValueError, RecursionError):  # a record that is no JSON
         in_record(place, "result", lambda record: record.update(files=_sums(place.run, record.get("files", {}))))

@@ -197,6 +197,14 @@ def test_trusting_a_folder_says_what_it_imports_and_makes_it_ones_own(handed_ove
         plan(handed_over / "runs" / runs_of(handed_over)[0].path.name / "snapshots")
 
 
+def test_what_is_signed_is_what_was_shown(handed_over):
+    file = runs_of(handed_over)[0].path / "result.json"
+    made, shown = plan(handed_over), read_record(file)
+    rewrite_record(file, {**shown, "settings": {**shown["settings"], "model": {"_target_": "os.system"}}})
+    carry_out(made)  # whatever somebody puts there while the user reads
+    assert read_record(file)["settings"] == shown["settings"]
+
+
 def test_what_is_signed_lies_in_the_folder(handed_over, tmp_path):
     elsewhere = runs_of(handed_over)[1].path
     (tmp_path / "small").mkdir()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hw1.inside import first_link, inside
+from hw1.inside import first_link, inside, what_is
 from hw1.records import DamagedError, read_record
 from hw1.runs.measured import beside
 from hw1.runs.run import Run
@@ -230,4 +230,4 @@ def _measure_damage(folder: Path) -> Iterator[str]:
 def link_in(folder: Path) -> str:
     """What is wrong with a folder that holds a link, "" if none does: nothing in it is read."""
     link = first_link(folder)
-    return "" if link is None else f"{link}: got a link, expected a file or folder: none is followed; remove it"
+    return "" if link is None else f"{link}: got {what_is(link)}, expected a file or folder; remove it"
