@@ -28,6 +28,8 @@ REFUSED = {
     f"trainer=ddp {DENSE} trainer.strategy=fsdp": r"trainer\.strategy: got fsdp, which divides a network .*whole",
     f"trainer=ddp {DENSE} trainer.strategy=deepspeed_stage_2": r"trainer\.strategy: got deepspeed_stage_2, .*whole",
     f"trainer=ddp {DENSE} trainer.strategy=ddp_spawn": r"trainer\.strategy: got ddp_spawn, .*expected ddp",
+    f"trainer=cpu {DENSE} +trainer.strategy._target_=lightning.pytorch.strategies.FSDPStrategy":
+        r"trainer\.strategy: got FSDPStrategy, whose processes hw1 does not start; expected ddp",
     f"trainer=cpu {DENSE} trainer.devices=2": r"trainer\.devices: got 2, expected 1, or trainer=ddp",
     f"trainer=ddp {DENSE} trainer.devices=auto": r"trainer\.devices: got 'auto', expected a number",
     f"trainer=ddp {DENSE} trainer.devices=0": r"trainer\.devices: got 0, expected a number",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning
+from lightning.pytorch.strategies import ParallelStrategy
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -39,6 +40,12 @@ def check_distributed(settings: RunSettings, net: nn.Module, data: DataModule) -
     """
     node = settings.trainer
     strategy = node.get("strategy", "auto")
+    own = target_of(strategy, "trainer.strategy") if isinstance(strategy, Mapping) else None
+    if inspect.isclass(own) and issubclass(own, ParallelStrategy):
+        raise ConfigError(
+            f"trainer.strategy: got {own.__name__}, whose processes hw1 does not start; expected {DDP} (trainer=ddp), "
+            "or auto"
+        )
     if isinstance(strategy, str):
         for name, why in _OTHERS.items():
             if strategy.lower().startswith(name) and strategy != DDP:
