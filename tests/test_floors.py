@@ -52,6 +52,8 @@ BESIDE = {
     ("memory", "bounds"),
     ("memory", "machine"),
     ("stored_csv", "bounds"),
+    ("inside", "bounds"),
+    ("models", "bounds"),
     ("stored_csv", "memory"),
     ("stored_csv", "records"),
     ("files", "lease"),

@@ -14,8 +14,8 @@ from hw1.records import DamagedError
 if TYPE_CHECKING:
     import pandas as pd
 
-_TIMES = 8  # bytes that a table takes in memory for each byte of its file: `0,` is a float64 and its share of a parse
-_LINE = 2**24  # bytes of a header
+TIMES = 8  # bytes that a table takes in memory for each byte of its file: `0,` is a float64 and its share of a parse
+LINE = 2**24  # bytes of a header
 
 
 def read_csv(file: Path, needed: Sequence[str] = ()) -> pd.DataFrame:
@@ -35,10 +35,10 @@ def read_csv(file: Path, needed: Sequence[str] = ()) -> pd.DataFrame:
     status = os.stat(file)
     if kind := special(status.st_mode):
         raise DamagedError(f"{file}: got {kind}, expected a table; {again}")
-    if problem := problem_of(_TIMES * status.st_size):
+    if problem := problem_of(TIMES * status.st_size):
         raise DamagedError(f"{file}: {problem}")
     with open(file, "rb") as opened:
-        header = opened.readline(_LINE)
+        header = opened.readline(LINE)
     if problem := COLUMNS.problem(header.count(b",") + 1):
         raise DamagedError(f"{file}: {problem}")
     try:

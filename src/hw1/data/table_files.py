@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hw1.bounds import COLUMNS, special
 from hw1.data.source import data_root
 from hw1.memory import problem_of
+from hw1.stored_csv import LINE, TIMES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TIMES = 8  # bytes that a table takes in memory for each byte of CSV
-_LINE = 2**24  # bytes of a header
 _Read = TypeVar("_Read")
 
 
@@ -52,7 +51,7 @@ def _columns_of(path: Path, time: int) -> list[str]:
     import csv
 
     with path.open("rb") as opened:
-        _refuse_wide(path, opened.readline(_LINE).count(b",") + 1)
+        _refuse_wide(path, opened.readline(LINE).count(b",") + 1)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return next(csv.reader(file), [])
@@ -72,7 +71,7 @@ def read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         rows = _read_parquet(path, lambda parquet: parquet.read_metadata(path).num_rows)
         _refuse_large(path, 2 * 8 * rows * len(columns))
         return _read_parquet(path, lambda parquet: pd.read_parquet(path, columns=list(columns)))
-    _refuse_large(path, _TIMES * path.stat().st_size)
+    _refuse_large(path, TIMES * path.stat().st_size)
     try:
         return pd.read_csv(path, usecols=list(columns), encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

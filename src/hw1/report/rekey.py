@@ -28,6 +28,7 @@ from hw1.runs.measured import write_measured
 from hw1.runs.standing import named_runs
 from hw1.runs.weights import snapshot_files
 from hw1.settings import ConfigError, RunSettings
+from hw1.stored_csv import read_csv
 from hw1.studies.protocol import of_today
 from hw1.training.contents import RESULT, config_text, contents
 from hw1.trust import judge_measures, reading, why_not_hers
@@ -142,9 +143,7 @@ def _measurement(run: Run, ask: Ask, values: Mapping[str, Any]) -> None:
     rows: list[dict[str, Any]] = []
     files = {}
     if ask.name == "minimal_ratio":
-        import pandas as pd
-
-        table = pd.read_csv(run.path / _TABLE).rename(columns=_COLUMNS)
+        table = read_csv(run.path / _TABLE).rename(columns=_COLUMNS)
         rows = [
             {str(name): value for name, value in row.items() if not (isinstance(value, float) and math.isnan(value))}
             for row in json.loads(table.to_json(orient="records", double_precision=15))

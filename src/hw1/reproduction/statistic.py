@@ -17,6 +17,7 @@ from hw1.reproduction.finished import Finished, named
 from hw1.reproduction.wording import BY_SEED, bounds, statistic_in_words
 from hw1.runs.tables import files_of
 from hw1.settings import ConfigError
+from hw1.stored_csv import read_csv
 from hw1.studies.correlations import correlation_headline, correlation_of_means_headline
 from hw1.studies.headlines import (
     Headline,
@@ -170,7 +171,7 @@ def _table(one: Finished, name: str) -> pd.DataFrame:
             known = ", ".join(Path(table).stem for table in sweep.record["files"] if table.endswith(".csv"))
             raise ConfigError(f"table: got {name}, expected history or one of {known}")
         files_of(sweep, ".csv")  # refused where one is not what was written
-        return original_table(pd.read_csv(file))
+        return original_table(read_csv(file))
     frames = [member.history().assign(**{**member.cells, "seed": member.seed}) for member in sweep.members()]
     return pd.concat(frames, ignore_index=True)
 

@@ -22,13 +22,12 @@ from hw1.metrics import (
     label,
 )
 from hw1.settings import ConfigError
-from hw1.studies.answers import Answer, listed, rank, settled
+from hw1.studies.answers import Answer, rank, settled
 from hw1.studies.called import called, rho
 from hw1.studies.correlations import correlation_headline, correlation_of_means_headline
 from hw1.studies.headlines import Headline, parts, share_headline, unseeded
-from hw1.studies.learned import training as networks_trained
+from hw1.studies.learned import alike, learned_in_settings, left_out_of_settings
 from hw1.studies.needed import columns_found, require_measure
-from hw1.words import count, setting_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 _SENSITIVITY = "sensitivity/"  # the columns of the measure that has the second axis of the figures loss and accuracy
 _OWN_SCALE = "sensitivity/logits"  # but for this one, which that axis has no room for
-_MOST = 0.5  # of a setting's networks have learned, or it is one that does not learn
 _SEVERAL = 3  # networks, of which that can be said
 
 
@@ -103,7 +101,7 @@ class FlatnessSensitivity:
             return {}
         points = pd.DataFrame(rows)
         if self.across in GAPS:
-            points["learned"] = _learned(sweep, points)
+            points["learned"] = learned_in_settings(sweep, points)
         over = _examples(sweep, int(points["n_train"].iloc[0]))
         shown = [name for name in told if name in points and name not in errors]
         measures = pd.DataFrame(
@@ -195,7 +193,7 @@ class FlatnessSensitivity:
         """
         if "learned" not in tables["points"]:
             return training
-        settings = [part for _, part in _settings(tables["points"])]
+        settings = [part for _, part in alike(tables["points"])]
         idle = [part for part in settings if len(part) >= _SEVERAL and not part["learned"].any()]
         if len(idle) >= len(settings) / 2:
             return training
@@ -223,7 +221,7 @@ class FlatnessSensitivity:
             else:
                 text = f"shows no settled relation to the {label(self.across)}"
             sentences.append(f"{start} {text} ({rank(found, of)}).")
-        sentences += _left_out(tables["points"])
+        sentences += left_out_of_settings(tables["points"])
         if "unreached" in tables:
             lost, all_of = len(tables["unreached"]), len(tables["points"])
             sentences.append(f"{lost} of {all_of} networks never came to the train loss, and are left out.")
@@ -251,35 +249,9 @@ class FlatnessSensitivity:
         return parts(points, [key for key in unseeded(keys) if key != self.across])
 
 
-def _settings(points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """(swept values but the seed, rows) of what was trained alike but for its seed."""
-    return parts(points, list(points.columns[: points.columns.get_loc("seed")]))
-
-
-def _learned(sweep: Sweep, points: pd.DataFrame) -> pd.Series:
-    """Whether each network has learned, of a setting that learns; it all holds where data of earlier runs are gone."""
-    try:
-        learned = networks_trained(sweep)["learned"].astype(bool)
-    except (OSError, ConfigError):  # said where the answer is
-        return points["seed"].notna()
-    for _, part in _settings(points):
-        if learned[part.index].mean() < _MOST:
-            learned[part.index] = False
-    return learned
-
-
 def _words(values: Mapping[str, Any]) -> str:
     """`model=cnn lr=0.001`: a group's option without its folder."""
     return " ".join(f"{key.rpartition('.')[2]}={str(value).rpartition('/')[2]}" for key, value in values.items())
-
-
-def _left_out(points: pd.DataFrame) -> Iterator[str]:
-    """A sentence for each setting of which networks are left out: they have learned nothing, and no gap."""
-    for values, part in _settings(points) if "learned" in points else ():
-        if lost := int((~part["learned"]).sum()):
-            of = listed([setting_in_words(key, value) for key, value in values.items()])
-            why = "most of them" if lost == len(part) else "they"
-            yield f"Left out: {lost} of {count(len(part), 'network')}{of and f' of {of}'}, as {why} learned nothing."
 
 
 def _examples(sweep: Sweep, n_train: int) -> dict[str, dict[str, Any]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from hw1.metrics import TRAIN_ACCURACY, TRAIN_LOSS
-from hw1.words import count
+from hw1.settings import ConfigError
+from hw1.studies.answers import listed
+from hw1.studies.headlines import parts
+from hw1.words import count, setting_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 LOSS_SHARE = 0.8  # of the best constant prediction's train loss: at most so much,
 MARGIN = 0.1  # and, of the way from the accuracy of the commonest class to 1, at least so much
 SPARED = 0.1  # a question is answered though so many of the networks that must have learned have not
+MOST = 0.5  # of the networks of a setting have learned, or it is one that does not learn
 TABLE = "networks_trained"  # what the table is called among a sweep's
 
 
@@ -90,3 +94,29 @@ def left_out(table: pd.DataFrame) -> Sequence[str]:
     """A sentence for the few that have learned nothing where the question is answered all the same; else none."""
     lost = int((~table["learned"].astype(bool)).sum()) if len(table) else 0
     return [f"{lost} of {count(len(table), 'network')} that must have learned did not."] if lost else []
+
+
+def alike(points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """(swept values but the seed, rows) of what was trained alike but for its seed."""
+    return parts(points, list(points.columns[: points.columns.get_loc("seed")]))
+
+
+def learned_in_settings(sweep: Sweep, points: pd.DataFrame) -> pd.Series:
+    """Whether each network has learned, of a setting that learns; it all holds where data of earlier runs are gone."""
+    try:
+        learned = training(sweep)["learned"].astype(bool)
+    except (OSError, ConfigError):  # said where the answer is
+        return points["seed"].notna()
+    for _, part in alike(points):
+        if learned[part.index].mean() < MOST:
+            learned[part.index] = False
+    return learned
+
+
+def left_out_of_settings(points: pd.DataFrame) -> Iterator[str]:
+    """A sentence for each setting of which networks are left out: they have learned nothing, and no gap."""
+    for values, part in alike(points) if "learned" in points else ():
+        if lost := int((~part["learned"]).sum()):
+            of = listed([setting_in_words(key, value) for key, value in values.items()])
+            why = "most of them" if lost == len(part) else "they"
+            yield f"Left out: {lost} of {count(len(part), 'network')}{of and f' of {of}'}, as {why} learned nothing."
