@@ -99,7 +99,8 @@ def refuse_links(folder: Path) -> list[Path]:
     """
     rooms: list[Path] = []
     if (link := first_link(folder, rooms)) is not None:
-        raise DamagedError(f"{link}: got {what_is(link)}, expected a file or folder: {_REMEDY}")
+        remedy = _REMEDY if is_link(link) else "remove it"
+        raise DamagedError(f"{link}: got {what_is(link)}, expected a file or folder: {remedy}")
     return rooms
 
 

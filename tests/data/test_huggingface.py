@@ -47,6 +47,13 @@ def test_numbers_of_parquet(folder):
         HuggingFace(**USUAL | files | {"inputs": "w"}).load()
 
 
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train").touch()
+    with pytest.raises(ValueError, match=r"^folder: got .*train, which is no folder, expected one"):
+        HuggingFace(**USUAL | {"root": tmp_path, "folder": "mine"})
+
+
 def test_a_folder_or_two_files(folder):
     with pytest.raises(ValueError, match="folder: got None, expected a folder, or train_file and test_file instead"):
         HuggingFace(**USUAL)

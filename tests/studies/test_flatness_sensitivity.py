@@ -237,10 +237,11 @@ def test_a_setting_that_learns_nothing_has_no_gap_and_is_named(tmp_path):
     gaps, values = ([[m["test/loss"] - m["train/loss"], m["sensitivity/loss"]][i] for m in used] for i in (0, 1))
     groups = [2, 5, 8]  # of 2, 3, 3 and 3 networks
     means = [[np.mean(part) for part in np.split(np.array(column), groups)] for column in (gaps, values)]
+    assert set(tables["means"]["dataset.batch_size"]) == {32, 64, 128, 256}
     assert numbers[0].n == 4 and numbers[0].value == pytest.approx(spearmanr(*means).statistic)
     text = " ".join(study("loss_gap").answer(tables, KEYS, numbers).sentences)
     assert "Left out: 3 of 3 networks of batch size 512, as most of them learned nothing." in text
-    assert "Left out: 1 of 3 networks of batch size 32, as they learned nothing." in text
+    assert "Left out: 1 of 3 networks of batch size 32, as it learned nothing." in text
     table = training(sweep)
     assert set(study("loss_gap").must_learn(table, tables)["dataset.batch_size"]) == {32, 64, 128, 256}
     assert len(study().must_learn(table, measured(sweep, tmp_path))) == 15  # against a batch size all must learn

@@ -46,7 +46,7 @@ def page(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
         f"  {_BY_CHANCE * len(rows):.0f} would hold by chance.",
         f"- At least {LEAST_SEEDS} seeds, 10 where a run takes under a minute, 100 nets for a share. n counts what is",
         "  independent: seeds, or models where runs of a model are alike. Networks that have learned nothing have no",
-        "  gap, and no part in a correlation with one: a rule of after the runs, whose two verdicts stayed undecided.",
+        "  gap, and no part in a correlation with one.",
         "- Intervals: Student's over seeds; of accuracies Student's of the logit of their mean, of correlations along",
         "  each run Fisher's z, so that none leaves the range of its quantity. Of rank correlations over runs, from",
         "  orders exchanged within each seed, or among the means of models. Of shares Wilson's; of their difference",

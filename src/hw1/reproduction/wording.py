@@ -120,7 +120,7 @@ def _setting(key: str, value: Any) -> str:
     if key == "reached":
         return "at equal train loss"
     if key == "learned":
-        return "networks that have learned"
+        return "networks that have learned" if value else "networks that have learned nothing"
     return f"{_called(key)} {value:g}" if isinstance(value, float) else f"{_called(key)} {value}"
 
 

@@ -32,6 +32,7 @@ _REMEDIES = {
     "TIMEOUT": "; give it more time (hydra.launcher.timeout_min)",
     "OUT_OF_MEMORY": "; give it more memory (hydra.launcher.mem_gb)",
 }
+_ORDER = re.compile(r"(\.[\w-]+)-(?:train|measure|pieces-\d+)\.json")
 _JOB = re.compile(r"\d+(_\d+)?")
 _RANGE = re.compile(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]")
 _UNSEEN = 3600.0  # seconds for which a job counts as queued that the accounting does not know (yet)
@@ -258,7 +259,17 @@ def numbers(name: str) -> list[str]:
 
 def is_order(name: object) -> bool:
     """Whether something is the name of an order, see `hw1.runs.order`."""
-    return isinstance(name, str) and re.fullmatch(r"\.[\w-]+-(train|measure|pieces-\d+)\.json", name) is not None
+    return isinstance(name, str) and record_of(name) != ""
+
+
+def record_of(order: str) -> str:
+    """What the names of one command's orders have in common; "" of what is none.
+
+    Example:
+        >>> record_of(".sweep-train.json"), record_of(".sweep-pieces-3.json"), record_of("sweep.json")
+        ('.sweep', '.sweep', '')
+    """
+    return found[1] if (found := _ORDER.fullmatch(order)) else ""
 
 
 def is_private(folder: Path) -> bool:

@@ -135,7 +135,8 @@ def _is_integer(event: yaml.ScalarEvent) -> bool:
     """Whether an integer is made of a scalar: of decimal, hexadecimal, octal, binary digits, or of base 60."""
     if event.tag is not None and event.tag != "!":
         return str(event.tag) == "tag:yaml.org,2002:int"
-    return not event.style and bool(_INTEGER.match(event.value))
+    plain = event.tag == "!" or not event.style  # `! "1"` is taken for plain
+    return plain and bool(_INTEGER.match(event.value))
 
 
 def _refuse_tag(tag: str | None, line: str) -> None:

@@ -100,8 +100,8 @@ class FlatnessSensitivity:
         if not rows:
             return {}
         points = pd.DataFrame(rows)
-        if self.across in GAPS:
-            points["learned"] = learned_in_settings(sweep, points)
+        if self.across in GAPS and (learned := learned_in_settings(sweep, points)) is not None:
+            points["learned"] = learned
         over = _examples(sweep, int(points["n_train"].iloc[0]))
         shown = [name for name in told if name in points and name not in errors]
         measures = pd.DataFrame(
@@ -109,7 +109,8 @@ class FlatnessSensitivity:
             columns=["name", "label", "unit", "error", "asked", "examples"],
         )
         settings = [*keys, "x"] if self.across not in GAPS else keys
-        means = _means(points[points["reached"]], settings, list(measures["name"]))
+        compared = self._compared({"points": points})
+        means = _means(compared[compared["reached"]], settings, list(measures["name"]))
         tables = {"points": points, "means": means, "measures": measures}
         if not points["reached"].all():
             tables["unreached"] = points.loc[~points["reached"], [*keys, "seed", TRAIN_LOSS, "epochs", "run"]]
@@ -167,7 +168,8 @@ class FlatnessSensitivity:
         """
         points, found = self._compared(tables), []
         if "unreached" in tables:
-            found.append(share_headline("reached_train_loss", int(points["reached"].sum()), len(points)))
+            all_of = tables["points"]
+            found.append(share_headline("reached_train_loss", int(all_of["reached"].sum()), len(all_of)))
         names = [name for name in (TEST_ACCURACY, TEST_LOSS, LOSS_GAP) if name in points]
         names = [*([] if self.across in GAPS else names), *tables["measures"]["name"]]
         groups = [({}, points)] if self.across in GAPS else self._groups(points, keys)

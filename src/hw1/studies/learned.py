@@ -101,12 +101,12 @@ def alike(points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]
     return parts(points, list(points.columns[: points.columns.get_loc("seed")]))
 
 
-def learned_in_settings(sweep: Sweep, points: pd.DataFrame) -> pd.Series:
-    """Whether each network has learned, of a setting that learns; it all holds where data of earlier runs are gone."""
+def learned_in_settings(sweep: Sweep, points: pd.DataFrame) -> pd.Series | None:
+    """Whether each network has learned, of a setting that learns; None where data of earlier runs are gone."""
     try:
         learned = training(sweep)["learned"].astype(bool)
     except (OSError, ConfigError):  # said where the answer is
-        return points["seed"].notna()
+        return None
     for _, part in alike(points):
         if learned[part.index].mean() < MOST:
             learned[part.index] = False
@@ -118,5 +118,5 @@ def left_out_of_settings(points: pd.DataFrame) -> Iterator[str]:
     for values, part in alike(points) if "learned" in points else ():
         if lost := int((~part["learned"]).sum()):
             of = listed([setting_in_words(key, value) for key, value in values.items()])
-            why = "most of them" if lost == len(part) else "they"
+            why = "it" if lost == 1 else "most of them" if lost == len(part) else "they"
             yield f"Left out: {lost} of {count(len(part), 'network')}{of and f' of {of}'}, as {why} learned nothing."

@@ -5,7 +5,6 @@ Hydra imports this file at every start: it stays free of torch.
 
 import contextlib
 import json
-import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from hw1 import news
 from hw1.lease import is_held
 from hw1.records import is_own, read_record
 from hw1.runs.order import remove_orders
-from hw1.runs.submitted import is_order, is_private, live_jobs, submitted_in
+from hw1.runs.submitted import is_private, live_jobs, record_of, submitted_in
 from hw1.settings import ConfigError
 
 # What makes two commands ask for the same, in their records.
@@ -103,10 +102,5 @@ def _settle(sweep: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     for file in {job.file for job in jobs}:
         file.unlink(missing_ok=True)
-    commands = {_command(job.order) for job in jobs}  # others may be at work on the same sweep
-    remove_orders([path for path in sweep.glob(".*.json") if is_order(path.name) and _command(path) in commands])
-
-
-def _command(order: Path) -> str:
-    """What the orders of one command's record have in common."""
-    return re.sub(r"-(train|measure|pieces-\d+)\.json$", "", order.name)
+    commands = {record_of(job.order.name) for job in jobs}  # others may be at work on the same sweep
+    remove_orders([path for path in sweep.glob(".*.json") if record_of(path.name) in commands])

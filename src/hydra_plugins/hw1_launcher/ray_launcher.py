@@ -141,7 +141,8 @@ class RayLauncher(ParallelLauncher):
     def _gpus(self, runs: Sequence[RunSettings]) -> list[str]:
         """On a cluster that is there, Ray knows its GPUs."""
         if self._address is None:
-            return super()._gpus(runs)
+            seen = super()._gpus(runs)
+            return seen[: len(seen) // self._per_gpu] if any("," in one for one in seen) else seen  # see `_needs`
         devices = [run.trainer.get("devices", 1) for run in runs if on_gpu(run)]
         numbers = [number for number in devices if type(number) is int]
         return [",".join(map(str, range(max(numbers))))] if numbers else []

@@ -16,7 +16,17 @@ from hydra.core.utils import JobReturn
 
 from hw1.lease import hold
 from hw1.runs.order import read_order
-from hw1.runs.submitted import UNKNOWN, Left, Place, Submitted, live_jobs, places, submitted_below, write_submitted
+from hw1.runs.submitted import (
+    UNKNOWN,
+    UNREACHED,
+    Left,
+    Place,
+    Submitted,
+    live_jobs,
+    places,
+    submitted_below,
+    write_submitted,
+)
 from hw1.settings import ConfigError, RunSettings
 from hw1.terminal import say
 from hw1.words import count
@@ -111,12 +121,10 @@ class SubmititSlurmLauncher(SubmititLauncher):
         """
         jobs, new = self._submitted(job_overrides, initial_job_idx)
         if self.detach:
-            self.left = True
             raise Left(jobs, new)
         try:
-            return self._awaited(jobs)
+            results = self._awaited(jobs)
         except BaseException:
-            self.left = True
             numbers = " ".join(sorted({job.job.partition("_")[0] for job in jobs}, key=int))
             say(
                 f"{count(len(jobs), 'job')} may still be queued or at work: the same words find them again; scancel "
@@ -124,6 +132,8 @@ class SubmititSlurmLauncher(SubmititLauncher):
                 file=sys.stderr,
             )
             raise
+        self.left = False
+        return results
 
     def _submitted(self, job_overrides: Sequence[Sequence[str]], first: int) -> tuple[list[Submitted], set[str]]:
         """The job of each run, and the numbers of those that this command submitted; the others are there already."""
@@ -141,7 +151,7 @@ class SubmititSlurmLauncher(SubmititLauncher):
                 for job, _ in queued.get(run, ())
                 if _same_order(job.order, order)
             }
-            self.left = bool(found)
+            self.left = bool(found)  # else nothing is queued
             new = [number for number in range(len(at)) if number not in found]
             if new:
                 alike: dict[tuple[int, int], list[int]] = {}
@@ -169,7 +179,7 @@ class SubmititSlurmLauncher(SubmititLauncher):
                     else:
                         found |= dict(zip(done, write_submitted(sweep, folder, entries), strict=True))
                         self.left = True
-        self.left = False
+        self.left = True
         return [found[number] for number in range(len(at))], {found[number].job for number in new}
 
     def _sent(self, folder: Path, needs: tuple[int, int], share: int, jobs: Sequence[Job]) -> list[str]:
@@ -210,7 +220,8 @@ class SubmititSlurmLauncher(SubmititLauncher):
     def _awaited(self, jobs: Sequence[Submitted]) -> list[JobReturn]:
         """Wait until all have ended: what each came to."""
         results: dict[int, JobReturn] = {}
-        gone: dict[int, float] = {}  # since when Slurm says that one has ended
+        gone: dict[int, int] = {}  # how often in a row Slurm has said that one has ended
+        silent = False
         at: dict[str, Place] = {}
         every, asked, begun = _seconds(), 0.0, time.monotonic()
         while len(results) < len(jobs):
@@ -221,7 +232,7 @@ class SubmititSlurmLauncher(SubmititLauncher):
                 if result is not None:
                     tell(jobs[number].folder / f"{jobs[number].job}_0_log.out")
                     results[number] = result
-                elif number in gone and now - gone[number] > 2 * every:  # it has said so twice
+                elif gone.get(number, 0) > 1 and now - asked > every:  # what it wrote has had time to show
                     state = at.get(jobs[number].job, Place()).state
                     results[number] = returned(RuntimeError(jobs[number].died(state)))
             if now - asked > every:
@@ -232,7 +243,14 @@ class SubmititSlurmLauncher(SubmititLauncher):
                     if place.live or (place.state == UNKNOWN and now - begun < _GONE):
                         gone.pop(number, None)
                     else:
-                        gone.setdefault(number, now)
+                        gone[number] = gone.get(number, 0) + 1
+                if not silent and any(place.state == UNREACHED for place in at.values()):
+                    silent = True
+                    say(
+                        "sacct does not answer: until it does, jobs that have not said what they came to count as "
+                        f"queued; `sacct -j {jobs[left[0]].job}` says why",
+                        file=sys.stderr,
+                    )
             time.sleep(min(_POLL, every))
         return [results[number] for number in range(len(jobs))]
 
