@@ -62,8 +62,11 @@ def ended(words, folder):
 
 def there(base):
     """The pieces that are whole below a folder: each has its name in one step."""
-    folders = base.rglob(".*.pieces")
-    return {str(file) for folder in folders for file in folder.glob("*/piece.json")}
+    while True:
+        try:
+            return {str(file) for folder in base.rglob(".*.pieces") for file in folder.glob("*/piece.json")}
+        except FileNotFoundError:  # a temporary folder that has just gone
+            continue
 
 
 def killed(words, base, folder, after):
@@ -74,7 +77,11 @@ def killed(words, base, folder, after):
     assert process.poll() is None, (folder / "said").read_text()[-3000:]
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return there(base)
+    found, before = there(base), None
+    while found != before:  # a cluster's workers end by themselves, behind what they were at
+        time.sleep(2)
+        found, before = there(base), found
+    return found
 
 
 def trained(output, *words):
