@@ -192,6 +192,18 @@ def seen(item):
     return os.environ["CUDA_VISIBLE_DEVICES"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel which signals a process blocks")
+def test_a_signal_to_all_processes_does_not_reach_the_server():
+    words = (
+        "from hw1 import workers; workers.start_server(); from multiprocessing import forkserver; "
+        "print(open(f'/proc/{forkserver._forkserver._forkserver_pid}/status').read())"
+    )
+    said = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout
+    blocked = int(next(line for line in said.splitlines() if line.startswith("SigBlk")).split()[1], 16)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        assert blocked >> (number - 1) & 1, number
+
+
 def test_each_worker_sees_its_gpu_also_in_the_place_of_one_that_was_killed(tmp_path):
     environments = [{"CUDA_VISIBLE_DEVICES": name} for name in ("4", "7")]
     items = [(kind, tmp_path / "file") for kind in ("killed", "waiting", "last")]

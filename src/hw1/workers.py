@@ -182,8 +182,9 @@ def start_server() -> None:
     """Start the server that workers are forked from, unless it runs; does not wait until it has imported torch."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
+    resource_tracker.ensure_running()  # which lets SIGTERM through again when it has started, in Python 3.11
     forkserver.set_forkserver_preload(PRELOADED)
     # Ctrl-C goes to all processes of a terminal, but is this one's affair: the server and what it forks never see it.
     # An engine's signals go to all processes of a job: the server, which knows how workers end, does not see them.

@@ -87,7 +87,9 @@ def test_a_command_of_two_processes_that_is_asked_to_stop(group, name, tmp_path)
     assert saved and time.monotonic() - begun < 5
     said = process.communicate(timeout=30)[1]  # an interpreter with torch ends in seconds where the machine is busy
     assert process.returncode == 130, said
-    assert not _of_group(process.pid)
+    while _of_group(process.pid):  # they end with it, in moments
+        assert time.monotonic() - begun < 40
+        time.sleep(0.02)
     assert not list(folder.glob("default/runs/*/result.json")), said
     (checkpoint,) = folder.glob("default/runs/*/checkpoints/last.ckpt")
     assert "midway" in torch.load(checkpoint)["hw1"]
