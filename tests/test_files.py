@@ -2,7 +2,9 @@ import os
 
 import pytest
 
+from hw1 import files
 from hw1.files import replacing, write_json, write_text
+from hw1.lease import LostError
 from hw1.stored_json import read_json
 
 
@@ -55,3 +57,21 @@ def test_a_failed_write_of_json_keeps_the_old_content(tmp_path):
     with pytest.raises(TypeError):
         write_json(file, object())
     assert read_json(file) == 1 and os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_room_that_a_taker_removed_is_no_missing_file(tmp_path, monkeypatch):
+    """A writer that was stopped between making its temporary folder and locking it, and wakes up."""
+    asked = []
+
+    def require(path):
+        asked.append(path)
+        if len(asked) > 1:
+            raise LostError("another process took it over")
+
+    def gone(room):
+        raise FileNotFoundError(room)
+
+    monkeypatch.setattr(files.lease, "require", require)
+    monkeypatch.setattr(files, "_held", gone)
+    with pytest.raises(LostError), files.replacing(tmp_path / "a"):
+        pass

@@ -62,26 +62,26 @@ def replacing(path: Path) -> Iterator[Path]:
     _tidy(path.parent)
     # The prefix keeps globs like *.safetensors from seeing half a file.
     room = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    os.mkdir(room, 0o700)
-    temporary = room / path.name
-    with _held(room):
-        try:
-            made = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
-            mode = stat.S_IMODE(os.fstat(made).st_mode)
-            os.close(made)
-            yield temporary
-            _set_mode(temporary, mode)
-            lease.require(path)
+    try:
+        os.mkdir(room, 0o700)
+        with _held(room):
             try:
-                os.replace(temporary, path)
-            except FileNotFoundError:  # who took the folder over a moment ago has removed it
+                temporary = room / path.name
+                made = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
+                mode = stat.S_IMODE(os.fstat(made).st_mode)
+                os.close(made)
+                yield temporary
+                _set_mode(temporary, mode)
                 lease.require(path)
-                raise
-        finally:
-            try:
-                os.rmdir(room)
-            except OSError:  # not empty: the block failed
-                shutil.rmtree(room, ignore_errors=True)
+                os.replace(temporary, path)
+            finally:
+                try:
+                    os.rmdir(room)
+                except OSError:  # not empty: the block failed
+                    shutil.rmtree(room, ignore_errors=True)
+    except FileNotFoundError:  # who took the folder over a moment ago has removed it
+        lease.require(path)
+        raise
 
 
 @contextlib.contextmanager

@@ -42,6 +42,7 @@ class Ended:
 def warm(words):
     """Import what commands need, and run one here, in this process, whose results are thrown away."""
     sys.path.insert(0, str(ROOT / "src"))
+    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # pyarrow's, where it is installed
     for name in _IMPORTED:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:
