@@ -58,6 +58,7 @@ BESIDE = {
     ("stored_csv", "records"),
     ("files", "lease"),
     ("lease", "lease_file"),
+    ("lease", "machine"),
     ("lease", "preemption"),
     ("stages", "preemption"),
     ("workers", "preemption"),

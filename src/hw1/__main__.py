@@ -17,7 +17,7 @@ _NOT_ENDED = {  # what to say of such a sweep that is drawn
 }
 
 
-_RUN_CODE = ("train", "adopt")  # the code of the current folder; others take it from a project of the user's alone
+_RUN_CODE = ("train", "adopt", "node")  # that of the current folder; others take it from a project of the user's alone
 _OF_DATA = ("report", "measure", "rekey")  # which take dataset.root= and the like; elsewhere these are filters
 
 
@@ -59,6 +59,13 @@ def main(words: list[str] | None = None) -> int:
             return trust(chosen.folder, chosen.yes)
         if chosen.command == "measure":
             return _measure(chosen, own)
+        if chosen.command == "node":
+            from hw1.training.attending import attend
+            from hw1.training.distributed_nodes import meeting_place
+
+            say(f"comes to the runs of {(place := meeting_place())}, until Ctrl-C")
+            attend(place, lambda: False, say)
+            return 0
         if chosen.command == "adopt":
             from hw1.adopt import adopt
 

@@ -82,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     measure.add_argument("--dry-run", action="store_true", help="say how many runs would be measured, and stop")
     measure.add_argument("--keep", action="store_true", help=keep)
     measure.add_argument("--detach", action="store_true", help="leave when all is in a cluster's queue")
+    commands.add_parser("node", help="make this machine another one of runs that train on several (trainer.num_nodes)")
     adopt = commands.add_parser("adopt", help="make finished runs of weights that were trained elsewhere")
     adopt.add_argument(
         "words", nargs="+", help="weights='runs/*.pt' model=... dataset=... name=mine, and all that train.py takes"

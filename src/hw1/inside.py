@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypeGuard
 
@@ -149,3 +150,12 @@ def _links(folder: str, rooms: list[Path]) -> Iterator[Path]:
                         yield Path(entry.path)
         except (FileNotFoundError, NotADirectoryError):
             continue  # it is not there, or was removed meanwhile
+
+
+def is_private(folder: Path) -> bool:
+    """Whether a folder is this user's own, no link, and nobody else's to look into."""
+    with suppress(OSError):
+        found = os.lstat(folder)
+        mine = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+        return stat.S_ISDIR(found.st_mode) and mine and not found.st_mode & 0o077
+    return False

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from hw1 import preemption
 from hw1.lease_file import FREE, HELD, NO_LINK, POLL, Found, Watch, is_gone, is_here, locked, read, text
+from hw1.machine import seconds_said
 
 LEASE, LOCK = ".lease", ".lock"  # names in a folder that is held
 SECONDS = "HW1_LEASE_SECONDS"
@@ -278,14 +279,7 @@ def _clear(claim: Path) -> None:
 
 def _patience() -> float:
     """Seconds of silence after which a lease is taken over."""
-    given = os.environ.get(SECONDS, "60")
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = 0.0
-    if not 1 <= seconds <= 86400:
-        raise ValueError(f"{SECONDS}: got {given!r}, expected seconds from 1 to 86400, the same on all machines")
-    return seconds
+    return seconds_said(SECONDS, 60, 1, 86400, ", the same on all machines")
 
 
 def _say(folder: Path) -> None:

@@ -16,6 +16,22 @@ from pathlib import Path
 PER_WORKER, SERVER = 0.75 * 2**30, 0.4 * 2**30
 
 
+def seconds_said(variable: str, default: float, least: float, most: float, more: str = "") -> float:
+    """What an environment variable says of seconds.
+
+    Raises:
+        ValueError: no number of them, or one out of bounds; `more` is what else is to be known of it.
+    """
+    given = os.environ.get(variable, str(default))
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not least <= seconds <= most:
+        raise ValueError(f"{variable}: got {given!r}, expected seconds from {least:g} to {most:g}{more}")
+    return seconds
+
+
 _most: int | None = None
 _share: float | None = None
 

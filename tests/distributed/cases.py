@@ -16,11 +16,13 @@ class Case:
         words: of its command, besides those that all share.
         processes: in which it is trained.
         limit: of the differences.
+        machines: to which these belong.
     """
 
     words: str = ""
     processes: int = 2
     limit: float = 1e-8
+    machines: int = 1
 
 
 CASES = {
@@ -62,4 +64,8 @@ CASES = {
     "squared error": Case("dataset=function dataset.batch_size=16 dataset.train_size=102 model.hidden=[6]"),
     "evaluated within an epoch": Case("+trainer.val_check_interval=3 trainer.max_epochs=15"),
     "limited batches, one order": Case("+trainer.overfit_batches=2 trainer.max_epochs=50"),
+    "two machines, accumulated gradients": Case("+trainer.accumulate_grad_batches=3 trainer.max_epochs=34", machines=2),
+    "two machines, a share may be empty": Case(
+        "dataset.train_size=33 dataset.batch_size=3 trainer.max_epochs=10 transform=noise", processes=4, machines=2
+    ),
 }

@@ -1,9 +1,15 @@
 """One case in one process and in several: by how much parameters and metrics differ."""
 
+import contextlib
 import math
+import os
+import threading
 from dataclasses import dataclass
 
 from composed import settings, trained
+from hw1.settings.processes import NODES
+from hw1.training.attending import attend
+from hw1.training.distributed_nodes import meeting_place
 
 from .cases import COMMON
 
@@ -37,7 +43,9 @@ def words_of(case, own=()):
 def compare(case, root):
     """Train a case both ways below the folder `root`."""
     alone = trained(settings("trainer=cpu", *words_of(case)), root)
-    several = trained(settings("trainer=ddp", f"trainer.devices={case.processes}", *words_of(case)), root)
+    with machines(case.machines - 1, root / "nodes"):
+        own = [f"trainer.devices={case.processes // case.machines}", f"trainer.num_nodes={case.machines}"]
+        several = trained(settings("trainer=ddp", *own, *words_of(case)), root)
     assert several.result["steps"] == alone.result["steps"]
     one, two = alone.history(), several.history()
     assert list(one.columns) == list(two.columns)
@@ -52,6 +60,25 @@ def compare(case, root):
         metrics=max(far),
         values=len(far),
     )
+
+
+@contextlib.contextmanager
+def machines(number, place):
+    """Inside, runs find so many other machines, which are threads of this process, in the folder `place`."""
+    before, ended = os.environ.get(NODES), threading.Event()
+    os.environ[NODES] = str(place)
+    threads = [
+        threading.Thread(target=attend, args=(meeting_place(), ended.is_set, lambda line: None)) for _ in range(number)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+        os.environ.pop(NODES) if before is None else os.environ.update({NODES: before})
 
 
 def _nan(value):

@@ -34,7 +34,7 @@ REFUSED = {
     f"trainer=ddp {DENSE} trainer.devices=auto": r"trainer\.devices: got 'auto', expected a number",
     f"trainer=ddp {DENSE} trainer.devices=0": r"trainer\.devices: got 0, expected a number",
     f"trainer=ddp {DENSE} trainer.accelerator=auto": r"trainer\.accelerator: got 'auto' with trainer=ddp, expected cpu",
-    f"trainer=ddp {DENSE} +trainer.num_nodes=2": r"trainer\.num_nodes: got 2, expected 1: .*other machines",
+    f"trainer=ddp {DENSE} trainer.num_nodes=0": r"trainer\.num_nodes: got 0, expected a positive integer",
     f"trainer=ddp {DENSE} dataset.eval_batch_size=1 metrics=[f1]": r"metrics: got f1 where batches of 1 .* 2 processes",
     f"trainer=ddp {DENSE} +task._target_=my_tasks.Gan": r"task: got my_tasks\.Gan with trainer=ddp, .*by hand",
 }  # fmt: skip

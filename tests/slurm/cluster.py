@@ -197,7 +197,8 @@ class Cluster:
         options, number = job["options"], job["id"]
         node = f"node{len(self._running) + 1}"
         own = {
-            **{"SLURM_JOB_ID": number, "SLURM_JOBID": number, "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "1"},
+            **{"SLURM_JOB_ID": number, "SLURM_JOBID": number},
+            **dict.fromkeys(("SLURM_NTASKS", "SLURM_JOB_NUM_NODES"), options.get("nodes", "1")),
             **{"SLURM_JOB_NAME": options["job-name"], "SLURM_JOB_NODELIST": node, "SLURMD_NODENAME": node},
             **{"SLURM_CPUS_PER_TASK": options["cpus-per-task"], "SLURM_RESTART_COUNT": str(job["restarts"])},
             **{"SLURM_SUBMIT_DIR": job["place"], QUEUE: str(self.folder), "STAND_IN_JOB": name},
@@ -227,10 +228,10 @@ class Cluster:
         write(file, read(file) | changes)
 
 
-def pattern(path, name):
+def pattern(path, name, number=0):
     """A file of a job's, as sbatch and srun write its name."""
     array, _, task = name.partition("_")
-    return path.replace("%A", array).replace("%a", task).replace("%j", name).replace("%t", "0")
+    return path.replace("%A", array).replace("%a", task).replace("%j", name).replace("%t", str(number))
 
 
 # The commands
@@ -261,6 +262,8 @@ def sbatch(folder, words):
     step = next((line for line in script.splitlines() if line.startswith("srun ")), "")
     if f"--cpus-per-task={options['cpus-per-task']}" not in step:
         fail("sbatch: error: the step takes nothing over of the job's cores: srun --cpus-per-task")
+    if options.get("nodes", "1") != "1" and "--kill-on-bad-exit=1" not in step:
+        fail("sbatch: error: where one task is killed the others would stay: srun --kill-on-bad-exit=1")
     array = re.fullmatch(r"0-(\d+)%(\d+)", options["array"]) if "array" in options else None
     if "array" in options and (array is None or int(array[1]) > 1000):
         fail("sbatch: error: Batch job submission failed: Invalid job array specification")
@@ -284,14 +287,41 @@ def srun(folder, words):
         key, equals, value = words.pop(0)[2:].partition("=")
         if key in ("output", "error"):
             files[key] = value if equals else words.pop(0)
-        elif key not in ("unbuffered", "cpus-per-task"):
+        elif key not in ("unbuffered", "cpus-per-task", "kill-on-bad-exit"):
             fail(f"srun: unrecognized option '--{key}'")
-    name = os.environ["STAND_IN_JOB"]
-    for number, key in ((1, "output"), (2, "error")):
-        os.dup2(os.open(pattern(files[key], name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), number)
+    name, number = os.environ["STAND_IN_JOB"], int(os.environ["SLURM_NTASKS"])
     write(folder / "steps" / name, os.getpid())
-    os.environ |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_STEP_ID": "0"}
-    os.execvp(words[0], words)
+    if number == 1:
+        os.environ |= own(0)
+        for stream, key in ((1, "output"), (2, "error")):
+            os.dup2(appended(files[key], name), stream)
+        os.execvp(words[0], words)
+    tasks = [
+        subprocess.Popen(
+            words,
+            env={**os.environ, **own(task)},
+            stdout=appended(files["output"], name, task),
+            stderr=appended(files["error"], name, task),
+        )
+        for task in range(number)  # one on each node
+    ]
+    for code in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT):  # all of them get it
+        signal.signal(code, lambda code, frame: [task.send_signal(code) for task in tasks])
+    while None in (codes := [task.poll() for task in tasks]):
+        if any(codes):  # --kill-on-bad-exit
+            for task in tasks:
+                task.kill()
+        time.sleep(0.02)
+    sys.exit(max(code if code >= 0 else 128 - code for code in codes))
+
+
+def own(task):
+    """What a step's process knows of itself."""
+    return {"SLURM_PROCID": str(task), "SLURM_NODEID": str(task), "SLURM_LOCALID": "0", "SLURM_STEP_ID": "0"}
+
+
+def appended(path, name, task=0):
+    return os.open(pattern(path, name, task), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
 
 def sacct(folder, words):

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import stat
 import subprocess
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hw1.bounds import special
-from hw1.inside import is_name
+from hw1.inside import is_name, is_private
 from hw1.records import FORMAT, read_record, write_record
 
 PENDING, ACTIVE, UNKNOWN, _ENDED = "PENDING", "RUNNING", "UNKNOWN", "COMPLETED"
@@ -270,12 +269,3 @@ def record_of(order: str) -> str:
         ('.sweep', '.sweep', '')
     """
     return found[1] if (found := _ORDER.fullmatch(order)) else ""
-
-
-def is_private(folder: Path) -> bool:
-    """Whether a folder is this user's own, no link, and nobody else's to look into."""
-    with suppress(OSError):
-        found = os.lstat(folder)
-        mine = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-        return stat.S_ISDIR(found.st_mode) and mine and not found.st_mode & 0o077
-    return False

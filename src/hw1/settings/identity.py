@@ -47,6 +47,7 @@ ADDED: dict[str, Any] = {
     "task": None,
     "transform": None,
     "weights": "last",
+    "trainer.num_nodes": 1,
 }
 
 # What a run with `init: independent` derives its weights and data order from, besides the seed. Training longer or

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hw1.settings.run_settings import RunSettings
 
+NODES = "HW1_NODES"  # in the environment: the folder where the machines of a run find its first process
 DDP = "ddp"  # trainer.strategy of a run that several processes train
 
 
@@ -25,7 +26,12 @@ def processes_here(settings: RunSettings) -> int:
     return number if is_shared(settings) and isinstance(number, int) else 1
 
 
+def nodes(settings: RunSettings) -> int:
+    """Machines that train: with trainer=ddp as many as trainer.num_nodes says, else one."""
+    number = settings.trainer.get("num_nodes", 1)
+    return number if is_shared(settings) and type(number) is int else 1
+
+
 def processes(settings: RunSettings) -> int:
     """Processes that train, on all machines."""
-    nodes = settings.trainer.get("num_nodes", 1)
-    return processes_here(settings) * (nodes if is_shared(settings) and isinstance(nodes, int) else 1)
+    return processes_here(settings) * nodes(settings)

@@ -87,11 +87,6 @@ def _check_devices(node: Mapping[str, Any]) -> None:
         )
     if isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 1:
         raise ConfigError(f"trainer.num_nodes: got {nodes!r}, expected a positive integer")
-    if nodes > 1:
-        raise ConfigError(
-            f"trainer.num_nodes: got {nodes}, expected 1: hw1 starts no processes on other machines yet; more "
-            "trainer.devices of one, or runs side by side on several (hydra/launcher), use them"
-        )
     if node.get("accelerator") not in ("cpu", "gpu", "cuda"):
         raise ConfigError(f"trainer.accelerator: got {node.get('accelerator')!r} with trainer=ddp, expected cpu or gpu")
 

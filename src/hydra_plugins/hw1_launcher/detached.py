@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from hw1 import news
+from hw1.inside import is_private
 from hw1.lease import is_held
 from hw1.records import is_own, read_record
 from hw1.runs.order import remove_orders
-from hw1.runs.submitted import is_private, live_jobs, record_of, submitted_in
+from hw1.runs.submitted import live_jobs, record_of, submitted_in
 from hw1.settings import ConfigError
 
 # What makes two commands ask for the same, in their records.

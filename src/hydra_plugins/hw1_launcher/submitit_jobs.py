@@ -24,13 +24,14 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from hw1.explaining import explain
+from hw1.inside import is_private
 from hw1.lease import LostError
 from hw1.records import FORMAT, read_record, write_record
-from hw1.runs.submitted import is_private
 from hw1.settings import ConfigError, RunSettings
-from hw1.settings.processes import processes_here
+from hw1.settings.processes import NODES, processes_here
 
 STATE = "state.pkl"  # in a submission's folder: what all of its jobs need
+_OVER = "over"  # in the folder where the machines of a job meet: it has ended
 _TOO_OFTEN = (  # for submitit's own words, which name no remedy
     "the job reached its time limit more often than hydra.launcher.max_num_timeout queues it again; the same words go "
     "on from what is saved: allow more, or give a job more time (hydra.launcher.timeout_min)"
@@ -48,6 +49,8 @@ class Job:
         number: of the job there.
         index: of the job in its sweep, Hydra's.
         words: of the job.
+        nodes: on which it runs: its run's trainer.num_nodes. On each the engine starts a process, of which the first is
+            the job, and the others serve it.
         place: the current folder of the command.
         environment: of the command, where it is hw1's own.
     """
@@ -57,6 +60,7 @@ class Job:
     number: int
     index: int
     words: list[str]
+    nodes: int = 1
     place: str = field(default_factory=os.getcwd)
     environment: dict[str, str] = field(
         default_factory=lambda: {name: value for name, value in os.environ.items() if name.startswith("HW1_")}
@@ -64,12 +68,28 @@ class Job:
 
     def __call__(self) -> None:
         """Do it, in a process of the engine's; what it came to stands in the submission's folder."""
+        os.chdir(self.place)
+        os.environ.update(self.environment)
+        if self.nodes == 1:
+            self._do()
+            return
+        # A place of this start's own: what is announced where the job was started before leads nowhere.
+        meeting = Path(self.folder, f"nodes-{self.number}-{os.environ.get('SLURM_RESTART_COUNT', '0')}")
+        meeting.mkdir(mode=0o700, exist_ok=True)
+        os.environ[NODES] = str(meeting)
+        if os.environ.get("SLURM_PROCID", "0") == "0":
+            self._do()
+            (meeting / _OVER).touch()
+        else:
+            from hw1.training.attending import attend
+
+            attend(meeting, (meeting / _OVER).exists, lambda line: print(line, flush=True))
+
+    def _do(self) -> None:
         import cloudpickle
 
         from hydra_plugins.hw1_launcher.launcher import _run
 
-        os.chdir(self.place)
-        os.environ.update(self.environment)
         state = Path(self.folder, STATE).read_bytes()
         if hashlib.sha256(state).hexdigest() != self.digest:
             raise RuntimeError(f"{self.folder}/{STATE}: got other content than was submitted")
@@ -221,7 +241,7 @@ class SubmititLauncher(BasicLauncher):
         return runs if len(runs) == jobs else []
 
     def _needs(self, run: RunSettings | None) -> tuple[int, int]:
-        """(cores, GPUs) that a job states: for all processes of its run."""
+        """(cores, GPUs) that a job states of each node: for all processes of its run there."""
         gpus = 0
         if run is not None and run.trainer.get("accelerator") not in ("cpu", "mps"):
             devices = run.trainer.get("devices", 1)

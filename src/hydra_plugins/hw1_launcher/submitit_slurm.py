@@ -3,7 +3,6 @@
 Hydra imports this file at every start: it stays free of torch, and of submitit.
 """
 
-import os
 import shlex
 import shutil
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 
 from hw1.lease import hold
+from hw1.machine import seconds_said
 from hw1.runs.order import read_order
 from hw1.runs.submitted import (
     UNKNOWN,
@@ -28,6 +28,7 @@ from hw1.runs.submitted import (
     write_submitted,
 )
 from hw1.settings import ConfigError, RunSettings
+from hw1.settings.processes import nodes
 from hw1.terminal import say
 from hw1.words import count
 from hydra_plugins.hw1_launcher.submitit_jobs import (
@@ -108,8 +109,8 @@ class SubmititSlurmLauncher(SubmititLauncher):
         for key in ("nodes", "tasks_per_node"):
             if (number := self._shared[key]) != 1:
                 raise ConfigError(
-                    f"hydra.launcher.{key}: got {number}, expected 1: each task would train the whole run, whose "
-                    "processes hw1 starts itself (trainer=ddp); leave it out"
+                    f"hydra.launcher.{key}: got {number}, expected 1: a job takes the machines that its run asks for "
+                    "(trainer.num_nodes), and hw1 starts the processes itself; leave it out"
                 )
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -154,13 +155,16 @@ class SubmititSlurmLauncher(SubmititLauncher):
             self.left = bool(found)  # else nothing is queued
             new = [number for number in range(len(at)) if number not in found]
             if new:
-                alike: dict[tuple[int, int], list[int]] = {}
+                machines = [1 if run is None else nodes(run) for run in runs]
+                alike: dict[tuple[int, int, int], list[int]] = {}
                 for number in new:
-                    alike.setdefault(self._needs(runs[number]), []).append(number)
+                    alike.setdefault((*self._needs(runs[number]), machines[number]), []).append(number)
                 folder = self._new_folder()
                 digest = self._write_state(folder)
                 calls = {
-                    number: Job(str(folder), digest, place, first + number, list(job_overrides[number]))
+                    number: Job(
+                        *(str(folder), digest, place, first + number, list(job_overrides[number]), machines[number])
+                    )
                     for place, number in enumerate(new)
                 }
                 numbers: dict[int, str] = {}
@@ -182,23 +186,24 @@ class SubmititSlurmLauncher(SubmititLauncher):
         self.left = True
         return [found[number] for number in range(len(at))], {found[number].job for number in new}
 
-    def _sent(self, folder: Path, needs: tuple[int, int], share: int, jobs: Sequence[Job]) -> list[str]:
+    def _sent(self, folder: Path, needs: tuple[int, int, int], share: int, jobs: Sequence[Job]) -> list[str]:
         """Submit jobs that are alike: their numbers."""
         import submitit
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        cpus, gpus = needs
+        cpus, gpus, machines = needs
         executor = submitit.AutoExecutor(
             folder=folder, cluster="slurm", slurm_max_num_timeout=self._timeouts, slurm_python=PYTHON
         )
         exports = {"PYTHONPATH": path_for_jobs(), "OMP_NUM_THREADS": str(cpus)}
         own = [f"export {name}={shlex.quote(value)}" for name, value in exports.items()]
         settings = {**self._shared, "cpus_per_task": cpus, **({"gpus_per_node": gpus} if gpus else {}), **self._slurm}
+        settings["nodes"] = machines
         settings |= {
             "slurm_array_parallelism": share,
             "slurm_setup": [*self._before, *own],
-            # Since 22.05 srun takes nothing over of the job's.
-            "slurm_srun_args": [f"--cpus-per-task={cpus}"],
+            # Since 22.05 srun takes nothing over of the job's. The first process's end is that of the others.
+            "slurm_srun_args": [f"--cpus-per-task={cpus}", *(["--kill-on-bad-exit=1"] if machines > 1 else [])],
             # A node that is lost has its jobs queued again.
             "slurm_additional_parameters": {"requeue": True, **self._slurm.get("slurm_additional_parameters", {})},
         }
@@ -223,7 +228,7 @@ class SubmititSlurmLauncher(SubmititLauncher):
         gone: dict[int, int] = {}  # how often in a row Slurm has said that one has ended
         silent = False
         at: dict[str, Place] = {}
-        every, asked, begun = _seconds(), 0.0, time.monotonic()
+        every, asked, begun = seconds_said(SECONDS, 30, 0.1, 3600), 0.0, time.monotonic()
         while len(results) < len(jobs):
             now = time.monotonic()
             left = [number for number in range(len(jobs)) if number not in results]
@@ -262,14 +267,3 @@ def _same_order(one: Path, other: Path) -> bool:
         return (queued.measures, queued.pieces) == (asked.measures, asked.pieces)
     except (OSError, ValueError, TypeError):
         return False
-
-
-def _seconds() -> float:
-    given = os.environ.get(SECONDS, "30")
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 3600:
-        raise ConfigError(f"{SECONDS}: got {given!r}, expected seconds up to 3600")
-    return seconds
