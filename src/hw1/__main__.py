@@ -61,8 +61,10 @@ def main(words: list[str] | None = None) -> int:
             return _measure(chosen, own)
         if chosen.command == "node":
             from hw1.training.attending import attend
-            from hw1.training.distributed_nodes import meeting_place
+            from hw1.training.distributed_nodes import check_nodes
+            from hw1.training.network import meeting_place
 
+            check_nodes()
             say(f"comes to the runs of {(place := meeting_place())}, until Ctrl-C")
             attend(place, lambda: False, say)
             return 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from composed import settings, trained
 from hw1.settings.processes import NODES
 from hw1.training.attending import attend
-from hw1.training.distributed_nodes import meeting_place
+from hw1.training.network import meeting_place
 
 from .cases import COMMON
 

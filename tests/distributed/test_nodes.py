@@ -20,7 +20,8 @@ from hw1.records import write_record
 from hw1.runs import Sweep
 from hw1.settings import ConfigError
 from hw1.training import distributed_nodes
-from hw1.training.distributed_nodes import knock, meeting_place, others_of
+from hw1.training.distributed_nodes import knock, others_of
+from hw1.training.network import meeting_place
 
 from .cases import CASES
 from .matrix import words_of
@@ -187,6 +188,19 @@ def test_where_the_first_machine_ends_the_others_wait_for_its_next_run(number, n
     same(run_in(tmp_path / "out"), run_in(tmp_path / "one"))
 
 
+@pytest.mark.slow
+def test_ctrl_c_ends_a_machine_that_serves_and_its_processes(node, command, tmp_path):
+    machine = node()
+    slow = ["+callbacks.slow._target_=distributed.failing.Slow", f"+callbacks.slow.folder={tmp_path}"]
+    training = command(*TWO, *slow, "+callbacks.slow.seconds=0.3", background=True)
+    served = int(wait_until(lambda: (tmp_path / "1").exists() and (tmp_path / "1").read_text()))
+    machine.send_signal(signal.SIGINT)
+    assert machine.wait(15) == 130
+    assert not os.path.exists(f"/proc/{served}")
+    said, _ = training.communicate(timeout=60)
+    assert training.returncode == 1 and "that machine has ended, or answers no longer" in said
+
+
 def _ip(*words):
     return subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
 
@@ -256,13 +270,13 @@ def test_machines_that_do_not_come(place, monkeypatch):
 
 
 def test_a_machine_comes_and_one_more_is_sent_away(place):
-    """What each sends reaches the other; one that came too late is told."""
+    """What each sends reaches the other; one that comes later is told, or finds no door."""
     sent = []
 
     def come():
         (announced,) = wait_until(lambda: list(place.glob("*.json")))
         nodes = [knock(announced), knock(announced)]
-        sent.extend(node.connection.recv() for node in nodes)
+        sent.extend(node.connection.recv() for node in nodes if node is not None)
 
     thread = threading.Thread(target=come)
     thread.start()
@@ -270,7 +284,56 @@ def test_a_machine_comes_and_one_more_is_sent_away(place):
         node.connection.send("work")
         thread.join(30)
         assert node.name and node.here and not list(place.iterdir())
-    assert len(sent) == 2 and "work" in sent and ("go", "the run has the machines that it needs") in sent
+    assert sent.count("work") == 1 and set(sent) <= {"work", ("go", "it has the machines that it needs")}
+
+
+def test_one_that_came_and_has_gone_again_is_not_counted(place):
+    come = []
+
+    def knocks():
+        (announced,) = wait_until(lambda: list(place.glob("*.json")))
+        first = knock(announced)
+        time.sleep(0.3)  # it is waited for one more
+        first.close()
+        come.extend([knock(announced), knock(announced)])
+
+    thread = threading.Thread(target=knocks)
+    thread.start()
+    with others_of("0123456789", 2) as nodes:
+        thread.join(30)
+        for node in nodes:
+            node.connection.send("work")
+        assert [one.connection.recv() for one in come] == ["work", "work"]
+
+
+def test_an_announcement_that_the_user_has_not_signed_is_not_obeyed(place):
+    door = socket.create_server(("127.0.0.1", 0))
+    told = {"format": 1, "addresses": ["127.0.0.1"], "port": door.getsockname()[1], "secret": "00" * 32}
+    (place / "a.json").write_text(json.dumps(told))
+    assert knock(place / "a.json") is None
+    door.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        door.accept()  # nobody has come
+    door.close()
+
+
+def test_a_door_behind_which_nobody_answers_is_left_in_time(place):
+    """Its port was another program's by then."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as web:
+        for number, door in enumerate((silent, web)):
+            told = {"addresses": ["127.0.0.1"], "port": door.getsockname()[1], "secret": "00" * 32}
+            write_record(place / f"{number}.json", told)
+
+        def serve():
+            line, _ = web.accept()
+            line.sendall((20).to_bytes(4, "big") + b"400 Bad Request\r\n\r\n!")
+            line.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        begun = time.monotonic()
+        assert knock(place / "1.json") is None  # what is no challenge
+        assert knock(place / "0.json") is None
+        assert time.monotonic() - begun < 15
 
 
 def test_who_does_not_know_the_secret_is_not_let_in_and_keeps_nobody_waiting(place, tmp_path):
@@ -296,21 +359,26 @@ def test_who_does_not_know_the_secret_is_not_let_in_and_keeps_nobody_waiting(pla
     silent[0].close()
 
 
-def test_a_machine_that_would_train_otherwise_is_refused(place, monkeypatch):
-    own = distributed_nodes.versions()
+def test_a_machine_that_would_train_otherwise_is_sent_away(place, monkeypatch):
+    """With other versions, or another source of hw1; it is told why."""
+    own, heard = dict(distributed_nodes.versions_here()), []
 
     def come():
         (announced,) = wait_until(lambda: list(place.glob("*.json")))
-        knock(announced)
+        heard.append(knock(announced).connection.recv())
 
     thread = threading.Thread(target=come)
     there = {**own, "torch": "1.13.1"}
-    monkeypatch.setattr(distributed_nodes, "versions", lambda: there if threading.current_thread() is thread else own)
+    known = lambda: there if threading.current_thread() is thread else own  # noqa: E731
+    monkeypatch.setattr(distributed_nodes, "versions_here", known)
+    monkeypatch.setenv("HW1_NODE_SECONDS", "2")
     thread.start()
-    refused = rf"^trainer.num_nodes: .* has torch 1.13.1, this one {re.escape(own['torch'])}; expected"
+    refused = rf"^trainer.num_nodes: got 2, .* has torch 1.13.1, the first {re.escape(own['torch'])}\); expected"
     with pytest.raises(ConfigError, match=refused), others_of("0123456789", 1):
         pytest.fail("it was let in")
     thread.join(30)
+    assert heard == [("go", f"this machine has torch 1.13.1, the first {own['torch']}")]
+    assert len(own["hw1's source"]) == 16
 
 
 def test_a_folder_that_others_can_look_into_is_refused(tmp_path, monkeypatch):
@@ -318,3 +386,16 @@ def test_a_folder_that_others_can_look_into_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("HW1_NODES", str(tmp_path / "nodes"))
     with pytest.raises(ConfigError, match=r"^HW1_NODES: got .*/nodes, into which others can look, .*chmod 700"):
         meeting_place()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HW1_NODE_SECONDS", "soon", r"^HW1_NODE_SECONDS: got 'soon', expected seconds from 1 to 86400$"),
+        ("HW1_NODE_ADDRESS", "203.0.113.9", r"^HW1_NODE_ADDRESS: got '203.0.113.9', expected one of this machine's"),
+    ],
+)
+def test_an_environment_that_says_nothing_of_use_is_refused_before_anything_trains(name, value, said, monkeypatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=said):
+        distributed_nodes.check_nodes()

@@ -282,12 +282,14 @@ def sbatch(folder, words):
 
 
 def srun(folder, words):
-    files = {}
+    files, wait = {}, float("inf")
     while words and words[0].startswith("--"):
         key, equals, value = words.pop(0)[2:].partition("=")
         if key in ("output", "error"):
             files[key] = value if equals else words.pop(0)
-        elif key not in ("unbuffered", "cpus-per-task", "kill-on-bad-exit"):
+        elif key == "wait":
+            wait = float(value)
+        elif key not in ("unbuffered", "cpus-per-task", "kill-on-bad-exit", "wait"):
             fail(f"srun: unrecognized option '--{key}'")
     name, number = os.environ["STAND_IN_JOB"], int(os.environ["SLURM_NTASKS"])
     write(folder / "steps" / name, os.getpid())
@@ -307,8 +309,11 @@ def srun(folder, words):
     ]
     for code in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT):  # all of them get it
         signal.signal(code, lambda code, frame: [task.send_signal(code) for task in tasks])
+    last = None
     while None in (codes := [task.poll() for task in tasks]):
-        if any(codes):  # --kill-on-bad-exit
+        if codes != [None] * number and last is None:
+            last = time.monotonic() + wait
+        if any(codes) or (last and time.monotonic() > last):  # --kill-on-bad-exit, --wait
             for task in tasks:
                 task.kill()
         time.sleep(0.02)

@@ -156,3 +156,9 @@ def test_a_command_that_is_interrupted_or_killed_leaves_its_jobs(tmp_path, clust
     assert len(cluster.jobs()) == 2
     assert hashes(runs(tmp_path)) == undisturbed("seed=0,1")
     figure("the command interrupted, and killed: 2 jobs for 2 runs, found by the same words")
+
+
+def test_seconds_that_are_none_are_refused_before_anything_is_submitted(tmp_path, cluster, user):
+    code, said, errors = user("seed=1", SLURM, HW1_QUEUE_SECONDS="soon")
+    assert code == 1 and not cluster.jobs() and not runs(tmp_path), (said, errors)
+    assert "HW1_QUEUE_SECONDS: got 'soon', expected seconds from 0.001 to 3600" in errors

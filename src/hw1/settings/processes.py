@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from hw1.settings.run_settings import RunSettings
 
 NODES = "HW1_NODES"  # in the environment: the folder where the machines of a run find its first process
+ADDRESS = "HW1_NODE_ADDRESS"  # the same: which of a machine's own addresses the others reach
 DDP = "ddp"  # trainer.strategy of a run that several processes train
 
 
@@ -35,3 +38,9 @@ def nodes(settings: RunSettings) -> int:
 def processes(settings: RunSettings) -> int:
     """Processes that train, on all machines."""
     return processes_here(settings) * nodes(settings)
+
+
+def environment_of_all() -> dict[str, str]:
+    """The variables of hw1's own that hold on each machine that works for a command."""
+    own = (NODES, ADDRESS)  # of one machine
+    return {name: value for name, value in os.environ.items() if name.startswith("HW1_") and name not in own}

@@ -16,6 +16,7 @@ from hw1.settings import ConfigError, RunSettings
 from hw1.settings.construct import target_of
 from hw1.settings.processes import DDP, is_shared, processes
 from hw1.settings.run_settings import LOSS
+from hw1.training.distributed_nodes import check_nodes
 
 _WHOLE = "which divides a network among devices: checkpoints, measures and theta are of whole networks"
 _OTHERS = {
@@ -87,6 +88,8 @@ def _check_devices(node: Mapping[str, Any]) -> None:
         )
     if isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 1:
         raise ConfigError(f"trainer.num_nodes: got {nodes!r}, expected a positive integer")
+    if nodes > 1:
+        check_nodes()
     if node.get("accelerator") not in ("cpu", "gpu", "cuda"):
         raise ConfigError(f"trainer.accelerator: got {node.get('accelerator')!r} with trainer=ddp, expected cpu or gpu")
 

@@ -21,12 +21,14 @@ from torch._C._distributed_c10d import Store, TCPStore
 from hw1 import preemption
 from hw1.data.batches import Share
 from hw1.data.downloads import JOBS, nothing_downloaded
-from hw1.settings import RunSettings
+from hw1.settings import ConfigError, RunSettings
+from hw1.settings.code import code_of
 from hw1.settings.processes import processes, processes_here
 from hw1.training.distributed_strategy import Place, SharedBatches
 
 INTERFACE = "GLOO_SOCKET_IFNAME"
 _LONG = datetime.timedelta(days=30)  # for what the first does alone, as a measure; deaths are noticed at once
+_JOINING = datetime.timedelta(minutes=1)
 MEETING = datetime.timedelta(minutes=5)  # for processes that are all there
 _BEGUN, ENDED = "begun", "ended"  # keys of the store
 
@@ -43,6 +45,7 @@ class Shared:
         address: at which the first process's store listens.
         port: the same.
         checkpoint: SHA-256 of the checkpoint's file, where another machine is to see the same; else "".
+        code: hashes of the user's modules that it runs.
         place: the current folder of the first process.
         environment: its variables that are hw1's own.
     """
@@ -54,6 +57,7 @@ class Shared:
     address: str
     port: int
     checkpoint: str
+    code: Mapping[str, str]
     place: str
     environment: Mapping[str, str]
 
@@ -67,6 +71,7 @@ def share_of(shared: Shared, rank: int) -> None:
 
     preemption.ignore()
     os.chdir(shared.place)
+    _require_same_code(shared)
     world = processes(shared.settings)
     store = TCPStore(shared.address, shared.port, world, is_master=False, timeout=MEETING)
     join = functools.partial(join_others, store, (rank, world), lambda: None)
@@ -80,6 +85,20 @@ def share_of(shared: Shared, rank: int) -> None:
         raise
     finally:
         leave()
+
+
+def _require_same_code(shared: Shared) -> None:
+    """Refuse to train with other modules of the user's than the first process.
+
+    Raises:
+        ConfigError: one line that names the first that differs.
+    """
+    own = code_of(shared.settings.plain)
+    if differs := [name for name in {**shared.code, **own} if shared.code.get(name) != own.get(name)]:
+        raise ConfigError(
+            f"{differs[0]}: got another module than the first process has, expected the same: begin `hw1 node` in the "
+            "folder of the command"
+        )
 
 
 def join_others(store: Store, share: Share, check: Callable[[], None], backend: str, device: torch.device) -> None:
@@ -96,12 +115,11 @@ def join_others(store: Store, share: Share, check: Callable[[], None], backend: 
         store=store,
         rank=rank,
         world_size=world,
-        timeout=_LONG if gloo else MEETING,
+        timeout=_JOINING if gloo else MEETING,  # gloo takes five times as long
         device_id=device if device.type == "cuda" else None,
     )
     sys.excepthook = hook  # torch's, which names the rank, would stay for whatever this process does afterwards
-    if not gloo:
-        dist.distributed_c10d._set_pg_timeout(_LONG)
+    dist.set_timeout(_LONG)
 
 
 def leave() -> None:

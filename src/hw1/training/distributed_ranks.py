@@ -23,7 +23,8 @@ from torch._C._distributed_c10d import Store, TCPStore
 from hw1 import preemption
 from hw1.files import file_digest
 from hw1.settings import RunSettings
-from hw1.settings.processes import NODES, is_shared, nodes, processes, processes_here
+from hw1.settings.code import code_of
+from hw1.settings.processes import environment_of_all, is_shared, nodes, processes, processes_here
 from hw1.training.checkpoint import LAST
 from hw1.training.distributed_meeting import (
     ENDED,
@@ -36,8 +37,9 @@ from hw1.training.distributed_meeting import (
     lost_connection,
     share_of,
 )
-from hw1.training.distributed_nodes import Node, interface_of, others_of
+from hw1.training.distributed_nodes import Node, others_of
 from hw1.training.distributed_strategy import Place, SharedBatches
+from hw1.training.network import interface_of
 from hw1.workers import spread
 
 _HERE = "127.0.0.1"
@@ -83,9 +85,9 @@ def together(settings: RunSettings, folder: Path, resumes: bool, ended: bool) ->
             master_listen_fd=own.detach(),
         )
         checkpoint = file_digest(folder / "checkpoints" / LAST) if machines and resumes else ""
-        environment = {name: value for name, value in os.environ.items() if name.startswith("HW1_") and name != NODES}
         shared = Shared(
-            *(settings, folder.absolute(), resumes, ended, address, store.port, checkpoint, os.getcwd(), environment)
+            *(settings, folder.absolute(), resumes, ended, address, store.port, checkpoint),
+            *(code_of(settings.plain), os.getcwd(), environment_of_all()),
         )
         with _on(interface_of(address)), expected_warnings():
             yield from _watched(shared, store, _Others(shared, here, machines))
@@ -117,7 +119,7 @@ class _Others:
         self._failed: list[tuple[str, Exception]] = []  # (which, why)
         self._said: list[str] = []
         self._heard, self._end = multiprocessing.get_context("spawn").Pipe(duplex=False)
-        self._machines = list(machines)
+        self._machines, self._over = list(machines), False
         work: list[Callable[[], None]] = [functools.partial(self._live, shared, range(1, here))]
         for number, machine in enumerate(machines, 1):
             ranks = range(number * here, (number + 1) * here)
@@ -147,9 +149,13 @@ class _Others:
                 else:
                     _, rank, error = message
                     self._fail(rank, error, machine.name)
-        except (EOFError, OSError, TypeError):  # TypeError: it was closed by `end`
-            self._fail(ranks[0], LostNodeError("that machine has ended, or answers no longer"), machine.name)
-            machine.cut()
+        except (EOFError, OSError):
+            if not self._over:
+                self._fail(ranks[0], LostNodeError("that machine has ended, or answers no longer"), machine.name)
+                machine.cut()
+        except Exception as error:  # an exception of a class that is not known here, say
+            self._fail(ranks[0], error, machine.name)
+            machine.close()
 
     def _fail(self, rank: int, error: Exception, machine: str = "") -> None:
         where = f", on {machine}" if machine else ""
@@ -203,6 +209,7 @@ class _Others:
 
     def end(self) -> None:
         """End those that live."""
+        self._over = True
         here, *elsewhere = self._threads
         if here.is_alive():
             self._end.send("")
@@ -213,6 +220,8 @@ class _Others:
         last = time.monotonic() + _ENDING
         for thread in elsewhere:
             thread.join(max(0.0, last - time.monotonic()))
+        for machine in self._machines:
+            machine.close()  # which ends a thread that still listens
         self._end.close()
         self._heard.close()
 

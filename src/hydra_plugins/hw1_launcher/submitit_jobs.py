@@ -13,6 +13,7 @@ import stat
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from hw1.inside import is_private
 from hw1.lease import LostError
 from hw1.records import FORMAT, read_record, write_record
 from hw1.settings import ConfigError, RunSettings
-from hw1.settings.processes import NODES, processes_here
+from hw1.settings.processes import NODES, environment_of_all, processes_here
 
 STATE = "state.pkl"  # in a submission's folder: what all of its jobs need
 _OVER = "over"  # in the folder where the machines of a job meet: it has ended
@@ -62,9 +63,7 @@ class Job:
     words: list[str]
     nodes: int = 1
     place: str = field(default_factory=os.getcwd)
-    environment: dict[str, str] = field(
-        default_factory=lambda: {name: value for name, value in os.environ.items() if name.startswith("HW1_")}
-    )
+    environment: dict[str, str] = field(default_factory=environment_of_all)
 
     def __call__(self) -> None:
         """Do it, in a process of the engine's; what it came to stands in the submission's folder."""
@@ -79,11 +78,13 @@ class Job:
         os.environ[NODES] = str(meeting)
         if os.environ.get("SLURM_PROCID", "0") == "0":
             self._do()
-            (meeting / _OVER).touch()
+            with suppress(FileNotFoundError):  # the command has seen what it came to, and put the folder away
+                (meeting / _OVER).touch()
         else:
             from hw1.training.attending import attend
 
-            attend(meeting, (meeting / _OVER).exists, lambda line: print(line, flush=True))
+            over = meeting / _OVER
+            attend(meeting, lambda: over.exists() or not meeting.is_dir(), lambda line: print(line, flush=True))
 
     def _do(self) -> None:
         import cloudpickle

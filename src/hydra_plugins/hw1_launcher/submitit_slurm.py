@@ -45,6 +45,7 @@ from hydra_plugins.hw1_launcher.submitit_jobs import (
 SECONDS = "HW1_QUEUE_SECONDS"  # between two questions to Slurm
 _LARGEST = 1000  # jobs of an array: a cluster's MaxArraySize is 1001 unless it says otherwise
 _POLL = 0.5
+_TOGETHER = ("--kill-on-bad-exit=1", "--wait=60")
 _GONE = 3600.0  # seconds for which Slurm may tell nothing of a job
 
 
@@ -98,9 +99,11 @@ class SubmititSlurmLauncher(SubmititLauncher):
         """Refuse what cannot be launched.
 
         Raises:
-            ConfigError: as in `SubmititLauncher`; this machine has no Slurm; several tasks are asked for.
+            ConfigError: as in `SubmititLauncher`; this machine has no Slurm; several tasks are asked for;
+                HW1_QUEUE_SECONDS is none.
         """
         super().ready(runs)
+        _seconds()
         if missing := [name for name in ("sbatch", "srun", "sacct") if shutil.which(name) is None]:
             raise ConfigError(
                 f"hydra/launcher: got {self.name} on a machine without {missing[0]}, expected one that submits to "
@@ -202,8 +205,8 @@ class SubmititSlurmLauncher(SubmititLauncher):
         settings |= {
             "slurm_array_parallelism": share,
             "slurm_setup": [*self._before, *own],
-            # Since 22.05 srun takes nothing over of the job's. The first process's end is that of the others.
-            "slurm_srun_args": [f"--cpus-per-task={cpus}", *(["--kill-on-bad-exit=1"] if machines > 1 else [])],
+            # Since 22.05 srun takes nothing over of the job's. Where one process ends, those of other machines do.
+            "slurm_srun_args": [f"--cpus-per-task={cpus}", *(_TOGETHER if machines > 1 else ())],
             # A node that is lost has its jobs queued again.
             "slurm_additional_parameters": {"requeue": True, **self._slurm.get("slurm_additional_parameters", {})},
         }
@@ -228,7 +231,7 @@ class SubmititSlurmLauncher(SubmititLauncher):
         gone: dict[int, int] = {}  # how often in a row Slurm has said that one has ended
         silent = False
         at: dict[str, Place] = {}
-        every, asked, begun = seconds_said(SECONDS, 30, 0.1, 3600), 0.0, time.monotonic()
+        every, asked, begun = _seconds(), 0.0, time.monotonic()
         while len(results) < len(jobs):
             now = time.monotonic()
             left = [number for number in range(len(jobs)) if number not in results]
@@ -267,3 +270,10 @@ def _same_order(one: Path, other: Path) -> bool:
         return (queued.measures, queued.pieces) == (asked.measures, asked.pieces)
     except (OSError, ValueError, TypeError):
         return False
+
+
+def _seconds() -> float:
+    try:
+        return seconds_said(SECONDS, 30, 0.001, 3600)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
