@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 SMOOTH = ("linear", "tanh", "smoothed", "gelu", "softplus", "no_bias", "layer_norm", "rnn", "attention", "tokens")
 
 
-def vectors(size, count=12, seed=0):
+def vectors(size, count=60, seed=0):
     return torch.randn(size, count, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
@@ -27,9 +27,10 @@ def test_the_stated_error_covers_the_error(name, state):
     v = vectors(op.size)
     expected = case.hessian() @ v
     found = op.with_error(v)
-    assert found.product.shape == v.shape and found.error.shape == (12,)
+    assert found.product.shape == v.shape and found.error.shape == (60,)
     error = (found.product - expected).norm(dim=0)
-    assert (error <= 3 * found.error).all() and (error <= found.error).sum() >= 11
+    # Of 200 vectors at least 95% are covered in every case; of 60 the share has a standard error of 3 points.
+    assert (error <= 3 * found.error).all() and (error <= found.error).double().mean() >= 0.88
     assert (found.error / error).median() <= 5
     assert (found.error <= 1e-6 * expected.norm(dim=0)).all()  # and is small
     torch.testing.assert_close(op.matvec(v), found.product, rtol=0, atol=0)
