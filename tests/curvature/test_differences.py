@@ -29,8 +29,8 @@ def test_the_stated_error_covers_the_error(name, state):
     found = op.with_error(v)
     assert found.product.shape == v.shape and found.error.shape == (60,)
     error = (found.product - expected).norm(dim=0)
-    # Of 200 vectors at least 95% are covered in every case; of 60 the share has a standard error of 3 points.
-    assert (error <= 3 * found.error).all() and (error <= found.error).double().mean() >= 0.88
+    # Of 200 vectors 95% and more are covered in every case: of twelve, now and then no more than ten.
+    assert (error <= 3 * found.error).all() and (error <= found.error).double().mean() >= 11 / 12
     assert (found.error / error).median() <= 5
     assert (found.error <= 1e-6 * expected.norm(dim=0)).all()  # and is small
     torch.testing.assert_close(op.matvec(v), found.product, rtol=0, atol=0)

@@ -29,7 +29,6 @@ from .matrix import words_of
 CASE = CASES["ragged last batch"]
 TWO = ("trainer=ddp", "trainer.devices=1", "trainer.num_nodes=2")
 ONE = ("trainer=ddp", "trainer.devices=2")
-STEPS = 105
 
 
 def fails(step, rank, how, once):
@@ -68,7 +67,7 @@ def node(environment, tmp_path):
 
 @pytest.fixture
 def command(environment, tmp_path):
-    """`command(*words, before)`: a training below `tmp_path / output`; background=True: its process."""
+    """`command(*words)`: exit code and words of a training below `output`; in the background: its process."""
 
     def run(*words, output="out", before=(), background=False):
         words = [*words_of(CASE), *words, f"output={tmp_path / output}", "hydra/launcher=basic"]
@@ -92,6 +91,21 @@ def run_in(folder):
 def same(one, two):
     assert torch.equal(one.theta(), two.theta()) and one.metrics() == two.metrics()
     assert (one.path / "metrics.csv").read_text() == (two.path / "metrics.csv").read_text()
+
+
+def slowed(folder, seconds):
+    """Words by which every step takes a while; each process writes its number into the folder."""
+    own = {"_target_": "distributed.failing.Slow", "seconds": seconds, "folder": folder}
+    return [f"+callbacks.slow.{key}={value}" for key, value in own.items()]
+
+
+def as_on_one_machine(command, folder, words):
+    """The run goes on, and comes to what two processes of one machine come to."""
+    code, said = command(*TWO, *words)
+    assert code == 0, said
+    code, said = command(*ONE, *words, output="one")
+    assert code == 0, said
+    same(run_in(folder / "out"), run_in(folder / "one"))
 
 
 def wait_until(true, seconds=60):
@@ -134,8 +148,7 @@ def test_processes_of_two_machines_train_what_those_of_one_do(node, command, tmp
 
 @pytest.mark.slow
 def test_a_machine_that_is_lost_fails_the_run_which_goes_on_with_another(node, command, tmp_path):
-    first, slow = node(), ["+callbacks.slow._target_=distributed.failing.Slow", "+callbacks.slow.seconds=0.05"]
-    slow += [f"+callbacks.slow.folder={tmp_path}", "trainer.checkpoint_seconds=0"]
+    first, slow = node(), [*slowed(tmp_path, 0.05), "trainer.checkpoint_seconds=0"]
     training = command(*TWO, *slow, background=True)
     wait_until(lambda: list((tmp_path / "out").rglob("last.ckpt")))
     first.kill()
@@ -148,11 +161,7 @@ def test_a_machine_that_is_lost_fails_the_run_which_goes_on_with_another(node, c
         r"process 1 of 2 \(from 0, on [\w.-]+\) failed: that machine has ended, or answers no longer$", error
     ), said
     node()
-    code, said = command(*TWO, *slow)
-    assert code == 0, said
-    code, said = command(*ONE, *slow, output="one")
-    assert code == 0, said
-    same(run_in(tmp_path / "out"), run_in(tmp_path / "one"))
+    as_on_one_machine(command, tmp_path, slow)
 
 
 @pytest.mark.slow
@@ -173,26 +182,20 @@ def test_a_process_of_another_machine_that_fails(how, reason, node, command, tmp
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_where_the_first_machine_ends_the_others_wait_for_its_next_run(number, node, command, tmp_path):
     machine = node()
-    slow = ["+callbacks.slow._target_=distributed.failing.Slow", f"+callbacks.slow.folder={tmp_path}"]
-    slow += ["+callbacks.slow.seconds=0.05"]
+    slow = slowed(tmp_path, 0.05)
     training = command(*TWO, *slow, background=True)
     served = int(wait_until(lambda: (tmp_path / "1").exists() and (tmp_path / "1").read_text()))
     assert served in children(machine.pid)
     training.send_signal(number)
     training.communicate(timeout=60)
     wait_until(lambda: served not in children(machine.pid), 30)
-    code, said = command(*TWO, *slow)
-    assert code == 0, said
-    code, said = command(*ONE, *slow, output="one")
-    assert code == 0, said
-    same(run_in(tmp_path / "out"), run_in(tmp_path / "one"))
+    as_on_one_machine(command, tmp_path, slow)
 
 
 @pytest.mark.slow
 def test_ctrl_c_ends_a_machine_that_serves_and_its_processes(node, command, tmp_path):
     machine = node()
-    slow = ["+callbacks.slow._target_=distributed.failing.Slow", f"+callbacks.slow.folder={tmp_path}"]
-    training = command(*TWO, *slow, "+callbacks.slow.seconds=0.3", background=True)
+    training = command(*TWO, *slowed(tmp_path, 0.3), background=True)
     served = int(wait_until(lambda: (tmp_path / "1").exists() and (tmp_path / "1").read_text()))
     machine.send_signal(signal.SIGINT)
     assert machine.wait(15) == 130
@@ -244,8 +247,7 @@ def test_two_hosts_with_a_network_between_them(hosts, node, command, tmp_path):
 def test_a_host_that_falls_silent_is_lost_within_30_seconds(hosts, node, command, tmp_path):
     (here, there), unplug = hosts
     machine = node(*there)
-    slow = ["+callbacks.slow._target_=distributed.failing.Slow", f"+callbacks.slow.folder={tmp_path}"]
-    training = command(*TWO, *slow, "+callbacks.slow.seconds=0.3", before=here, background=True)
+    training = command(*TWO, *slowed(tmp_path, 0.3), before=here, background=True)
     served = int(wait_until(lambda: (tmp_path / "1").exists() and (tmp_path / "1").read_text()))
     unplug()
     begun = time.monotonic()

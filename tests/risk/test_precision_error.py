@@ -161,9 +161,11 @@ def oracle(net, x, y, v, bfloat16=False):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             outputs = net(x)
         loss = F.cross_entropy(outputs.to(x.dtype), y)
+        # An LSTM's kernel that is differentiated once rounds otherwise than that which is differentiated twice.
+        once = torch.autograd.grad(loss, parameters, retain_graph=True)
         gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, create_graph=True)])
         product = torch.autograd.grad(gradient @ v, parameters)
-    return loss.detach(), gradient.detach(), torch.cat([part.flatten() for part in product])
+    return loss.detach(), *(torch.cat([part.flatten() for part in parts]) for parts in (once, product))
 
 
 @pytest.mark.parametrize("make", [convolutions, Recurrent, attention, mlp])
@@ -189,12 +191,12 @@ def test_float32_against_float64_by_double_backward(make, precision, low, high):
     ):
         found, expected = getattr(error, name), (a.double() - b).norm().item()
         assert found == pytest.approx((mine.double() - b).norm().item(), rel=1e-3, abs=1e-13)
-        # Other kernels round otherwise, and otherwise on other processors: the order of size is all that two ways can
-        # agree on.
+        # Other kernels round otherwise: the same size is all that two ways can agree on, and no more than its order
+        # for the single number.
         if name == "value":
             assert abs(found - expected) < (3e-7 if precision == "ieee" else 1e-3)
         else:
-            assert expected / 10 < found < 10 * expected
+            assert expected / 3 < found < 3 * expected
         scale = torch.stack([part.norm() for part in parts]).square().mean().sqrt().item()
         assert getattr(error, f"relative_{name}") == pytest.approx(found / scale, rel=1e-6)
     assert low / 10 < error.relative_gradient < high and low / 10 < error.relative_product < high

@@ -142,7 +142,8 @@ class Density:
         return Estimate(samples.value, error)
 
     def _share(self, value: float, lower: float, upper: float) -> Share:
-        value = min(max(value, 0.0), 1.0) if math.isfinite(value) else value  # rounding
+        # What is known exactly is rounded like its bounds.
+        value = min(max(value, lower), upper) if math.isfinite(value) else value
         return Share(value, len(self.nodes) * self.size / 2, max(upper - value, value - lower, 0.0))
 
     def _below(self, x: float, *, closed: bool) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ def attend(folder: Path, ended: Callable[[], bool], say: Callable[[str], None]) 
     """Be another machine of every run that is announced in a folder.
 
     Args:
-        folder: `distributed_nodes.meeting_place`.
+        folder: `network.meeting_place`.
         ended: asked again and again; when it says so, this ends when the runs have that it is at. An exception here,
             Ctrl-C say, ends its share of them.
         say: gets a line where it begins with a run and where that ends.

@@ -162,7 +162,7 @@ class _Arrivals:
         try:
             with suppress(*_NOT_THEM):
                 here, peer = _plain(line.getsockname()), _plain(line.getpeername())
-                connection = _known(line, lambda one: (deliver(one, self._secret), answer(one, self._secret)))
+                connection = _known(line, self._secret, deliver_challenge, answer_challenge)
                 hello = connection.recv()
                 own = (one for one in hello["addresses"] if not one.startswith("127."))  # which every machine has
                 node = Node(connection, hello["name"], here, frozenset([peer, *own]))
@@ -223,17 +223,19 @@ def knock(announced: Path) -> Node | None:
         with suppress(*_NOT_THEM):
             line = socket.create_connection((address, port), _ANSWER)
             here = _plain(line.getsockname())
-            connection = _known(line, lambda one: (answer(one, key), deliver(one, key)))
+            connection = _known(line, key, answer_challenge, deliver_challenge)
             connection.send({"name": _name(), "addresses": own_addresses(), "versions": versions_here()})
             return Node(connection, address, here, frozenset(addresses))
     return None
 
 
-answer, deliver = answer_challenge, deliver_challenge
-
-
-def _known(line: socket.socket, both: Callable[[Connection], object]) -> Connection:
+def _known(line: socket.socket, secret: bytes, *steps: Callable[[Connection, bytes], None]) -> Connection:
     """A connection whose ends know each other, which ends within half a minute where the other machine is gone.
+
+    Args:
+        line: to the other.
+        secret: that both know.
+        steps: by which each shows that, in this end's order.
 
     Raises:
         OSError: the other does not answer in time.
@@ -243,7 +245,8 @@ def _known(line: socket.socket, both: Callable[[Connection], object]) -> Connect
         line.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _ANSWER, 0))
     line.settimeout(None)
     connection = Connection(line.detach())
-    both(connection)
+    for step in steps:
+        step(connection, secret)
     with socket.socket(fileno=os.dup(connection.fileno())) as line:
         line.setblocking(True)
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
