@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -203,6 +204,64 @@ def test_a_cluster_s_folder_is_private_short_and_what_killed_commands_left_goes(
             assert os.path.dirname(first) == (str(usual) if name == "t" else "/tmp")
             assert left.exists() == (name != "t")
         assert not os.path.exists(first) and not os.path.exists(second)
+
+
+class Cancelled:
+    """Ray, as far as the end of a command asks it: a job ends when it is cancelled, or by force alone."""
+
+    def __init__(self, ended, deaf):
+        self.ended, self.deaf, self.asked = set(ended), set(deaf), []
+
+    def wait(self, jobs, num_returns, timeout):
+        assert num_returns == len(jobs) > 0
+        return [job for job in jobs if job in self.ended], [job for job in jobs if job not in self.ended]
+
+    def cancel(self, job, force=False):
+        assert job not in self.ended, "Ray 2.60 ends the process: Tried to complete task that was not pending"
+        self.asked.append((job, force))
+        if force or job not in self.deaf:
+            self.ended.add(job)
+
+
+def test_at_the_end_of_a_command_a_job_that_has_ended_is_not_cancelled(capsys):
+    from hydra_plugins.hw1_launcher.ray_launcher import _end
+
+    ray = Cancelled(ended="ab", deaf="d")
+    _end(ray, list("abcd"))
+    assert ray.asked == [("c", False), ("d", False), ("d", True)]
+    assert capsys.readouterr().err == "saving what has been trained; Ctrl-C again ends at once\n"
+
+
+@pytest.mark.slow
+def test_ray_ends_jobs_300_times_and_lives():
+    pytest.importorskip("ray", reason='pip install "hw1[ray]"')
+    ended = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=400)
+    assert ended.returncode == 0 and ended.stdout == "300\n", ended.stderr[:2000]
+
+
+ENDS = """
+import ray
+from hydra_plugins.hw1_launcher.ray_launcher import _end, _init
+
+_init(ray, address="local", num_cpus=2, object_store_memory=2**27)
+
+
+@ray.remote(max_retries=0)
+def job():
+    try:
+        while True:
+            sum(range(1000))
+    except KeyboardInterrupt:
+        return 1
+
+
+for number in range(300):
+    jobs = [job.remote() for _ in range(2)]
+    ray.wait(jobs, timeout=0.05)
+    _end(ray, jobs)
+print(number + 1)
+ray.shutdown()
+"""
 
 
 def test_a_job_elsewhere_has_the_folder_and_the_variables_of_the_command(tmp_path, monkeypatch):

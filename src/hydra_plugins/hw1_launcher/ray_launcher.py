@@ -122,11 +122,7 @@ class RayLauncher(ParallelLauncher):
                     for one in ended:
                         yield at.pop(one), _result(ray, one)
             finally:
-                try:
-                    _save(ray, list(at))
-                finally:
-                    for one in at:
-                        ray.cancel(one, force=True)
+                _end(ray, list(at))
 
     def _needs(self, share: Share) -> dict[str, Any]:
         """What Ray is told that a job takes."""
@@ -253,14 +249,28 @@ def _short_folder() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _save(ray: Any, jobs: Sequence[Any]) -> None:
-    """Have what is at work save what it has: Ray's cancelling is Ctrl-C in a worker, which takes it for SIGTERM."""
-    for one in jobs:
-        ray.cancel(one)
-    _, left = ray.wait(jobs, num_returns=len(jobs), timeout=_PATIENCE) if jobs else ([], [])
-    if left:
-        print("saving what has been trained; Ctrl-C again ends at once", file=sys.stderr, flush=True)
-        ray.wait(left, num_returns=len(left), timeout=SAVING - _PATIENCE)
+def _end(ray: Any, jobs: Sequence[Any]) -> None:
+    """Have what is at work save what it has: Ray's cancelling is Ctrl-C in a worker, which takes it for SIGTERM.
+
+    Jobs that have ended are not cancelled: Ray ends the process where one is that it is just taking the result of
+    ("Tried to complete task that was not pending", ray-project/ray#54798).
+    """
+    left = _at_work(ray, jobs)
+    try:
+        for one in left:
+            ray.cancel(one)
+        left = _at_work(ray, left, _PATIENCE)
+        if left:
+            print("saving what has been trained; Ctrl-C again ends at once", file=sys.stderr, flush=True)
+            left = _at_work(ray, left, SAVING - _PATIENCE)
+    finally:
+        for one in _at_work(ray, left):
+            ray.cancel(one, force=True)
+
+
+def _at_work(ray: Any, jobs: Sequence[Any], seconds: float = 0.0) -> list[Any]:
+    """Those of the jobs that have not ended within so many seconds."""
+    return list(ray.wait(list(jobs), num_returns=len(jobs), timeout=seconds)[1]) if jobs else []
 
 
 def _result(ray: Any, one: Any) -> Any:
