@@ -221,6 +221,19 @@ def test_what_starts_fast_imports_nothing_heavy():
     assert (done.returncode, done.stderr) == (0, "") and len(LIGHT) > 40
 
 
+def test_what_skips_finished_runs_loads_no_study_no_measure_and_nothing_that_downloads():
+    """With them, giving a finished sweep's words again takes a quarter longer (docs/scale.md)."""
+    code = (
+        "import sys, hw1.command, hw1.report.conclude, hw1.measures.take, hydra_plugins.hw1_sweeper.sweeper\n"
+        "from hw1.data.identities import cache_folder\n"
+        "cache_folder()\n"
+        "unneeded = {'asyncio', 'pooch', 'tqdm', 'hw1.studies.flatness_interp', 'hw1.measures.sharpness'}\n"
+        "sys.exit(str(sorted(unneeded & set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "[]\n"
+
+
 def test_the_door_loads_what_it_is_asked_for_and_no_more():
     code = (
         "import sys, hw1\n"

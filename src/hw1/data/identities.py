@@ -102,9 +102,9 @@ def cache_folder() -> Path:
     """$HW1_CACHE, else `hw1` in the user's cache folder."""
     if chosen := os.environ.get("HW1_CACHE"):
         return Path(chosen).expanduser()
-    import pooch
+    from platformdirs import user_cache_path
 
-    return Path(pooch.os_cache("hw1"))
+    return user_cache_path("hw1")
 
 
 def _file(definition: str) -> Path:

@@ -1,11 +1,18 @@
-"""Measures: what is read off the weights of a run's members, while it trains or any time later. No torch at import."""
+"""Measures: what is read off the weights of a run's members, while it trains or any time later.
 
-from hw1.measures.minimal_ratio import MinimalRatio
-from hw1.measures.predictions import Predictions
-from hw1.measures.protocol import Column, Finding, Measure, Subject, Weights
-from hw1.measures.sensitivity import Sensitivity
-from hw1.measures.sharpness import Sharpness
-from hw1.measures.spectrum import Spectrum
+No torch at import; names load on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hw1.measures.minimal_ratio import MinimalRatio
+    from hw1.measures.predictions import Predictions
+    from hw1.measures.protocol import Column, Finding, Measure, Subject, Weights
+    from hw1.measures.sensitivity import Sensitivity
+    from hw1.measures.sharpness import Sharpness
+    from hw1.measures.spectrum import Spectrum
 
 __all__ = [
     "Column",
@@ -19,3 +26,22 @@ __all__ = [
     "Subject",
     "Weights",
 ]
+
+_HOMES = {
+    "Column": "protocol",
+    "Finding": "protocol",
+    "Measure": "protocol",
+    "MinimalRatio": "minimal_ratio",
+    "Predictions": "predictions",
+    "Sensitivity": "sensitivity",
+    "Sharpness": "sharpness",
+    "Spectrum": "spectrum",
+    "Subject": "protocol",
+    "Weights": "protocol",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"hw1.measures.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

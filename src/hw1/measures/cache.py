@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw1.files import file_digest, replacing
-from hw1.measures.pieces import Pieces
+from hw1.measures.pieces import Pieces, key_of_pieces
 from hw1.records import DamagedError
 from hw1.seeds import digest
 from hw1.stored_csv import read_csv
@@ -72,7 +71,7 @@ class Cache:
     def pieces(self, name: str, version: int, runs: Sequence[Run], settings: Mapping[str, Any]) -> Pieces:
         """Where the pieces of a table stand until it is whole; see `table`."""
         stem = stem_of(name, version, _on(runs), settings)
-        return Pieces(self._folder / f".{stem}.pieces", digest([stem, importlib.metadata.version("torch")]))
+        return Pieces(self._folder / f".{stem}.pieces", key_of_pieces(stem))
 
     def _keep(self, stem: str, table: pd.DataFrame, source: Path | None = None) -> pd.DataFrame:
         """Write a table, or the content of `source`, under its hash, which its name holds: damage shows."""

@@ -22,6 +22,7 @@ from hw1.inside import inside
 from hw1.lease import hold
 from hw1.measures.protocol import Finding, Subject
 from hw1.records import FORMAT, is_own, key_file, read_record, write_record
+from hw1.seeds import digest
 from hw1.stages import at
 
 CHUNK = "chunk"  # in a piece: how it was cut, the examples at a time that its bits depend on
@@ -65,6 +66,17 @@ def in_memory(measure: InPieces, subject: Subject) -> Finding:
     """The finding, in one go and without files: what `take` is."""
     names = measure.pieces(len(subject.end.nets))
     return measure.assemble(subject, dict(measure.compute(subject, names, None)))
+
+
+def key_of_pieces(*parts: Any) -> str:
+    """Hash of these parts and of torch's version, on which the bits of a piece depend besides.
+
+    Args:
+        parts: what JSON can hold.
+    """
+    from importlib.metadata import version
+
+    return digest([*parts, version("torch")])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,7 +13,7 @@ from hw1 import preemption
 from hw1.files import remove_parts
 from hw1.lease import LostError, hold
 from hw1.measures.needs import expect
-from hw1.measures.pieces import InPieces, Piece, Pieces
+from hw1.measures.pieces import InPieces, Piece, Pieces, key_of_pieces
 from hw1.measures.protocol import Finding, Measure, Subject, Weights
 from hw1.runs.measured import Ask, Measured, read_measured, write_measured
 from hw1.runs.run import Run
@@ -176,7 +175,7 @@ def pieces_of(run: Run, ask: Ask, threads: int | None = None) -> Pieces:
         ConfigError: the measure needs weights that the run did not keep.
     """
     circumstances = [threads or run.settings.threads, run.settings.trainer.get("accelerator")]
-    key = digest([measurement_key(run, ask), *circumstances, importlib.metadata.version("torch")])
+    key = key_of_pieces(measurement_key(run, ask), *circumstances)
     return Pieces(run.path / "measures" / f".{ask.file(run.path).stem}.pieces", key)
 
 

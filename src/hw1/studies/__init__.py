@@ -1,14 +1,18 @@
-"""Studies answer a question from several finished runs. They never train."""
+"""Studies answer a question from several finished runs. They never train. Names load on first use."""
 
-from hw1.studies.actual_task import ActualTask
-from hw1.studies.flatness_interp import FlatnessInterp
-from hw1.studies.flatness_sensitivity import FlatnessSensitivity
-from hw1.studies.gradient_norm import GradientNormCurves
-from hw1.studies.min_ratio import MinRatio
-from hw1.studies.params_vs_generalization import ParamsVsGeneralization
-from hw1.studies.random_labels import RandomLabels
-from hw1.studies.simulate_function import SimulateFunction
-from hw1.studies.weight_trajectories import WeightTrajectories
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hw1.studies.actual_task import ActualTask
+    from hw1.studies.flatness_interp import FlatnessInterp
+    from hw1.studies.flatness_sensitivity import FlatnessSensitivity
+    from hw1.studies.gradient_norm import GradientNormCurves
+    from hw1.studies.min_ratio import MinRatio
+    from hw1.studies.params_vs_generalization import ParamsVsGeneralization
+    from hw1.studies.random_labels import RandomLabels
+    from hw1.studies.simulate_function import SimulateFunction
+    from hw1.studies.weight_trajectories import WeightTrajectories
 
 __all__ = [
     "ActualTask",
@@ -21,3 +25,21 @@ __all__ = [
     "SimulateFunction",
     "WeightTrajectories",
 ]
+
+_HOMES = {
+    "ActualTask": "actual_task",
+    "FlatnessInterp": "flatness_interp",
+    "FlatnessSensitivity": "flatness_sensitivity",
+    "GradientNormCurves": "gradient_norm",
+    "MinRatio": "min_ratio",
+    "ParamsVsGeneralization": "params_vs_generalization",
+    "RandomLabels": "random_labels",
+    "SimulateFunction": "simulate_function",
+    "WeightTrajectories": "weight_trajectories",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"hw1.studies.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
