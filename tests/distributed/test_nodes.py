@@ -48,6 +48,11 @@ def environment(place):
     return {**os.environ, **own, "HW1_NODE_SECONDS": "60"}
 
 
+def _hears_ctrl_c():
+    """A shell's background jobs ignore it, pytest among them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def node(environment, tmp_path):
     """`node(*before)`: `hw1 node`, another machine; ended behind the test."""
@@ -56,7 +61,9 @@ def node(environment, tmp_path):
     def begin(*before):
         with (tmp_path / f"node-{len(begun)}").open("w") as log:
             words = [*before, sys.executable, "-m", "hw1", "node"]
-            begun.append(subprocess.Popen(words, cwd=ROOT, env=environment, stdout=log, stderr=log))
+            begun.append(
+                subprocess.Popen(words, cwd=ROOT, env=environment, stdout=log, stderr=log, preexec_fn=_hears_ctrl_c)
+            )
         return begun[-1]
 
     yield begin
