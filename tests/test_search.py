@@ -106,7 +106,7 @@ def test_the_table_of_trials_has_the_best_so_far():
 
 
 COMMAND = (
-    *("dataset=function", "dataset.points=40", "dataset.val_fraction=0.25", "model=mlp_571", "trainer.max_epochs=1"),
+    *("dataset=function", "dataset.points=40", "dataset.val_fraction=0.25", "model=mlp_571", "trainer.max_epochs=2"),
     *("logger=none", "hydra/launcher=basic", "callbacks=none", "optimizer.lr=tag(log,interval(1e-3,1e-1))"),
     *("+trainer.gradient_clip_val=interval(0.5,1.0)", "hydra.sweeper.search={metric:val/loss,trials:3,batch:2}"),
 )

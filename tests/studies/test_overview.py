@@ -13,7 +13,7 @@ from hw1.runs.member import Member
 from hw1.studies.overview import Overview
 
 COMMAND = (
-    *("dataset=function", "dataset.points=30", "model=mlp_571", "trainer.max_epochs=1", "logger=none", "seed=0,1"),
+    *("dataset=function", "dataset.points=30", "model=mlp_571", "trainer.max_epochs=2", "logger=none", "seed=0,1"),
     *("hydra/launcher=basic", "callbacks=none", "optimizer.lr=1e-3,1e-1", "model.activation=relu,tanh"),
     *("--zip", "lr,activation", "dataset.val_fraction=0.2"),
 )
@@ -89,3 +89,19 @@ def test_names_stand_side_by_side_and_far_numbers_on_a_logarithmic_axis():
     assert [text.get_text() for text in figure.legends[0].texts] == ["train set", "test set"]
     means = [line.get_ydata() for line in lr.lines if line.get_linestyle() != "None"]
     assert [list(mean) for mean in means] == [pytest.approx([0.2, 0.2]), pytest.approx([1e-5, 1e-2])]
+
+
+def test_weights_that_were_evaluated_once_have_no_curves(swept):
+    """As those that were trained elsewhere: single points at an epoch are no curves."""
+    tables = {name: pd.read_csv(swept.path / f"{name}.csv") for name in ("learning_curves", "ends")}
+    tables["learning_curves"] = tables["learning_curves"].query("epoch == 1")
+    assert list(Overview().draw(tables, ["seed", "optimizer.lr"])) == ["final_metrics"]
+
+
+def test_lines_join_numbers_and_not_names(swept):
+    ends = pd.read_csv(swept.path / "ends.csv")
+    numbers, names = draw_final_metrics(ends, ["optimizer.lr", "model.activation"], ["train"], classes=False).axes
+    assert [line.get_linestyle() != "None" for line in numbers.lines] == [False, True]
+    assert [line.get_linestyle() != "None" for line in names.lines] == [False, False]
+    figure = draw_final_metrics(ends, ["model.activation"], ["train"], classes=False)
+    assert "large mark: mean over all" in figure.get_suptitle()

@@ -15,7 +15,9 @@ _FAR = 20  # numbers whose largest is so many times the smallest lie on a logari
 
 
 def draw_final_metrics(points: pd.DataFrame, keys: Sequence[str], sets: Sequence[str], classes: bool) -> Figure:
-    """A row of panels a quantity, a panel a key: every member is a point, lines join the means of a key's values.
+    """A row of panels a quantity, a panel a key: every member is a point; lines join the means of a key's numbers.
+
+    Names, as of models or files, have no order: their means are marks alone.
 
     Args:
         points: one row a member: the keys, seed, `<set>/<quantity>`, data, source, n_train.
@@ -30,19 +32,25 @@ def draw_final_metrics(points: pd.DataFrame, keys: Sequence[str], sets: Sequence
         for row, quantity in zip(grid, quantities, strict=True):
             for ax, key in zip(row, keys, strict=True):
                 places, note = places_of(ax, points[key])
+                joined = _are_numbers(points[key])
                 for i, one in enumerate(sets):
                     if (name := f"{one}/{quantity}") in points:
                         look: dict[str, Any] = {"color": COLORS[i], "marker": MARKERS[i]}
                         cloud: dict[str, Any] = {"rasterized": len(points) > _MANY, "alpha": 0.5, "markersize": 4}
                         ax.plot(places, points[name], **look, linestyle="", **cloud)
                         mean = points[name].groupby(places).mean()
-                        ax.plot(mean.index, mean, linestyle=DASHES[i], **look, label=f"{one} set")
+                        ax.plot(mean.index, mean, linestyle=DASHES[i] if joined else "", **look, label=f"{one} set")
                 ax.set_xlabel(axis(key, note))
             row[0].set_ylabel(axis(quantity, unit(quantity, classes, points), scale(row[0], "y", quantity)))
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), handlelength=3)
-        heading(figure, points, f"n = {len(points)} networks; line: mean over all with the value below")
+        means = "line" if any(_are_numbers(points[key]) for key in keys) else "large mark"
+        heading(figure, points, f"n = {len(points)} networks; {means}: mean over all with the value below")
     return figure
+
+
+def _are_numbers(values: pd.Series) -> bool:
+    return bool(pd.to_numeric(values, errors="coerce").notna().all())
 
 
 def places_of(ax: Axes, values: pd.Series) -> tuple[pd.Series, str]:
@@ -50,8 +58,8 @@ def places_of(ax: Axes, values: pd.Series) -> tuple[pd.Series, str]:
 
     Numbers stand at themselves, on a logarithmic axis where they span much; names stand side by side.
     """
-    numbers = pd.to_numeric(values, errors="coerce")
-    if numbers.notna().all():
+    if _are_numbers(values):
+        numbers = pd.to_numeric(values)
         far = numbers.min() > 0 and numbers.max() >= _FAR * numbers.min()
         if far:
             ax.set_xscale("log")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hw1.metrics import QUANTITIES, is_of_test_set, label
 from hw1.studies.answers import Answer, number
 from hw1.studies.headlines import Headline, unseeded
-from hw1.studies.learning_curves import learning_curves
+from hw1.studies.learning_curves import SERIES, learning_curves
 from hw1.words import count, settings_in_words
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ class Overview:
         classes = ENDS in tables and "train/accuracy" in tables[ENDS]
         if TRIALS in tables and tables[TRIALS]["value"].notna().any():
             figures["search"] = draw_search(tables[TRIALS], _space(tables[TRIALS]))
-        if CURVES in tables:
-            curves = tables[CURVES]
+        if CURVES in tables and _have_learned(curves := tables[CURVES]):
             shown = [quantity for quantity in QUANTITIES if (curves["quantity"] == quantity).any()]
             figures[CURVES] = draw_learning_curves(curves, shown, "", classes)
         own = unseeded(keys)
@@ -120,6 +119,11 @@ class Overview:
             "test metrics for that.",
         ]
         return Answer(sentences, captions, {TRIALS: ["trial", "value", "best", *_space(trials)]})
+
+
+def _have_learned(curves: pd.DataFrame) -> bool:
+    """Whether some network was evaluated more than once, unlike weights that were trained elsewhere."""
+    return bool((curves.groupby([SERIES, "seed", "split", "quantity"]).size() > 1).any())
 
 
 def trials_of(search: Mapping[str, Any]) -> pd.DataFrame:
