@@ -222,7 +222,7 @@ def test_what_starts_fast_imports_nothing_heavy():
 
 
 def test_what_skips_finished_runs_loads_no_study_no_measure_and_nothing_that_downloads():
-    """With them, giving a finished sweep's words again takes a quarter longer (docs/scale.md)."""
+    """With them, giving a finished sweep's words again took 0.77 CPU s instead of 0.61 to 0.66."""
     code = (
         "import sys, hw1.command, hw1.report.conclude, hw1.measures.take, hydra_plugins.hw1_sweeper.sweeper\n"
         "from hw1.data.identities import cache_folder\n"
