@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"hw1", "vectors", "files", "seeds", "kinds", "losses", "metrics", "words", "models", "optim", "records", "sealed"}
     | {"_before_torch", "bounds", "cells", "inside", "lease", "lease_file", "machine", "markdown", "memory"}
-    | {"news", "preemption"}
+    | {"news", "on_first_use", "preemption"}
     | {"paper", "record_shapes", "stages", "stored_csv", "stored_json", "tensor_files", "terminal", "typed", "workers"},
     {"risk", "settings", "data", "plots"},
     {"curvature", "landscape", "training", "trust"},
@@ -39,6 +39,7 @@ UNKNOWN = {
 # Rooms of one floor of which one uses the other, never the other way.
 BESIDE = {
     ("hw1", "_before_torch"),
+    ("hw1", "on_first_use"),
     ("losses", "kinds"),
     ("records", "files"),
     ("inside", "records"),

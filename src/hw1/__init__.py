@@ -4,10 +4,10 @@ Importing the package stays cheap: nothing here imports torch. It only tells gli
 libgomp's threads to spin briefly, which must happen before torch is loaded.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hw1._before_torch import keep_large_blocks, spin_briefly
+from hw1.on_first_use import from_homes
 
 if TYPE_CHECKING:
     from hw1.python import measure as measure
@@ -21,22 +21,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # What `from hw1 import train` finds, and where; loaded when it is asked for.
-_NAMES = {
-    **dict.fromkeys(("train", "plan", "measure"), "hw1.python"),
-    **dict.fromkeys(("Sweep", "Run"), "hw1.runs"),
-    "ConfigError": "hw1.settings",
-    "record": "hw1.recording",
+_HOMES = {
+    **dict.fromkeys(("train", "plan", "measure"), "python"),
+    **dict.fromkeys(("Sweep", "Run"), "runs"),
+    "ConfigError": "settings",
+    "record": "recording",
 }
 
 keep_large_blocks()
 spin_briefly()
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module 'hw1' has no attribute {name!r}")
-    return getattr(import_module(_NAMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_NAMES})
+__getattr__, __dir__ = from_homes(__name__, _HOMES)

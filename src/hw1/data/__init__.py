@@ -3,8 +3,9 @@
 Names are imported on first use, so that `hw1.data.source` stays free of torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hw1.on_first_use import from_homes
 
 if TYPE_CHECKING:
     from hw1.data.arrays import Arrays
@@ -56,8 +57,4 @@ _HOMES = {
     "TorchvisionSet": "torchvision_set",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"hw1.data.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = from_homes(__name__, _HOMES)

@@ -3,8 +3,9 @@
 No torch at import; names load on first use.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hw1.on_first_use import from_homes
 
 if TYPE_CHECKING:
     from hw1.measures.minimal_ratio import MinimalRatio
@@ -40,8 +41,4 @@ _HOMES = {
     "Weights": "protocol",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"hw1.measures.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = from_homes(__name__, _HOMES)

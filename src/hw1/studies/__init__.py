@@ -1,7 +1,8 @@
 """Studies answer a question from several finished runs. They never train. Names load on first use."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hw1.on_first_use import from_homes
 
 if TYPE_CHECKING:
     from hw1.studies.actual_task import ActualTask
@@ -38,8 +39,4 @@ _HOMES = {
     "WeightTrajectories": "weight_trajectories",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"hw1.studies.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = from_homes(__name__, _HOMES)

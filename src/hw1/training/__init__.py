@@ -1,9 +1,8 @@
 """The training clock: config -> objects -> one trained run. Names load on first use: keys need no torch."""
 
-from importlib import import_module
-from typing import Any
+from hw1.on_first_use import from_homes
 
-_HOME = {
+_HOMES = {
     "MetricsCsv": "metrics_csv",
     "Task": "task",
     "mlflow_logger": "mlflow_store",
@@ -11,10 +10,6 @@ _HOME = {
     "wandb_logger": "weights_and_biases",
 }
 
-__all__ = sorted(_HOME)
+__all__ = sorted(_HOMES)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__, __dir__ = from_homes(__name__, _HOMES)
