@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -303,6 +304,21 @@ def test_the_line_of_a_job(tmp_path):
     sweep = sweep_of(tmp_path, ["complete", "complete", None, None], metrics=metrics, seconds=61.2)
     line = job_line(order_of(sweep), tmp_path / "runs" / "b-1", [], ended=1)
     assert line == "[2/4] b: test/loss 0.1235, test/accuracy 0.9000 in 1 min 01 s; about 2 min 00 s left"
+
+
+@pytest.mark.parametrize(
+    ("workers", "ended", "left"),
+    [
+        (1, 1, "2 min 00 s"),
+        (2, 1, "1 min 00 s"),  # in the minute since then one and a half of the three that were launched were done
+        (9, 1, "30 s"),  # the other two are at work
+        (2, 2, "12 s"),  # the last one is at work
+    ],
+)
+def test_what_is_at_work_is_half_done(workers, ended, left, tmp_path):
+    sweep = sweep_of(tmp_path, ["complete", "complete", None, None], metrics={}, seconds=60)
+    order = replace(order_of(sweep), workers=workers)
+    assert job_line(order, tmp_path / "runs" / "b-1", [], ended).endswith(f"; about {left} left")
 
 
 def test_the_line_of_a_failed_and_of_the_last_job(tmp_path):

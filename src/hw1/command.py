@@ -140,7 +140,8 @@ def job_line(order: Order, folder: Path, taken: Sequence[Taken], ended: int) -> 
     from hw1.runs import Run
 
     left = max(0, order.launched - ended)
-    seconds = max(0.0, time.time() - order.launched_at) / max(1, ended) * left
+    at_work = min(order.workers - 1, left) / 2  # of each that is at work, half is done, on average
+    seconds = max(0.0, time.time() - order.launched_at) / (max(1, ended) + at_work) * (left - at_work)
     done = min(order.runs, order.runs - order.launched + ended)  # one that was launched again may count twice
     run = Run(folder)
     result = run.result

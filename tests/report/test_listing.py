@@ -68,6 +68,18 @@ def test_states_of_runs_and_sweeps(tmp_path):
     assert "1 run that no sweep names: python -P -m hw1 clean" in listing(tmp_path / "hand", [], None)[0]
 
 
+def test_the_time_left_counts_what_those_at_work_have_done(tmp_path):
+    complete, running, waiting = make_run(tmp_path, seed=0)[0], *(unfinished(tmp_path, seed=seed) for seed in (1, 2))
+    sweep = make_sweep(tmp_path, [complete, running, waiting], ["seed"])
+    record = json.loads((sweep / "sweep.json").read_text())
+    names = [folder.name for folder in (complete, running, waiting)]
+    (sweep / "sweep.json").write_text(json.dumps(record | {"launched": names, "launched_at": time.time() - 160}))
+    heartbeat(running)
+    with FileLock(sweep / ".lock"), FileLock(running / ".lock"):
+        head = listing(sweep, [], None)[0][1]  # 1 and 3/5 runs in 160 s
+    assert head.endswith("; 2 min 20 s left"), head
+
+
 def test_looking_makes_no_lock_and_changes_nothing(tmp_path):
     folder = unfinished(tmp_path)
     sweep = make_sweep(tmp_path, [folder], [])

@@ -220,7 +220,10 @@ def _left(sweep: SweepStanding, runs: Sequence[Standing]) -> str:
     own = [run for run in runs if run.folder.name in launched]
     left = [run for run in own if run.status in (*AT_WORK, WAITING, QUEUED)]
     if own and len(left) < len(own):
-        return duration(max(0.0, time.time() - began) / (len(own) - len(left)) * len(left))
+        parts = sum(min(1.0, run.progress.step / run.progress.steps) for run in left if run.progress is not None)
+        done = len(own) - len(left) + parts
+        seconds = max(0.0, time.time() - began) / done * (len(own) - done)
+        return duration(seconds) if done < len(own) else ""  # trained, and being measured: who knows how long
     slowest = [run.progress.left for run in left if run.progress is not None]
     if left and len(slowest) == len(left) and all(seconds == seconds for seconds in slowest):
         return duration(max(slowest))

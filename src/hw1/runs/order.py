@@ -30,6 +30,7 @@ class Order:
         launched: how many of these it launched.
         launched_at: Unix time.
         counter: the file that has a byte for each that has ended.
+        workers: how many of them are at work at a time; 1 where the launcher does not say.
         pieces: (the name of a measurement's file, a piece) of what one job computes; None for whole measurements.
     """
 
@@ -40,6 +41,7 @@ class Order:
     launched: int
     launched_at: float
     counter: str
+    workers: int = 1
     pieces: list[list[str]] | None = None
 
     @property
@@ -48,13 +50,14 @@ class Order:
         return asks_in({"measures": self.measures})
 
 
-def write_orders(file: Path, record: Mapping[str, Any], launched: int) -> dict[bool, Path]:
+def write_orders(file: Path, record: Mapping[str, Any], launched: int, workers: int = 1) -> dict[bool, Path]:
     """Write the orders of a command beside its record: {whether jobs train: the file that they read}.
 
     Args:
         file: of the record.
         record: its content.
         launched: number of jobs.
+        workers: how many of them are at work at a time.
     """
     counter = file.with_name(f".{file.stem}-ended")
     counter.unlink(missing_ok=True)
@@ -68,6 +71,7 @@ def write_orders(file: Path, record: Mapping[str, Any], launched: int) -> dict[b
             launched,
             float(record.get("launched_at", time.time())),
             str(counter),
+            workers,
         )
         write_record(path, {"format": FORMAT, **asdict(order)})
     return orders

@@ -43,12 +43,18 @@ def launch(launcher: Any, jobs: list[Job], file: Path, record: Mapping[str, Any]
     trained = set(record.get("trained", ()))
     fetch(job for job in jobs if job.folder.name not in trained)
     batches = [jobs] if jobs else []
-    orders = write_orders(file, record, len(jobs)) if jobs else {}
+    orders = write_orders(file, record, len(jobs), workers_of(launcher, jobs) or 1) if jobs else {}
     try:
         return _launch(launcher, batches, orders, record)
     finally:
         if not getattr(launcher, "left", False):  # jobs stay in a queue, and will read them
             remove_orders(orders.values())
+
+
+def workers_of(launcher: Any, jobs: Sequence[Job]) -> int | None:
+    """How many of these jobs a launcher has at work at a time; None where it does not say."""
+    counted = getattr(launcher, "count", None)
+    return None if counted is None else int(counted([job.settings for job in jobs]))
 
 
 def _launch(

@@ -44,7 +44,7 @@ from hw1.words import count
 from hydra_plugins.hw1_launcher.detached import answering, refuse_detach, reopened, settle
 from hydra_plugins.hw1_sweeper.checking import check_runs
 from hydra_plugins.hw1_sweeper.going_on import go_on
-from hydra_plugins.hw1_sweeper.launching import allot, begun, folder_errors, interrupted, launch
+from hydra_plugins.hw1_sweeper.launching import allot, begun, folder_errors, interrupted, launch, workers_of
 from hydra_plugins.hw1_sweeper.listing import crowded, listing, of_other_threads
 from hydra_plugins.hw1_sweeper.measuring import asks_of_command, forget, lacking_measures, take_in
 from hydra_plugins.hw1_sweeper.options import whole
@@ -162,7 +162,7 @@ class Hw1Sweeper(BasicSweeper):
             say(*before)
             return
         launched, to_train, to_measure = self._allotted(base, jobs, to_train, complete, lacking, asks)
-        if warning := crowded(self._workers_of(to_train), to_train):
+        if warning := crowded(workers_of(self.launcher, to_train), to_train):
             say(warning, file=sys.stderr)
         opened = reopened(base, record)
         with folder_errors():
@@ -449,11 +449,6 @@ class Hw1Sweeper(BasicSweeper):
         if number := jobs_asked(self.pieces, self.launcher, self.config.hydra.launcher, [job.settings]):
             launch_parts(self.launcher, replace(job, folder=sweep), number, file, record)
 
-    def _workers_of(self, jobs: Sequence[Job]) -> int | None:
-        """Workers that these jobs get, where the launcher says a number."""
-        counted = getattr(self.launcher, "count", None)
-        return None if counted is None else int(counted([job.settings for job in jobs]))
-
     def _most_cores(self) -> int | None:
         """Cores that a study may use: under Hydra's basic launcher all stays in this process, for a debugger's sake."""
         assert self.config is not None
@@ -477,7 +472,7 @@ class Hw1Sweeper(BasicSweeper):
             "launched": [*dict.fromkeys([*known.get("launched", []), *(job.folder.name for job in jobs)])],
             "launched_at": known.get("launched_at", time.time()),
             # Finished runs are measured side by side with one thread each: more would slow each other down.
-            "measuring_threads": None if self._workers_of(jobs) in (None, 1) else 1,
+            "measuring_threads": None if workers_of(self.launcher, jobs) in (None, 1) else 1,
         }
 
     # Planning
