@@ -45,7 +45,7 @@ def test_the_end_of_a_sweep(sweep):
     assert record(folder)["status"] == "complete" and len(record(folder)["digest"]) == 64
     (headline,) = [line for line in lines if line.startswith("barrier")]
     barrier = pd.read_csv(folder / "barriers.csv").query("split == 'test'")["barrier"].item()
-    assert f"= {barrier:.4g} [nan, nan], n = 1" in headline
+    assert f"= {barrier:.4g} (no interval), n = 1" in headline
     assert {line.partition(": ")[2] for line in lines if re.match("figure|table|report", line)} == {
         f"hand/sweeps/{folder.name}/{name}" for name in names if not name.endswith(".svg")
     }
@@ -187,7 +187,7 @@ def test_another_budget_than_the_full_one_is_named(sweep):
     assert "budget = quick" in (folder / "interpolation.svg").read_text()
     assert "budget=quick: " in (folder / "report.html").read_text()
     (number,) = record(folder)["numbers"]
-    assert record(folder)["headlines"][0].startswith(f"{number['name']} = {number['value']:.4g} [nan, nan], n = 1")
+    assert record(folder)["headlines"][0].startswith(f"{number['name']} = {number['value']:.4g} (no interval), n = 1")
 
 
 def test_a_figure_named_after_an_option_in_a_folder_lies_beside_the_others(sweep, monkeypatch):

@@ -22,7 +22,7 @@ def test_the_interval_of_a_mean_is_students(n):
 def test_one_value_has_no_interval():
     found = headline("barrier", [1.25])
     assert (found.value, found.n) == (1.25, 1) and math.isnan(found.low) and math.isnan(found.high)
-    assert str(found) == "barrier = 1.25 [nan, nan], n = 1"
+    assert str(found) == "barrier = 1.25 (no interval), n = 1"
 
 
 def test_equal_values_have_an_interval_of_no_length_and_nan_stays_nan():

@@ -31,8 +31,10 @@ class Headline:
     n: int
 
     def __str__(self) -> str:
-        """`name = value [low, high], n = N`."""
-        return f"{self.name} = {self.value:.4g} [{self.low:.4g}, {self.high:.4g}], n = {self.n}"
+        """`name = value [low, high], n = N`, or `name = value (no interval), n = N`."""
+        none = math.isnan(self.low) and math.isnan(self.high)
+        interval = "(no interval)" if none else f"[{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.name} = {self.value:.4g} {interval}, n = {self.n}"
 
 
 def headline(name: str, values: Sequence[float], least: float = -math.inf, level: float = 0.95) -> Headline:
