@@ -25,10 +25,21 @@ def _of(question: str, command: str) -> bool:
     return experiment_of(command).partition("/")[0] == question
 
 
-def _number(row: dict[str, str], key: str = "measured") -> str:
+def _number(row: dict[str, str], key: str = "measured", prefix: str = "") -> str:
     """`1.345 [0.7625, 1.928]`, with - as a minus sign."""
-    interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
-    return f"{row[key]}{interval}".replace("-", "−").replace("e−", "e-")
+    low, high = row[f"{prefix}low"], row[f"{prefix}high"]
+    interval = f" [{low}, {high}]" if low else ""
+    if low and low == high:
+        interval = ", alike in all"  # a spread of nothing is no interval
+    return f"{row[f'{prefix}{key}']}{interval}".replace("-", "−").replace("e−", "e-")
+
+
+def _estimate(row: dict[str, str], prefix: str = "") -> list[str]:
+    """An estimate and its n; of what is to be run again, what was measured before."""
+    n = row[f"{prefix}n"]
+    if n or not row[f"{prefix}estimate"]:
+        return [_number(row, "estimate", prefix), n]
+    return [f"before, over {row[f'{prefix}seeds']} seeds: {_number(row, 'estimate', prefix)}", ""]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -106,10 +117,17 @@ class Verdicts(Facts):
         """One row a claim, or that there is none."""
         with CLAIMS.open(newline="", encoding="utf-8") as text:
             found = [row for row in csv.DictReader(text) if _of(name, row["command"])]
-        rows = [[row["report"], row["claim"], row["verdict"], _number(row, "estimate"), row["n"]] for row in found]
+        rows = []
+        for row in found:
+            note = f" (*{row['note']}*)" if row["note"] else ""
+            own = [row["report"], f"{row['claim']}{note}", row["verdict"], row["rule"]]
+            rows.append([*own, *_estimate(row)])
+            if row["beside_command"]:
+                rows.append(["", "the same, at equal train loss", "", row["rule"], *_estimate(row, "beside_")])
         if not rows and name in _experiments():
             return "No claim about this question is among them."
-        return _table(["report", "claim", "verdict", "estimate [95% interval]", "n"], rows) if rows else ""
+        head = ["report", "claim", "verdict", "holds where it is", "estimate [95% interval]", "n"]
+        return _table(head, rows) if rows else ""
 
 
 class Value(SphinxRole):

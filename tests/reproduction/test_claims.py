@@ -293,12 +293,20 @@ def test_two_comparisons_must_agree(one, other, verdict):
         ),
         ({"difference": "log10(`train/loss`)", "at": {"parameters": 1401}, "from": {"parameters": 1402}},
          "log10(train loss) with 1,401 weights minus with 1,402 weights", "Student's"),
+        ({"mean": "negative", "where": {"phase": "training"}},
+         "mean share of negative eigenvalues (after training)", "Student's of the logit"),
+        ({"trend": "loss", "against": "step", "where": {"model": "m"}, "within": ["optimizer", "optimizer.lr"]},
+         "rank correlation of loss with step along each run (dense, 5 weights), averaged over optimizers and learning "
+         "rates", "Student's of Fisher's z"),
+        ({"headline": "end_distance_over_independent weights=all optimizer=m"},
+         "distance between ends over that of independent directions (all weights, optimizer dense, 5 weights)",
+         "the jackknife's over paths"),
         ({"mean": "`train/accuracy` - `test/accuracy`"}, "mean train accuracy minus test accuracy",
          "Student's of the logit"),
     ],
 )  # fmt: skip
 def test_a_statistic_in_words(node, words, kind):
-    assert (statistic_in_words(node), method(node)) == (words, kind)
+    assert (statistic_in_words(node, {"m": "dense, 5 weights"}), method(node)) == (words, kind)
 
 
 CLAIM = {
@@ -322,10 +330,12 @@ def write(checkout, claims, commands=None):
 
 
 def test_the_tables_of_claims(tmp_path):
-    claims = [CLAIM, {**CLAIM, "claim": "it is not run", "experiment": "other"}]
+    claims = [{**CLAIM, "note": "asked late"}, {**CLAIM, "claim": "it is not run", "experiment": "other"}]
     claims.append({**CLAIM, "claim": "it has no column", "statistic": {"mean": "speed", "table": "points"}})
     write(tmp_path, claims, {"other": {"words": "seed=0,1,2,3,4", "hours": 3}})
     ended(tmp_path / "multirun")
+    (tmp_path / "docs" / "questions").mkdir()
+    (tmp_path / "docs" / "questions" / "hand.md").write_text("# Does it fall?\n\nYes.\n")
     (problem,) = fill(tmp_path, tmp_path / "multirun")
     assert problem.startswith("docs/claims.yaml: it has no column: speed: no such column")
     first, second, third = rows(tmp_path)
@@ -336,8 +346,9 @@ def test_the_tables_of_claims(tmp_path):
         assert copy.size == PICTURE.size
         assert np.abs(np.asarray(copy.convert("RGB"), int) - np.asarray(PICTURE, int)).max() <= 8
     text = (tmp_path / "docs" / "claims.md").read_text()
-    assert "- **holds**: it falls (report 002)\n" in text and "[figure](claims/hand_curve_a=%5B1%5D.png) |" in text
-    assert "Of 3 claims 1 hold, 0 do not" in text and text.count("<details>") == 2
+    assert "- **holds**: it falls (report 002) *asked late*\n" in text and "[figure](claims/hand_curve_a=%5B1%5D.png) |" in text
+    assert "Of 3 claims 1 hold,\n0 do not, 0 depend" in text and "\n2 are to be run again, by" in text
+    assert "of 1 claims whose truth lies at the edge" in text and "\n## Does it fall?\n" in text and text.count("<details>") == 2
     before = (tmp_path / "docs" / "claims.csv").read_text()
     fill(tmp_path, tmp_path / "nowhere")  # what was measured stays
     assert (tmp_path / "docs" / "claims.csv").read_text() == before
@@ -391,7 +402,7 @@ def test_like_with_like(gap, verdict, tmp_path):
     assert row["n"] == row["beside_n"] == "5"  # what the first sweep said is kept
     assert row["verdict"] == verdict
     text = (tmp_path / "docs" / "claims.md").read_text()
-    assert f"- **{verdict}**: it falls" in text and "| the same, beside it | gap at size 32 minus at size 8 |" in text
+    assert f"- **{verdict}**: it falls" in text and "| the same, at equal train loss | gap at size 32 minus at size 8 |" in text
 
 
 def test_the_claims_of_the_reports_can_be_read_and_name_experiments():
@@ -402,14 +413,14 @@ def test_the_claims_of_the_reports_can_be_read_and_name_experiments():
     for claim in claims:
         Rule.parse(claim["holds"])
         for part in (claim, claim.get("beside", claim)):
-            assert statistic_in_words(part["statistic"])
+            assert statistic_in_words(part["statistic"], node["called"])
             assert commands.get(part["experiment"], {}).get("experiment", part["experiment"]) in known
     named = {part["experiment"] for claim in claims for part in (claim, claim.get("beside", claim))}
     assert set(commands) <= named and len({claim["claim"] for claim in claims}) == len(claims)
     with (ROOT / "docs" / "claims.csv").open(newline="") as file:
         written = [(r["claim"], r["report"], r["statistic"], r["method"], r["rule"]) for r in csv.DictReader(file)]
     assert written == [
-        (c["claim"], c["report"], statistic_in_words(c["statistic"]), method(c["statistic"]), c["holds"])
+        (c["claim"], c["report"], statistic_in_words(c["statistic"], node["called"]), method(c["statistic"]), c["holds"])
         for c in claims
     ], "run python -m hw1 claims"
 

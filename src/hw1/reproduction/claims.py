@@ -2,7 +2,7 @@
 
 Each claim of docs/claims.yaml names an experiment, a statistic and a rule, and where two ways to compare are fair a
 second statistic beside it; the file says also how often an experiment must have been run. The rules were written before
-the runs that they judge.
+the runs that they judge, or a note says otherwise.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ class Command:
 class _Book:
     """The commands of docs/claims.yaml, their times, and what is finished of them."""
 
-    def __init__(self, checkout: Path, output: Path, commands: Mapping[str, Mapping[str, Any]]) -> None:
-        self._commands, self._output = commands, output
+    def __init__(self, checkout: Path, output: Path, node: Mapping[str, Any]) -> None:
+        self._commands, self._output = node["commands"], output
+        self.called: Mapping[str, str] = node.get("called", {})
         self._about = experiments(checkout / "conf")
         file = checkout / "docs" / "results.csv"
         rows = read(file) if file.is_file() else []
@@ -118,7 +119,7 @@ def fill(checkout: Path, output: Path) -> list[str]:
     """
     docs = checkout / "docs"
     node = yaml.safe_load((docs / "claims.yaml").read_text(encoding="utf-8"))
-    book = _Book(checkout, output, node["commands"])
+    book = _Book(checkout, output, node)
     file = docs / "claims.csv"
     earlier = {}
     if file.is_file():
@@ -128,7 +129,7 @@ def fill(checkout: Path, output: Path) -> list[str]:
     rows, problems = [], []
     for claim in node["claims"]:
         row = dict.fromkeys(COLUMNS, "") | {"claim": claim["claim"], "report": str(claim["report"])}
-        row["rule"] = claim["holds"]
+        row |= {"rule": claim["holds"], "note": claim.get("note", "")}
         before, verdicts = earlier.get((row["claim"], row["report"]), {}), []
         for prefix, part in _parts(claim):
             known = {name: before.get(f"{prefix}{name}", "") for name in MEASURED}
@@ -147,8 +148,14 @@ def fill(checkout: Path, output: Path) -> list[str]:
         writer.writeheader()
         writer.writerows({name: guarded(value) for name, value in row.items()} for row in rows)
     titles = {name: about.title for name, about in experiments(checkout / "conf").items()}
+    titles |= {file.stem: _heading(file) for file in (docs / "questions").glob("*.md")}
     write_text(docs / "claims.md", page(rows, titles))
     return problems
+
+
+def _heading(file: Path) -> str:
+    """The first heading of a page."""
+    return next((line[2:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")), "")
 
 
 def _parts(claim: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -161,7 +168,7 @@ def _parts(claim: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _unmeasured(part: Mapping[str, Any], book: _Book) -> dict[str, str]:
     command, node = book.command(part["experiment"]), part["statistic"]
     own = dict.fromkeys(MEASURED, "") | {"command": command.text, "time": book.time(command)}
-    return own | {"statistic": statistic_in_words(node), "method": method(node)}
+    return own | {"statistic": statistic_in_words(node, book.called), "method": method(node)}
 
 
 def _part(part: Mapping[str, Any], rule: Rule, book: _Book, known: Mapping[str, str]) -> tuple[dict[str, str], str]:

@@ -11,7 +11,7 @@ from hw1.reproduction.verdicts import DEPENDS, DOES_NOT, HOLDS, TO_RUN
 # What is measured stands twice, for a claim and for what is compared beside it.
 MEASURED = ("command", "time", "statistic", "method", "seeds", "n", "estimate", "low", "high")
 COLUMNS = (
-    *("claim", "report", "rule", "verdict", *MEASURED),
+    *("claim", "report", "rule", "verdict", "note", *MEASURED),
     *(f"beside_{name}" for name in MEASURED),
     "figure",
 )
@@ -24,40 +24,59 @@ def page(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
 
     Args:
         rows: of claims.csv.
-        titles: {experiment: title}.
+        titles: {experiment: title, or the question that it answers}.
     """
     groups: dict[str, list[Mapping[str, str]]] = {}
     for row in rows:
         groups.setdefault(experiment_of(row["command"]).partition("/")[0], []).append(row)
     count = {word: sum(row["verdict"] == word for row in rows) for word in (HOLDS, DOES_NOT, DEPENDS, TO_RUN)}
     rest = len(rows) - sum(count.values())
+    judged = len(rows) - count[TO_RUN]
     lines = [
         "# What the reports concluded, and what is measured",
         "",
-        "Written by `python -m hw1 claims` from finished sweeps and [claims.yaml](claims.yaml), whose rules were",
-        f"written before their runs. Of {len(rows)} claims {count[HOLDS]} hold, {count[DOES_NOT]} do not,",
-        f"{count[DEPENDS]} depend on the comparison, {rest} are undecided, and {count[TO_RUN]} are to be run again, by",
-        "the commands behind each fold: what is measured of them has too few seeds, or an interval of another kind.",
+        "Five reports of a deep-learning course, numbered 000 to 004, drew these conclusions from one training each, or",
+        "from a few. Here each is a rule for a number with an interval. Written by `python -m hw1 claims` from finished",
+        "sweeps and the rules in [claims.yaml](claims.yaml), which were written before their runs; where one was changed",
+        f"behind a first run, the verdict says so and is exploratory. Of {len(rows)} claims {count[HOLDS]} hold,",
+        f"{count[DOES_NOT]} do not, {count[DEPENDS]} depend on the comparison, and {rest} are undecided.",
+        *_to_run(count[TO_RUN]),
         "",
+        "- *Gap*: loss on the test set minus loss on the training set, in nats. *Sensitivity*: the length of the",
+        "  derivative of the loss by the input. *Sharpness*: Keskar's, the largest rise of the loss in a small box around",
+        "  the weights. *alpha*: the place on the straight line between two solutions, 0 at the small-batch one, 1 at the",
+        "  large-batch one.",
         "- A claim holds where the whole 95% interval obeys its rule, does not hold where all of it breaks the rule,",
         "  and is undecided otherwise. Where two comparisons are fair (after equally many epochs, and at equal train",
         "  loss) it needs both; where they contradict each other it depends on the comparison.",
-        f"- One side of a 95% interval is missed in 2.5%: of {len(rows)} claims with nothing behind them about",
-        f"  {_BY_CHANCE * len(rows):.0f} would hold by chance.",
+        f"- One side of a 95% interval is missed in 2.5%: of {judged} claims whose truth lies at the edge of their rule",
+        f"  about {_BY_CHANCE * judged:.0f} would hold by chance, and as many would not.",
         f"- At least {LEAST_SEEDS} seeds, 10 where a run takes under a minute, 100 nets for a share. n counts what is",
-        "  independent: seeds, or models where runs of a model are alike. Networks that have learned nothing have no",
-        "  gap, and no part in a correlation with one.",
+        "  independent: seeds, or models, sizes and settings whose runs are alike. Networks that have learned nothing",
+        "  have no gap, and no part in a correlation with one.",
         "- Intervals: Student's over seeds; of accuracies Student's of the logit of their mean, of correlations along",
         "  each run Fisher's z, so that none leaves the range of its quantity. Of rank correlations over runs, from",
         "  orders exchanged within each seed, or among the means of models. Of shares Wilson's; of their difference",
-        "  that of McNemar's exact test over nets of the same start.",
+        "  that of McNemar's exact test over nets of the same start; of distances between paths the jackknife's.",
         "",
     ]
     for group, own in groups.items():
         lines += [f"## {titles.get(group) or group}", ""]
-        lines += [f"- **{text(row['verdict'])}**: {text(row['claim'])} (report {text(row['report'])})" for row in own]
+        lines += [_verdict(row) for row in own]
         lines += ["", "<details><summary>Numbers and commands</summary>", "", *_table(own), "", "</details>", ""]
     return "\n".join(lines)
+
+
+def _to_run(number: int) -> list[str]:
+    if not number:
+        return []
+    are = "One is" if number == 1 else f"{number} are"
+    return [f"{are} to be run again, by the command behind its fold: what is measured has too few seeds or an old interval."]
+
+
+def _verdict(row: Mapping[str, str]) -> str:
+    note = f" *{text(row['note'])}*" if row["note"] else ""
+    return f"- **{text(row['verdict'])}**: {text(row['claim'])} (report {text(row['report'])}){note}"
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
@@ -66,7 +85,7 @@ def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
         figure = f"[figure]({address(row['figure'])})" if row["figure"] else ""
         lines.append(_line(row["claim"], row, "", row["rule"], figure))
         if row["beside_command"]:
-            lines.append(_line("the same, beside it", row, "beside_", row["rule"], ""))
+            lines.append(_line("the same, at equal train loss", row, "beside_", row["rule"], ""))
     return lines
 
 

@@ -173,6 +173,8 @@ def _measured(row: Mapping[str, str]) -> str:
         return "" if row["budget"] == "full" else f"({row['budget']} budget; full: {row['full_hours']} hours)"
     quantity = "" if row["reported"] else f"{text(row['quantity'])}: "
     interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
+    if row["low"] and row["low"] == row["high"]:
+        interval = ", alike in all"  # a spread of nothing is no interval
     share = f"; {row['at_or_below']} of the members at or below the reported" if row["at_or_below"] else ""
     budget = "" if row["budget"] == "full" else f" ({row['budget']} budget; full: {row['full_hours']} hours)"
     return f"{quantity}{row['measured']}{interval}{share}{budget}"

@@ -6,17 +6,31 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hw1.measures import Sensitivity, Sharpness
+from hw1.measures import MinimalRatio, Sensitivity, Sharpness
 from hw1.metrics import ACCURACY, label
 from hw1.settings import ConfigError
 
 BY_SEED = ("trend", "difference", "mean", "geometric_mean", "smallest", "largest", "peak")  # one number a seed
 _MEASURES = {name: column.label for measure in (Sensitivity, Sharpness) for name, column in measure.columns.items()}
-_SETTINGS = {"model.hidden": "hidden layers", "parameters": "number of weights"}
+_SETTINGS = {
+    "model.hidden": "hidden layers",
+    "parameters": "number of weights",
+    "positive": "share of positive eigenvalues",
+    "negative": "share of negative eigenvalues",
+}
+_SHARES = (ACCURACY, *(name.rpartition("/")[2] for name in MinimalRatio.columns))  # columns between 0 and 1
+_HEADLINES = {
+    "end_distance_over_independent": "distance between ends over that of independent directions",
+    "end_distance_over_start_distance": "distance between ends over that between starts",
+}
 
 
-def statistic_in_words(node: Mapping[str, Any]) -> str:
+def statistic_in_words(node: Mapping[str, Any], called: Mapping[str, str] | None = None) -> str:
     """A statistic in words.
+
+    Args:
+        node: as docs/claims.yaml writes it.
+        called: words for values of settings, as for the name of a model.
 
     Example:
         >>> statistic_in_words({"trend": "test/accuracy", "against": "dataset.batch_size", "where": {"seed": 1}})
@@ -27,6 +41,7 @@ def statistic_in_words(node: Mapping[str, Any]) -> str:
     """
     where = dict(node.get("where") or {})
     split = f"{where.pop('split')} " if "split" in where else ""
+    called = called or {}
 
     def spoken(of: str) -> str:
         words = re.sub("`([^`]*)`", lambda match: _called(match[1]), of) if "`" in of else _called(of)
@@ -56,16 +71,20 @@ def statistic_in_words(node: Mapping[str, Any]) -> str:
         case {"peak": of, "against": against, "inside": [low, high]}:
             text = f"highest {spoken(of)} at {label(against)} from {low:g} to {high:g} minus highest elsewhere"
         case {"headline": name, "minus": other}:
-            text = f"{_headline(name)} minus {_headline(other)}"
+            text = f"{_headline(name, called)} minus {_headline(other, called)}"
         case {"headline": name}:
-            text = _headline(name)
+            text = _headline(name, called)
         case _:
             raise ConfigError(
                 f"statistic: got {dict(node)}, expected one of headline; mean; geometric_mean; smallest; largest; "
                 "share; correlation, against; trend, against; difference, at, from; paired, at, from; peak, against, "
                 "inside"
             )
-    return f"{text} ({', '.join(_setting(key, value) for key, value in where.items())})" if where else text
+    if where:
+        text += f" ({', '.join(_setting(key, called.get(str(value), value)) for key, value in where.items())})"
+    if "within" in node:
+        text += f", averaged over {' and '.join(f'{label(key)}s' for key in node['within'])}"
+    return text
 
 
 def method(node: Mapping[str, Any]) -> str:
@@ -88,8 +107,8 @@ def method(node: Mapping[str, Any]) -> str:
             return "Wilson's"
         case {"paired": _}:
             return "McNemar's exact test"
-        case {"headline": _}:
-            return "the study's"
+        case {"headline": name}:
+            return "the jackknife's over paths" if str(name).split()[0] in _HEADLINES else "the study's"
     return "Student's of the logit" if bounds(node) else "Student's"
 
 
@@ -99,24 +118,33 @@ def _called(column: str) -> str:
 
 
 def _and(keys: Sequence[str]) -> str:
-    return " and ".join(_called(key) for key in keys)
+    return " and ".join("size" if key == "model.hidden" else _called(key) for key in keys)
 
 
-def _headline(name: str) -> str:
+def _headline(name: str, called: Mapping[str, str]) -> str:
     """A headline's name without its shorthand.
 
     Example:
-        >>> _headline("end_distance_over_start_distance weights=all optimizer=sgd")
-        'end distance over start distance (all weights, optimizer sgd)'
+        >>> _headline("end_distance_over_start_distance weights=all optimizer=sgd", {"sgd": "SGD"})
+        'distance between ends over that between starts (all weights, optimizer SGD)'
     """
     first, *settings = str(name).split()
-    settings = [word.replace("weights=all", "all weights").replace("=", " ") for word in settings]
+    settings = [
+        "all weights" if word == "weights=all" else " ".join((label(key), called.get(value, value)))
+        for word in settings
+        for key, _, value in [word.partition("=")]
+    ]
+    first = _HEADLINES.get(first, first)
     return first.replace("_", " ") + (f" ({', '.join(settings)})" if settings else "")
 
 
 def _setting(key: str, value: Any) -> str:
     if key == "parameters":
         return f"{value:,} weights"
+    if key == "model":
+        return str(value)
+    if key == "phase":
+        return "after training" if value == "training" else f"after the {value}"
     if key == "reached":
         return "at equal train loss"
     if key == "learned":
@@ -140,6 +168,6 @@ def bounds(node: Mapping[str, Any]) -> tuple[float, float] | None:
     if kind == "trend":
         return -1.0, 1.0
     terms = str(node.get(kind, "")).replace("`", "").split(" - ")
-    if not all(term.rpartition("/")[2] == ACCURACY for term in terms):
+    if not all(term.rpartition("/")[2] in _SHARES for term in terms):
         return None
     return (-1.0, 1.0) if len(terms) > 1 or kind in ("difference", "peak") else (0.0, 1.0)
