@@ -1,5 +1,7 @@
 """The documentation: built with warnings as errors, its notebook executed; links, commands and code are right."""
 
+import importlib
+import inspect
 import json
 import os
 import re
@@ -98,6 +100,26 @@ def require_links(site):
                 assert unquote(parts.fragment) in pages[file].anchors, f"{page}: {target}"
     for style in site.rglob("*.css"):
         assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style.read_text(encoding="utf-8")), style
+
+
+@NEEDS_SPHINX
+def test_the_api_describes_every_public_name(site):
+    """Every class and function, also of packages that import names on first use: autodoc sees what dir() lists."""
+    described = {name for page in (site / "api").glob("*.html") for name in Page(page.read_text("utf-8")).anchors}
+    modules = [
+        module
+        for page in (DOCS / "api").glob("*.md")
+        for module in re.findall(r"automodule:: (\S+)", page.read_text(encoding="utf-8"))
+    ]
+    packages = [importlib.import_module(name) for name in modules]
+    public = {
+        f"{package.__name__}.{name}"
+        for package in packages
+        for name in getattr(package, "__all__", ())
+        if inspect.isclass(thing := getattr(package, name)) or inspect.isroutine(thing)
+    }
+    assert {"hw1.data.Mnist", "hw1.measures.Sharpness", "hw1.studies.FlatnessInterp"} <= public
+    assert public <= described, sorted(public - described)
 
 
 @NEEDS_SPHINX

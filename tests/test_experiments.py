@@ -276,6 +276,19 @@ def test_every_setting_of_a_quick_budget_is_one(name, monkeypatch):
         assert word.is_sweep_override() or select(composed, word.key_or_group) == word.value()
 
 
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.startswith("flatness")])
+def test_a_quick_budget_keeps_what_the_study_compares(name, monkeypatch):
+    """A variant takes on the quick settings of its experiment: one learning rate, say, where it compares three."""
+    with composer(monkeypatch) as settings:
+        words = [f"experiment={name}", "budget=quick"]
+        params = compose("train", overrides=words, return_hydra_config=True).hydra.sweeper.params or {}
+        swept = dict(params) | dict(word.split("=", 1) for word in budget_words(settings(*words)))
+        study = settings(*words)["study"]
+    for key in {study.get("across"), study.get("pair_by")} & set(swept):
+        (word,) = OverridesParser.create().parse_overrides([f"{key}={swept[key]}"])
+        assert word.is_sweep_override() and len(list(word.sweep_string_iterator())) > 1
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_says_only_what_differs(name):
     text = re.sub(r"^about:\n(  .*\n)+", "", (CONF / "experiment" / f"{name}.yaml").read_text(), flags=re.MULTILINE)

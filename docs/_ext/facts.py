@@ -144,9 +144,23 @@ class Value(SphinxRole):
         return [nodes.Text(_number(rows[0]))], []
 
 
+class Claim(SphinxRole):
+    """{claim}`BEGINNING`: the estimate of the one claim whose text begins so, with its interval and n."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """The number as text; an error where there is not one such claim with an interval."""
+        with CLAIMS.open(newline="", encoding="utf-8") as text:
+            rows = [row for row in csv.DictReader(text) if row["claim"].startswith(self.text)]
+        if len(rows) != 1 or not rows[0]["n"]:
+            said = f"claim: got {self.text!r}, expected the beginning of one measured claim of docs/claims.csv"
+            return [], [self.inliner.reporter.error(said, line=self.lineno)]
+        return [nodes.Text(f"{_number(rows[0], 'estimate')}, n = {rows[0]['n']}")], []
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """The directives and the role."""
     for name, directive in (("asked", Asked), ("variants", Variants), ("measured", Measured), ("verdicts", Verdicts)):
         app.add_directive(name, directive)
     app.add_role("value", Value())
+    app.add_role("claim", Claim())
     return {"parallel_read_safe": True}

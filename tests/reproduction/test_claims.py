@@ -346,9 +346,16 @@ def test_the_tables_of_claims(tmp_path):
         assert copy.size == PICTURE.size
         assert np.abs(np.asarray(copy.convert("RGB"), int) - np.asarray(PICTURE, int)).max() <= 8
     text = (tmp_path / "docs" / "claims.md").read_text()
-    assert "- **holds**: it falls (report 002) *asked late*\n" in text and "[figure](claims/hand_curve_a=%5B1%5D.png) |" in text
+    assert (
+        "- **holds**: it falls (report 002) *asked late*\n" in text
+        and "[figure](claims/hand_curve_a=%5B1%5D.png) |" in text
+    )
     assert "Of 3 claims 1 hold,\n0 do not, 0 depend" in text and "\n2 are to be run again, by" in text
-    assert "of 1 claims whose truth lies at the edge" in text and "\n## Does it fall?\n" in text and text.count("<details>") == 2
+    assert (
+        "of 1 claims whose truth lies at the edge" in text
+        and "\n## Does it fall?\n" in text
+        and text.count("<details>") == 2
+    )
     before = (tmp_path / "docs" / "claims.csv").read_text()
     fill(tmp_path, tmp_path / "nowhere")  # what was measured stays
     assert (tmp_path / "docs" / "claims.csv").read_text() == before
@@ -402,7 +409,10 @@ def test_like_with_like(gap, verdict, tmp_path):
     assert row["n"] == row["beside_n"] == "5"  # what the first sweep said is kept
     assert row["verdict"] == verdict
     text = (tmp_path / "docs" / "claims.md").read_text()
-    assert f"- **{verdict}**: it falls" in text and "| the same, at equal train loss | gap at size 32 minus at size 8 |" in text
+    assert (
+        f"- **{verdict}**: it falls" in text
+        and "| the same, at equal train loss | gap at size 32 minus at size 8 |" in text
+    )
 
 
 def test_the_claims_of_the_reports_can_be_read_and_name_experiments():
@@ -420,7 +430,13 @@ def test_the_claims_of_the_reports_can_be_read_and_name_experiments():
     with (ROOT / "docs" / "claims.csv").open(newline="") as file:
         written = [(r["claim"], r["report"], r["statistic"], r["method"], r["rule"]) for r in csv.DictReader(file)]
     assert written == [
-        (c["claim"], c["report"], statistic_in_words(c["statistic"], node["called"]), method(c["statistic"]), c["holds"])
+        (
+            c["claim"],
+            c["report"],
+            statistic_in_words(c["statistic"], node["called"]),
+            method(c["statistic"]),
+            c["holds"],
+        )
         for c in claims
     ], "run python -m hw1 claims"
 

@@ -49,7 +49,10 @@ class DataModule(lightning.LightningDataModule):
         eval_names: names of the sets that `val_dataloader` and `test_dataloader` evaluate, in their order.
         kind: "classes", "values", "tokens", "binary" or "counts": of `examples`, as the following.
         loss: (outputs [B, ...], targets [B, ...], reduction="mean") -> mean loss [].
-        in_shape, out_features, name, source: known before any example is read.
+        in_shape: shape of one input, without the batch; known, as the following, before any example is read.
+        out_features: classes, or the length of a target.
+        name: of the data.
+        source: where they come from.
 
     Raises:
         ValueError: a value is out of range; the message begins with its name. `train_size` is compared with the number

@@ -71,7 +71,9 @@ def _to_run(number: int) -> list[str]:
     if not number:
         return []
     are = "One is" if number == 1 else f"{number} are"
-    return [f"{are} to be run again, by the command behind its fold: what is measured has too few seeds or an old interval."]
+    return [
+        f"{are} to be run again, by the command behind its fold: what is measured has too few seeds or an old interval."
+    ]
 
 
 def _verdict(row: Mapping[str, str]) -> str:
