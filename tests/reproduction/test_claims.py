@@ -350,7 +350,7 @@ def test_the_tables_of_claims(tmp_path):
         "- **holds**: it falls (report 002) *asked late*\n" in text
         and "[figure](claims/hand_curve_a=%5B1%5D.png) |" in text
     )
-    assert "Of 3 claims 1 hold,\n0 do not, 0 depend" in text and "\n2 are to be run again, by" in text
+    assert "\nOf 3 claims 1 hold, 0 do not, 0 depend" in text and "\n2 are to be run again, by" in text
     assert (
         "of 1 claims whose truth lies at the edge" in text
         and "\n## Does it fall?\n" in text
