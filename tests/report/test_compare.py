@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -190,6 +191,31 @@ def test_numbers_of_several_settings_find_their_like(tmp_path):
     assert all("…" not in line for line in narrow)  # nothing that tells rows apart, and no number, is cut
 
 
+def test_one_end_may_move_and_what_both_have_is_no_row(tmp_path):
+    """A user changes the small batch size alone: the large one's run is in both, and barriers go by learning rate."""
+    sweeps = []
+    for day, small in ((1, 64), (2, 256)):
+        rates = (0.1, 0.01)
+        numbers = [
+            (f"barrier optimizer.lr={lr} dataset.batch_size={small}-1024", small * lr, math.nan, math.nan, 1)
+            for lr in rates
+        ]
+        values = {(small, 0): float(small), (1024, 0): 3.0}
+        for run in (tmp_path / "hand" / "runs").glob("batch_size=1024_*"):  # is made again, as it was
+            shutil.rmtree(run)
+        sweeps.append(sweep_of(tmp_path, values, time=f"2026-01-0{day}_00-00-00", numbers=numbers))
+    found = compare(*sweeps, ["test/loss"])
+    assert [(one.name, one.a, one.b) for one in found.numbers] == [
+        ("barrier, learning rate 0.1, batch size 64-1024 | 256-1024", 6.4, 25.6),
+        ("barrier, learning rate 0.01, batch size 64-1024 | 256-1024", 0.64, 2.56),
+    ]
+    assert [(one.setting, one.reading) for one in found.metrics] == [
+        ("batch size 64", "only A"),
+        ("batch size 256", "only B"),
+    ]
+    assert found.notes == ["1 run of both sweeps is the same: no difference is to be seen there."]
+
+
 def test_members_are_seeds_and_measures_are_quantities(tmp_path):
     sweeps = []
     for name, shift in (("a", 0.0), ("b", 1.0)):
@@ -203,7 +229,7 @@ def test_members_are_seeds_and_measures_are_quantities(tmp_path):
     assert set(rows) == {"test loss", "test accuracy", "trace of the Hessian"}  # no standard error
     assert rows["test loss"].n == (3, 3) and rows["test loss"].value == 1.0
     assert rows["trace of the Hessian"].reading == "undecided" and rows["trace of the Hessian"].setting == ""
-    assert any("run of both sweeps are" in note or "runs of both" in note for note in compare(*sweeps).notes)
+    assert "1 run of both sweeps is the same: no difference is to be seen there." in compare(*sweeps).notes
 
 
 def test_members_that_diverged_are_told(tmp_path):

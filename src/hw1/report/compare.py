@@ -94,12 +94,15 @@ def compare(a: Sweep, b: Sweep, metrics: Sequence[str] = ()) -> Comparison:
     partners, notes = _partners(a, b, keys, members)
     notes = [*_unfinished(a, b), *notes]
     if shared := len({run.key for run in a.runs} & {run.key for run in b.runs}):
-        notes.append(f"{count(shared, 'run')} of both sweeps are the same: no difference is to be seen there.")
+        are = "is" if shared == 1 else "are"
+        notes.append(f"{count(shared, 'run')} of both sweeps {are} the same: no difference is to be seen there.")
     found = _metrics((a, b), keys, partners, members, metrics or names)
     labels = {name: told["label"] for sweep in (a, b) for name, told in sweep.columns().items()}
     told = [replace(one, name=labels.get(one.name) or label(one.name)) for one in found]
     notes += _not_finite(told)
-    moved = [key for key, pairs in partners.items() if any(one != other for one, other in pairs.items())]
+    moved = [
+        key for key in keys if len({frozenset(_cells(s, own, key)) for s, own in zip((a, b), members, strict=True)}) > 1
+    ]
     return Comparison(a, b, _settings(a, b), numbers(a, b, moved), told, notes)
 
 
@@ -139,16 +142,21 @@ def _partners(
     partners: dict[str, dict[Any, Any]] = {}
     notes = []
     for key in keys:
-        own = [
-            _ordered({sweep.cell(member.run, key) for member in found})
-            for sweep, found in zip((a, b), members, strict=True)
-        ]
+        own = [_ordered(_cells(sweep, found, key)) for sweep, found in zip((a, b), members, strict=True)]
         partners[key] = {value: value for value in own[0] if value in own[1]}
         if not partners[key] and len(own[0]) == len(own[1]):
             partners[key] = dict(zip(*own, strict=True))
             pairs = ", ".join(f"{one} with {other}" for one, other in partners[key].items())
             notes.append(f"{key}: no value is in both sweeps; compared in their order: {pairs}.")
     return partners, notes
+
+
+def _cells(sweep: Sweep, members: Iterable[Member], key: str) -> set[Any]:
+    return {sweep.cell(member.run, key) for member in members}
+
+
+def _folders(members: Iterable[Member]) -> set[tuple[Any, int]]:
+    return {(member.run.path.resolve(), member.seed) for member in members}
 
 
 def _ordered(values: Iterable[Any]) -> list[Any]:
@@ -162,7 +170,10 @@ def _metrics(
     members: Sequence[Sequence[Member]],
     names: Sequence[str],
 ) -> list[Difference]:
-    """The difference in every metric at every setting, those of one sweep alone last."""
+    """The difference in every metric at every setting, those of one sweep alone last.
+
+    Of a setting at which both have the very same runs there is none.
+    """
     tables: list[dict[Cells, list[Member]]] = [{}, {}]
     for by_cells, sweep, own in zip(tables, sweeps, members, strict=True):
         for member in own:
@@ -174,6 +185,8 @@ def _metrics(
         theirs = tables[1].get(other, [])
         if theirs:
             matched.add(other)
+        if theirs and _folders(ours) == _folders(theirs):
+            continue
         (found if theirs else alone).extend(_at(keys, cells, other if theirs else cells, ours, theirs, names))
     for cells, theirs in tables[1].items():
         if cells not in matched:

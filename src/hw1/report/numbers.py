@@ -16,8 +16,8 @@ def numbers(a: Sweep, b: Sweep, moved: Collection[str]) -> list[Difference]:
     Args:
         a: one sweep.
         b: the other.
-        moved: keys with other values in both, which are compared in their order: a name may differ in these before it
-            may differ in any.
+        moved: keys of which A and B do not have the same values: a name may differ in these before it may differ in
+            any.
     """
     ours, theirs = _headlines(a), _headlines(b)
     found = [of_headlines(_said(name, name), one, theirs[name]) for name, one in ours.items() if name in theirs]
