@@ -227,10 +227,11 @@ class FlatnessSensitivity:
         if "unreached" in tables:
             lost, all_of = len(tables["unreached"]), len(tables["points"])
             sentences.append(f"{lost} of {all_of} networks never came to the train loss, and are left out.")
+        means = "A dot is a mean over seeds, the band their range"
         captions = {
-            "loss": "Each dot is one network, the line the mean over seeds; the second axis shows sensitivity.",
-            "accuracy": "Each dot is one network, the line the mean over seeds; the second axis shows sensitivity.",
-            "sharpness": "Each panel is one measure of sharpness; larger is sharper. Both axes are logarithmic.",
+            "loss": f"{means}; the axis on the right is that of sensitivity.",
+            "accuracy": f"{means}; the axis on the right is that of sensitivity.",
+            "sharpness": f"Each panel is one measure of sharpness; larger is sharper. {means}.",
             "gap": "Each dot is one network: a measure against how much worse it is on the test set.",
         }
         shown = [*(name for name in (TRAIN_LOSS, TEST_LOSS, TEST_ACCURACY) if name in tables["points"])]
