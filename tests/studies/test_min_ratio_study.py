@@ -71,6 +71,9 @@ def test_the_figure_draws_every_point_and_fills_those_that_count(tables):
         drawn[line.get_marker(), filled] = len(line.get_xdata())
     assert drawn == {("o", True): 30, ("X", False): 5, ("^", False): 5}
     assert "30 of 40 converged" in after.get_title()
+    assert figure.axes[0].get_ylabel() == "loss (nats, log scale)"  # of classes
+    (figure,) = MinRatio().draw({"points": tables["points"].assign(loss_unit=np.nan)}, []).values()
+    assert figure.axes[0].get_ylabel() == "loss (log scale)"  # as a table that was read back has it of a function
 
 
 def test_runs_that_do_not_measure_are_refused():

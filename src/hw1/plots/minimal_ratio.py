@@ -32,7 +32,7 @@ def draw_minimal_ratio(points: pd.DataFrame, title: str, notes: Mapping[str, str
 
     Args:
         points: columns phase, loss, positive, positive_error (where it is estimated), sampled, sampled_error, reason,
-            constant, parameters, data, source, n_train.
+            constant, parameters, data, source, n_train; loss_unit, as nats, where it has one.
         title: what this figure holds fixed; may be empty.
         notes: phase -> what was found there, a line above its panels.
     """
@@ -52,9 +52,10 @@ def draw_minimal_ratio(points: pd.DataFrame, title: str, notes: Mapping[str, str
             share = f"{int(part['counted'].sum())} of {len(part)} converged and not constant"
             lines = [_TITLES[phase], share, *([notes[phase]] if phase in notes else [])]
             axes[0, j].set_title(broken("\n".join(lines), inches_of(axes[0, j])))
+        of_loss = next((str(one) for one in points.get("loss_unit", pd.Series(dtype=str)).dropna()), "")
         note = scale(axes[0, 0], "y", LOSS)
         for ax in axes[:, 0]:
-            ax.set_ylabel(axis(LOSS, note))
+            ax.set_ylabel(axis(LOSS, of_loss, note))
         handles = _legend(points)
         longest = max(len(str(handle.get_label())) for handle in handles) if handles else 1
         fitting = int(figure.get_figwidth() / (0.08 * longest + 0.6))

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hw1.metrics import LOSS, TEST_ACCURACY, unit
 from hw1.studies.answers import Answer, percent, rank, settled, where_in_words
 from hw1.studies.called import rho
 from hw1.studies.correlations import correlation_headline
@@ -70,7 +71,8 @@ class MinRatio:
                 continue
             members = list(of_run)
             own = {key: members[0].cells[key] for key in unseeded(sweep.keys)} | members[0].origin
-            own = {"run": run.path.name, **own, "parameters": run.result["parameters"]}
+            nats = unit(LOSS, TEST_ACCURACY in members[0].metrics, own)
+            own = {"run": run.path.name, **own, "parameters": run.result["parameters"], "loss_unit": nats}
             rows += [{**row, "seed": members[row["member"]].seed, **own} for row in found[run].rows]
         if not rows:
             return {}
