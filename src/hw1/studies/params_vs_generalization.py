@@ -135,9 +135,7 @@ class ParamsVsGeneralization:
             if len(lost):
                 names = listed([f"{size:,}" for size in sorted(set(lost[self.against]))])
                 sentences.append(f"{len(lost)} of {len(part)} networks learned nothing: {self.against} {names}.")
-        caption = (
-            f"Each dot is one training; train and test values at its end against the {of}, with the mean over seeds."
-        )
+        caption = f"Train and test values at the end against the {of}: a dot is a mean over seeds, the band their range."
         columns = [*unseeded(keys), "seed", "parameters", "depth", *METRICS, GAP]
         return Answer(sentences, {"params_vs_generalization": caption}, {"points": columns})
 
