@@ -44,6 +44,10 @@ def test_the_headlines_are_final_test_accuracies(tables):
 
 def test_loss_of_all_models_in_one_chart_and_accuracy_in_another(tables):
     figures = ActualTask().draw(tables, KEYS)
+    looks = {line.get_label(): line.get_linestyle() for line in figures["loss"].legends[0].get_lines()}
+    captions = ActualTask().answer(tables, KEYS, ActualTask().headlines(tables, KEYS)).captions
+    assert (looks["train set"], looks["test set"]) == ("-", "--")
+    assert captions["loss"].endswith("full lines train, dashed ones test.")
     assert list(figures) == ["loss", "accuracy"]
     for name, figure in figures.items():
         (axes,) = figure.axes

@@ -83,7 +83,7 @@ class ActualTask:
         if len(others) > 1:
             sentences.append("Intervals of differences are wide enough for all pairs of models together.")
         captions = {
-            name: "Whole-set values after each epoch, in evaluation mode: full lines test, others train."
+            name: "Whole-set values after each epoch, in evaluation mode: full lines train, dashed ones test."
             for name in QUANTITIES
         }
         columns = [*own, SERIES, "parameters", "accuracy", "low", "high", "n", "seconds"]

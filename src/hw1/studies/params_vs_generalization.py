@@ -135,7 +135,7 @@ class ParamsVsGeneralization:
             if len(lost):
                 names = listed([f"{size:,}" for size in sorted(set(lost[self.against]))])
                 sentences.append(f"{len(lost)} of {len(part)} networks learned nothing: {self.against} {names}.")
-        caption = f"Train and test values at the end against the {of}: a dot is a mean over seeds, the band their range."
+        caption = f"Train and test values at the end, against the {of}: a dot is a mean over seeds, the band a range."
         columns = [*unseeded(keys), "seed", "parameters", "depth", *METRICS, GAP]
         return Answer(sentences, {"params_vs_generalization": caption}, {"points": columns})
 
