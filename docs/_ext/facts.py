@@ -145,16 +145,21 @@ class Value(SphinxRole):
 
 
 class Claim(SphinxRole):
-    """{claim}`BEGINNING`: the estimate of the one claim whose text begins so, with its interval and n."""
+    """{claim}`BEGINNING`: the estimate of the one claim whose text begins so, with its interval and n.
+
+    {claim}`BEGINNING; beside`: that of the comparison at equal train loss.
+    """
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """The number as text; an error where there is not one such claim with an interval."""
+        beginning, _, beside = (part.strip() for part in self.text.partition(";"))
+        prefix = "beside_" if beside else ""
         with CLAIMS.open(newline="", encoding="utf-8") as text:
-            rows = [row for row in csv.DictReader(text) if row["claim"].startswith(self.text)]
-        if len(rows) != 1 or not rows[0]["n"]:
+            rows = [row for row in csv.DictReader(text) if row["claim"].startswith(beginning)]
+        if len(rows) != 1 or not rows[0][f"{prefix}n"]:
             said = f"claim: got {self.text!r}, expected the beginning of one measured claim of docs/claims.csv"
             return [], [self.inliner.reporter.error(said, line=self.lineno)]
-        return [nodes.Text(f"{_number(rows[0], 'estimate')}, n = {rows[0]['n']}")], []
+        return [nodes.Text(f"{_number(rows[0], 'estimate', prefix)}, n = {rows[0][f'{prefix}n']}")], []
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
