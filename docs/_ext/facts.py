@@ -8,7 +8,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from hw1.reproduction.results import experiment_of, read
+from hw1.reproduction.results import experiment_of, interval_in_words, read
 from hw1.settings.about import About, experiments
 
 CHECKOUT = Path(__file__).parents[2]
@@ -27,10 +27,7 @@ def _of(question: str, command: str) -> bool:
 
 def _number(row: dict[str, str], key: str = "measured", prefix: str = "") -> str:
     """`1.345 [0.7625, 1.928]`, with - as a minus sign."""
-    low, high = row[f"{prefix}low"], row[f"{prefix}high"]
-    interval = f" [{low}, {high}]" if low else ""
-    if low and low == high:
-        interval = ", alike in all"  # a spread of nothing is no interval
+    interval = interval_in_words(row[f"{prefix}low"], row[f"{prefix}high"])
     return f"{row[f'{prefix}{key}']}{interval}".replace("-", "−").replace("e−", "e-")
 
 
@@ -156,14 +153,14 @@ class Claim(SphinxRole):
         prefix = "beside_" if beside else ""
         with CLAIMS.open(newline="", encoding="utf-8") as text:
             rows = [row for row in csv.DictReader(text) if row["claim"].startswith(beginning)]
-        if len(rows) != 1 or not rows[0][f"{prefix}n"]:
+        if beside not in ("", "beside") or len(rows) != 1 or not rows[0][f"{prefix}low"]:
             said = f"claim: got {self.text!r}, expected the beginning of one measured claim of docs/claims.csv"
             return [], [self.inliner.reporter.error(said, line=self.lineno)]
         return [nodes.Text(f"{_number(rows[0], 'estimate', prefix)}, n = {rows[0][f'{prefix}n']}")], []
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """The directives and the role."""
+    """The directives and the roles."""
     for name, directive in (("asked", Asked), ("variants", Variants), ("measured", Measured), ("verdicts", Verdicts)):
         app.add_directive(name, directive)
     app.add_role("value", Value())

@@ -213,7 +213,15 @@ def test_one_end_may_move_and_what_both_have_is_no_row(tmp_path):
         ("batch size 64", "only A"),
         ("batch size 256", "only B"),
     ]
-    assert found.notes == ["1 run of both sweeps is the same: no difference is to be seen there."]
+    assert found.notes == ["1 run of both sweeps is the same: no difference of trainings is to be seen there."]
+    assert found.summary.endswith("in both sweeps, of runs that are not the same.")
+    (run,) = (tmp_path / "hand" / "runs").glob("batch_size=1024_*")
+    measured_by_hand(run, "sharpness", {"sharpness/trace": [1.0]}, columns={"sharpness/trace": "trace"})
+    record = json.loads((sweeps[1].path / "sweep.json").read_text())
+    asked = json.loads((make_sweep(tmp_path, [run], [], time="x", measures=["sharpness"]) / "sweep.json").read_text())
+    (sweeps[1].path / "sweep.json").write_text(json.dumps(record | {"measures": asked["measures"]}))
+    told = compare(sweeps[0], Sweep.read(sweeps[1].path)).metrics
+    assert ("batch size 1024", "trace", "only B") in [(one.setting, one.name, one.reading) for one in told]
 
 
 def test_members_are_seeds_and_measures_are_quantities(tmp_path):
@@ -229,7 +237,7 @@ def test_members_are_seeds_and_measures_are_quantities(tmp_path):
     assert set(rows) == {"test loss", "test accuracy", "trace of the Hessian"}  # no standard error
     assert rows["test loss"].n == (3, 3) and rows["test loss"].value == 1.0
     assert rows["trace of the Hessian"].reading == "undecided" and rows["trace of the Hessian"].setting == ""
-    assert "1 run of both sweeps is the same: no difference is to be seen there." in compare(*sweeps).notes
+    assert "1 run of both sweeps is the same: no difference of trainings is to be seen there." in compare(*sweeps).notes
 
 
 def test_members_that_diverged_are_told(tmp_path):

@@ -76,8 +76,12 @@ def test_the_time_left_counts_what_those_at_work_have_done(tmp_path):
     (sweep / "sweep.json").write_text(json.dumps(record | {"launched": names, "launched_at": time.time() - 160}))
     heartbeat(running)
     with FileLock(sweep / ".lock"), FileLock(running / ".lock"):
+        heartbeat(running, first=0)
         head = listing(sweep, [], None)[0][1]  # 1 and 3/5 runs in 160 s
-    assert head.endswith("; 2 min 20 s left"), head
+        assert head.endswith("; 2 min 20 s left"), head
+        heartbeat(running, first=200)  # of these 3/5, 2/5 are of an earlier command
+        head = listing(sweep, [], None)[0][1]
+        assert head.endswith("; 3 min 07 s left"), head
 
 
 def test_looking_makes_no_lock_and_changes_nothing(tmp_path):

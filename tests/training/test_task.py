@@ -267,7 +267,7 @@ def test_training_knows_no_callback_and_the_task_brings_nothing_but_torch_lightn
     assert {name.partition(".")[0] for name in task} == {"filelock", "hw1"}  # torch needs filelock as well
     rooms = {name.split(".")[1] for name in task if name.startswith("hw1.")}
     light = {"_before_torch", "bounds", "files", "kinds", "lease", "lease_file", "losses"}
-    light |= {"machine", "memory", "metrics", "preemption", "seeds", "vectors"}
+    light |= {"machine", "memory", "metrics", "on_first_use", "preemption", "seeds", "vectors"}
     assert rooms <= light | {"data", "models", "risk", "settings", "training"}
     rooms = {name.split(".")[1] for name in room if name.startswith("hw1.")}
     assert not rooms & {"callbacks", "measures", "runs", "studies", "report", "curvature", "landscape"}

@@ -60,7 +60,10 @@ class Comparison:
         if not judged:
             if any(one.same for one in self.metrics):
                 return "Wherever metrics have an interval they are the same in both sweeps."
-            return "No difference of metrics has an interval: that takes two seeds of a setting in both sweeps."
+            return (
+                "No difference of metrics has an interval: that takes two seeds of a setting in both sweeps, of runs "
+                "that are not the same."
+            )
         decided = sum(one.decided for one in judged)
         return (
             f"{decided} of {count(len(judged), 'interval')} of metrics exclude{'s' if decided == 1 else ''} 0; if "
@@ -95,7 +98,9 @@ def compare(a: Sweep, b: Sweep, metrics: Sequence[str] = ()) -> Comparison:
     notes = [*_unfinished(a, b), *notes]
     if shared := len({run.key for run in a.runs} & {run.key for run in b.runs}):
         are = "is" if shared == 1 else "are"
-        notes.append(f"{count(shared, 'run')} of both sweeps {are} the same: no difference is to be seen there.")
+        notes.append(
+            f"{count(shared, 'run')} of both sweeps {are} the same: no difference of trainings is to be seen there."
+        )
     found = _metrics((a, b), keys, partners, members, metrics or names)
     labels = {name: told["label"] for sweep in (a, b) for name, told in sweep.columns().items()}
     told = [replace(one, name=labels.get(one.name) or label(one.name)) for one in found]
@@ -155,8 +160,9 @@ def _cells(sweep: Sweep, members: Iterable[Member], key: str) -> set[Any]:
     return {sweep.cell(member.run, key) for member in members}
 
 
-def _folders(members: Iterable[Member]) -> set[tuple[Any, int]]:
-    return {(member.run.path.resolve(), member.seed) for member in members}
+def _found(members: Iterable[Member]) -> set[tuple[Any, int, str]]:
+    """Which trainings these are, and what was measured of them."""
+    return {(one.run.path.resolve(), one.seed, repr(sorted(one.metrics.items()))) for one in members}
 
 
 def _ordered(values: Iterable[Any]) -> list[Any]:
@@ -172,7 +178,7 @@ def _metrics(
 ) -> list[Difference]:
     """The difference in every metric at every setting, those of one sweep alone last.
 
-    Of a setting at which both have the very same runs there is none.
+    Of a setting at which both have the very same runs, measured alike, there is none.
     """
     tables: list[dict[Cells, list[Member]]] = [{}, {}]
     for by_cells, sweep, own in zip(tables, sweeps, members, strict=True):
@@ -185,7 +191,7 @@ def _metrics(
         theirs = tables[1].get(other, [])
         if theirs:
             matched.add(other)
-        if theirs and _folders(ours) == _folders(theirs):
+        if theirs and _found(ours) == _found(theirs):
             continue
         (found if theirs else alone).extend(_at(keys, cells, other if theirs else cells, ours, theirs, names))
     for cells, theirs in tables[1].items():

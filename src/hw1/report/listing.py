@@ -213,17 +213,19 @@ def _came_to(run: Standing) -> tuple[str, ...]:
 
 
 def _left(sweep: SweepStanding, runs: Sequence[Standing]) -> str:
-    """About how long a sweep that is at work will take yet, from the runs that it has behind it; "" if it has none."""
+    """About how long a sweep at work will take yet, from what its runs have done since; "" if none has ended."""
     launched, began = sweep.record.get("launched"), sweep.record.get("launched_at")
     if sweep.status != RUNNING or not isinstance(launched, list) or not isinstance(began, int | float):
         return ""
     own = [run for run in runs if run.folder.name in launched]
     left = [run for run in own if run.status in (*AT_WORK, WAITING, QUEUED)]
     if own and len(left) < len(own):
-        parts = sum(min(1.0, run.progress.step / run.progress.steps) for run in left if run.progress is not None)
-        done = len(own) - len(left) + parts
-        seconds = max(0.0, time.time() - began) / done * (len(own) - done)
-        return duration(seconds) if done < len(own) else ""  # trained, and being measured: who knows how long
+        far = [run.progress for run in left if run.progress is not None]
+        trained = sum(run.status == MEASURING for run in left)
+        done = len(own) - len(left) + trained + sum((one.step - one.first) / one.steps for one in far)
+        to_do = len(left) - trained - sum(one.step / one.steps for one in far)
+        seconds = max(0.0, time.time() - began) / done * to_do
+        return duration(seconds) if to_do > 0 else ""  # all are trained, and being measured: who knows how long
     slowest = [run.progress.left for run in left if run.progress is not None]
     if left and len(slowest) == len(left) and all(seconds == seconds for seconds in slowest):
         return duration(max(slowest))

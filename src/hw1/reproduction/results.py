@@ -166,15 +166,25 @@ def _reported(row: Mapping[str, str]) -> str:
     return f"{text(row['quantity'])}: {text(row['reported'])}" if row["reported"] else ""
 
 
+def interval_in_words(low: str, high: str) -> str:
+    """What stands behind a number: its interval, or that there is no spread, which is none.
+
+    Example:
+        >>> interval_in_words("0.1", "0.3"), interval_in_words("1", "1"), interval_in_words("", "")
+        (' [0.1, 0.3]', ', the same in all to four digits', '')
+    """
+    if low and low == high:
+        return ", the same in all to four digits"
+    return f" [{low}, {high}]" if low else ""
+
+
 def _measured(row: Mapping[str, str]) -> str:
     if row["budget"] == NOT_RUN:
         return NOT_RUN
     if not row["measured"]:
         return "" if row["budget"] == "full" else f"({row['budget']} budget; full: {row['full_hours']} hours)"
     quantity = "" if row["reported"] else f"{text(row['quantity'])}: "
-    interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
-    if row["low"] and row["low"] == row["high"]:
-        interval = ", alike in all"  # a spread of nothing is no interval
+    interval = interval_in_words(row["low"], row["high"])
     share = f"; {row['at_or_below']} of the members at or below the reported" if row["at_or_below"] else ""
     budget = "" if row["budget"] == "full" else f" ({row['budget']} budget; full: {row['full_hours']} hours)"
     return f"{quantity}{row['measured']}{interval}{share}{budget}"

@@ -36,6 +36,7 @@ class Progress:
         step: optimizer steps done.
         steps: steps in all, if nothing stops it early.
         epochs: epochs in all.
+        first: of these, those done before this process began.
         rate: steps a second since this process began, evaluations included; NaN before the first.
         left: seconds, at that rate; NaN where it is not known.
     """
@@ -43,6 +44,7 @@ class Progress:
     step: int
     steps: int
     epochs: int
+    first: int
     rate: float
     left: float
 
@@ -229,7 +231,7 @@ def read_progress(folder: Path, now: float | None = None) -> Progress | None:
         return None
     rate = (step - first) / (last - since) if now is not None and step > first and last > since else math.nan
     left = max(0.0, (steps - step) / rate - max(0.0, (now or last) - last)) if rate == rate else math.nan
-    return Progress(step, steps, epochs, rate, left)
+    return Progress(step, steps, epochs, first, rate, left)
 
 
 def named_runs(record: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
