@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from safetensors.torch import save_model
 from torch import nn
 
+from hw1.records import DamagedError
 from hw1.runs import Ask, Run, Sweep, find_run, is_complete, read_measured, slug_of
 from hw1.runs.measured import Measured, beside, write_measured
 from hw1.settings import ConfigError, RunSettings
@@ -45,6 +46,20 @@ def test_history(tmp_path):
     (folder / "metrics.csv").write_text("epoch,step,train_step/loss,test/loss\n0,0,1.5,\n0,1,1.25,0.5\n")
     history = Run(folder).history()
     assert history["train_step/loss"].tolist() == [1.5, 1.25] and history["test/loss"].isna().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "read", [lambda sweep: sweep.runs[0].history(), lambda sweep: next(iter(sweep.members())).history()]
+)
+def test_a_lost_history_is_named_with_the_remedy(read, tmp_path):
+    folder, _ = make_run(tmp_path)
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"files": {"metrics.csv": [12, "0" * 64]}}))
+    sweep = Sweep.read(make_sweep(tmp_path, [folder], ["seed"]))
+    with pytest.raises(
+        DamagedError, match=r"metrics\.csv is missing; delete the run's folder and run its command again$"
+    ):
+        read(sweep)
 
 
 def test_weights_are_those_of_the_last_snapshot(tmp_path):

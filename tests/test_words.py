@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from hw1.models import Cnn, Mlp, Rnn, mlp_of_budget
+from hw1.models import Cnn, Mlp, Rnn, mlp_of_size
 from hw1.words import ends_in_words, layers_in_words, model_in_words, parameter_in_words, setting_in_words
 
 CNN = ["c3(8)", "bn", "p2", "drop2d", "c5s(6)", "drop.5", "c3(4)", 18, "bn", "drop", 9]
@@ -16,7 +16,7 @@ NETS = [
     (Mlp, {"hidden": []}),
     (Rnn, {"hidden": 6, "layers": 1}),
     (Rnn, {"hidden": 6, "layers": 2}),
-    (mlp_of_budget, {"budget": 3000, "depth": 3, "activation": "relu", "dropout": 0.0}),
+    (mlp_of_size, {"size": 3000, "depth": 3, "activation": "relu", "dropout": 0.0}),
 ]
 KINDS = {nn.Conv2d: "convolution", nn.Linear: "dense layer", nn.RNN: "recurrent layer"}
 

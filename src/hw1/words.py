@@ -133,7 +133,7 @@ def model_in_words(model: Mapping[str, Any], weights: int | None = None) -> str:
         'two convolutions, 371,581 weights'
         >>> model_in_words({"_target_": "hw1.models.Mlp", "hidden": [256, 128], "dropout": 0.5})
         'two dense layers with dropout'
-        >>> model_in_words({"_target_": "hw1.models.mlp_of_budget", "budget": 571, "depth": 7}, 571)
+        >>> model_in_words({"_target_": "hw1.models.mlp_of_size", "size": 571, "depth": 7}, 571)
         'seven dense layers, 571 weights'
         >>> model_in_words({"_target_": "hw1.models.Rnn", "hidden": 64, "layers": 1}, 6_666)
         'one recurrent layer, 6,666 weights'

@@ -101,12 +101,12 @@ def test_a_step_to_where_the_gradient_is_no_number_is_not_taken():
         assert found.theta.item() > 0 and found.gradient_norm.isfinite().all() and found.reason != ("converged",)
 
 
-def test_the_budget_ends_a_search():
+def test_the_last_iteration_ends_a_search():
     f, size = sine_net()
     found = find_critical_points(
         FunctionRisk(f, size), torch.ones(1, size) * 0.5 + torch.arange(size) / 7, iterations=1
     )
-    assert found.reason == ("budget",) and found.iterations.tolist() == [1]
+    assert found.reason == ("not converged",) and found.iterations.tolist() == [1]
 
 
 def test_a_start_that_is_critical_stays():

@@ -192,7 +192,7 @@ OTHER_MODELS = [
     "model=cnn 'model.layers=[\"c3(10\"]'",
     "model=cnn 'model.layers=[c0]'",
     "model=cnn 'model.layers=[p99]'",
-    "model=mlp_budget model.weights=3",
+    "model=mlp_sized model.weights=3",
     "dataset=function model=cnn",
     "'model={_target_: torch.nn.Nope}'",
     "'model={_target_: torch.nn.Linear}'",

@@ -18,7 +18,7 @@ from made_runs import checked, make_run, make_sweep, measured_by_hand
 def rows(n=40, seed=0):
     """Points after training, and after a search: most converged, five constant, five stalled far off the trend."""
     random = np.random.default_rng(seed)
-    trained = pd.DataFrame({"member": range(n), "epoch": 9, "phase": "training", "reason": "budget"})
+    trained = pd.DataFrame({"member": range(n), "epoch": 9, "phase": "training", "reason": "not converged"})
     trained["loss"], trained["positive"] = random.random(n), random.random(n)
     searched = trained.assign(phase="search", reason="converged")
     searched["positive"] = 0.9 - searched["loss"] / 2 + 0.05 * random.standard_normal(n)
@@ -58,6 +58,15 @@ def test_reasons_are_counted(tables):
     reasons = tables["reasons"].set_index(["phase", "reason", "constant"])["points"]
     assert reasons["search", "stalled", False] == 5 and reasons["search", "converged", True] == 5
     assert reasons.sum() == 80
+
+
+def test_a_reason_of_an_earlier_version_has_the_name_of_today(tmp_path):
+    folder, _ = make_run(tmp_path, replicas=40)
+    stored = json.loads(rows().replace({"not converged": "budget"}).to_json(orient="records", double_precision=15))
+    measured_by_hand(folder, "minimal_ratio", rows=stored)
+    sweep = Sweep.read(make_sweep(tmp_path, [folder], [], measures=["minimal_ratio"]))
+    points = MinRatio().measure(sweep, Cache(tmp_path / "measurements"))["points"]
+    assert set(points["reason"]) == {"not converged", "converged", "stalled"}
 
 
 def test_the_figure_draws_every_point_and_fills_those_that_count(tables):

@@ -40,8 +40,8 @@ class CriticalPoints:
         gradient_norm: |g|, [R].
         reason: why each search stopped. "converged": |g| < tolerance. "flat": the gradient is almost in the kernel of
             the Hessian, in 10 iterations in a row or where the search had to end (Frye et al. 2021): its gradient
-            flatness |Hg| / (|H| |g|) is below the one that was asked for. "stalled": no acceptable step. "budget": all
-            iterations spent.
+            flatness |Hg| / (|H| |g|) is below the one that was asked for. "stalled": no acceptable step. "not
+            converged": none of these in all iterations.
         gradient_flatness: |Hg| / (|H| |g|), |H| the spectral norm, [R]; where |g| < tolerance, that of the point
             before, NaN if there was none.
         iterations: steps taken, [R].
@@ -114,7 +114,7 @@ def find_critical_points(
     measured = torch.full_like(gradient[:, 0], torch.nan)  # |Hg| / (|H| |g|)
     in_a_row = torch.zeros_like(count)
     damping, growth = torch.full_like(measured, torch.nan), torch.full_like(measured, 2.0)
-    reason = ["budget"] * len(theta)
+    reason = ["not converged"] * len(theta)
 
     def stop(rows: Tensor, why: str) -> None:
         for row in rows.tolist():

@@ -60,12 +60,12 @@ def describe(
                 signs = _by_quadrature(risk, theta, gradient, probes, steps, generator)
             outputs = risk.outputs(theta)
             neighbours = sampled_ratio(many, theta, radius * theta.norm().item(), samples, generator)
-            reason = "converged" if norm < CRITICAL else "flat" if signs["gradient_flatness"] < FLAT else "budget"
+            flat = "flat" if signs["gradient_flatness"] < FLAT else "not converged"
             rows.append(
                 {
                     "loss": losses[len(rows)].item(),
                     "gradient_norm": norm,
-                    "reason": reason,
+                    "reason": "converged" if norm < CRITICAL else flat,
                     **signs,
                     "sampled": neighbours.value,
                     "sampled_error": neighbours.standard_error,

@@ -13,43 +13,50 @@ from hw1.models.mlp import Mlp
 log = logging.getLogger(__name__)
 
 
-def mlp_of_budget(
-    in_shape: Sequence[int], out_features: int, *, budget: int, depth: int, activation: str, dropout: float
+def mlp_of_size(
+    in_shape: Sequence[int], out_features: int, *, size: int, depth: int, activation: str, dropout: float
 ) -> Mlp:
     """The `Mlp` of a depth that is nearest to a number of parameters; its log line says how near.
 
     Args:
         in_shape: shape of one example.
         out_features: number of outputs.
-        budget: number of parameters to come near to.
-        depth: number of hidden layers; see `hidden_of_budget` for their sizes.
+        size: number of parameters to come near to.
+        depth: number of hidden layers; see `hidden_of_size` for their sizes.
         activation: as of `Mlp`.
         dropout: as of `Mlp`.
 
     Raises:
-        ValueError: as `hidden_of_budget` and `Mlp`.
+        ValueError: as `hidden_of_size` and `Mlp`.
 
     Example:
-        >>> net = mlp_of_budget((1,), 1, budget=571, depth=7, activation="relu", dropout=0.0)
+        >>> net = mlp_of_size((1,), 1, size=571, depth=7, activation="relu", dropout=0.0)
         >>> sum(p.numel() for p in net.parameters())
         568
     """
-    hidden = hidden_of_budget(math.prod(in_shape), out_features, budget, depth)
+    hidden = hidden_of_size(math.prod(in_shape), out_features, size, depth)
     if log.isEnabledFor(logging.INFO):  # once each, and not while a sweep is only planned
-        _say(math.prod(in_shape), out_features, budget, tuple(hidden))
+        _say(math.prod(in_shape), out_features, size, tuple(hidden))
     return Mlp(in_shape, out_features, hidden=hidden, activation=activation, dropout=dropout)
 
 
-def hidden_of_budget(inputs: int, outputs: int, budget: int, depth: int) -> list[int]:
-    """Hidden sizes whose network has the number of parameters nearest to `budget`; of two as near, the smaller.
+def mlp_of_budget(
+    in_shape: Sequence[int], out_features: int, *, budget: int, depth: int, activation: str, dropout: float
+) -> Mlp:
+    """`mlp_of_size`, as the runs of earlier versions name it."""
+    return mlp_of_size(in_shape, out_features, size=budget, depth=depth, activation=activation, dropout=dropout)
+
+
+def hidden_of_size(inputs: int, outputs: int, size: int, depth: int) -> list[int]:
+    """Hidden sizes whose network has the number of parameters nearest to `size`; of two as near, the smaller.
 
     The sizes are equal, but for the last ones, which may have one unit more.
 
     Raises:
-        ValueError: no hidden layer, or a budget below the smallest network of this depth.
+        ValueError: no hidden layer, or a size below that of the smallest network of this depth.
 
     Example:
-        >>> hidden_of_budget(1, 1, 571, 1), hidden_of_budget(1, 1, 571, 4)
+        >>> hidden_of_size(1, 1, 571, 1), hidden_of_size(1, 1, 571, 4)
         ([190], [12, 13, 13, 13])
     """
     if depth < 1:
@@ -57,20 +64,20 @@ def hidden_of_budget(inputs: int, outputs: int, budget: int, depth: int) -> list
     if problem := TENSORS.problem(2 * (depth + 1)):
         raise ValueError(f"depth: {problem}")
     least = parameters([inputs, *[1] * depth, outputs])
-    if budget < least:
-        raise ValueError(f"budget: got {budget}, expected at least {least}: one unit in each of {depth} hidden layers")
-    # The number of sizes that do not exceed the budget, which is the largest of them.
-    size = bisect_right(range(1, budget), budget, key=lambda width: parameters([inputs, *[width] * depth, outputs]))
+    if size < least:
+        raise ValueError(f"size: got {size}, expected at least {least}: one unit in each of {depth} hidden layers")
+    # The number of widths whose net does not exceed the size, which is the largest of them.
+    width = bisect_right(range(1, size), size, key=lambda units: parameters([inputs, *[units] * depth, outputs]))
 
     def net(more: int) -> list[int]:
-        return [size] * (depth - more) + [size + 1] * more
+        return [width] * (depth - more) + [width + 1] * more
 
     def count(more: int) -> int:  # rises
         return parameters([inputs, *net(more), outputs])
 
-    above = bisect_right(range(depth + 1), budget, key=count)
+    above = bisect_right(range(depth + 1), size, key=count)
     near = range(max(0, above - 1), min(above, depth) + 1)
-    return net(min(near, key=lambda more: abs(count(more) - budget)))
+    return net(min(near, key=lambda more: abs(count(more) - size)))
 
 
 def parameters(sizes: Sequence[int]) -> int:
@@ -79,7 +86,7 @@ def parameters(sizes: Sequence[int]) -> int:
 
 
 @cache
-def _say(inputs: int, outputs: int, budget: int, hidden: tuple[int, ...]) -> None:
+def _say(inputs: int, outputs: int, size: int, hidden: tuple[int, ...]) -> None:
     found = parameters([inputs, *hidden, outputs])
     sizes = "-".join(str(size) for size in (inputs, *hidden, outputs))
-    log.info("budget %d: %s has %d parameters (%+.2f%%)", budget, sizes, found, 100 * (found / budget - 1))
+    log.info("size %d: %s has %d parameters (%+.2f%%)", size, sizes, found, 100 * (found / size - 1))

@@ -17,7 +17,7 @@ REASONS = {
     "converged": ("o", COLORS[0], "converged: no gradient left"),
     "flat": ("D", COLORS[4], "flat along the gradient"),
     "stalled": ("^", COLORS[1], "no step goes further down"),
-    "budget": ("s", COLORS[2], "gradient not yet zero"),
+    "not converged": ("s", COLORS[2], "gradient not yet zero"),
 }
 _NARROWEST = 0.02  # of an axis of shares: below, only the error of the estimate is seen
 _TITLES = {

@@ -64,7 +64,11 @@ class Member:
 
     def history(self) -> pd.DataFrame:
         """Its rows of metrics.csv, see `Run.history`."""
-        history = _history(self.run, (self.run.path / "metrics.csv").stat().st_mtime_ns)
+        try:
+            changed = (self.run.path / "metrics.csv").stat().st_mtime_ns
+        except OSError:  # `Run.history` says what is wrong with it
+            changed = -1
+        history = _history(self.run, changed)
         if "member" not in history:
             return history.copy()
         return history[history["member"] == self.number].drop(columns="member").reset_index(drop=True)

@@ -26,7 +26,8 @@ SERIES = "series"  # the column that holds what a training's settings are called
 # What both tables say of a training behind the swept keys.
 DESCRIBED = (SERIES, "architecture", "parameters", "depth", "corruption", "data", "source", "n_train", NETWORK)
 # Keys that an architecture's name stands for.
-SHAPE = ("model", "model.layers", "model.hidden", "model.width", "model.budget", "model.depth")
+SHAPE = ("model", "model.layers", "model.hidden", "model.width", "model.size", "model.budget", "model.depth")
+_SIZED = {"mlp_of_size": "size", "mlp_of_budget": "budget"}  # the second one in runs of earlier versions
 
 
 def check_classes(runs: Sequence[RunSettings]) -> None:
@@ -130,11 +131,12 @@ def architecture(model: Mapping[str, Any]) -> str:
         'c3(10)-p2-32 x 2'
         >>> architecture({"_target_": "hw1.models.Rnn", "hidden": 64, "layers": 1})
         'Rnn 64'
-        >>> architecture({"_target_": "hw1.models.mlp_of_budget", "budget": 571, "depth": 7})
+        >>> architecture({"_target_": "hw1.models.mlp_of_size", "size": 571, "depth": 7})
         '7 layers, about 571 weights'
     """
-    if "budget" in model:
-        return f"{model['depth']} layers, about {model['budget']} weights"
+    for name, size in _SIZED.items():
+        if str(model["_target_"]).endswith(name):
+            return f"{model['depth']} layers, about {model[size]} weights"
     sizes = next((model[key] for key in ("layers", "hidden") if isinstance(model.get(key), Sequence)), None)
     kind = str(model["_target_"]).rpartition(".")[2]
     if sizes is None:

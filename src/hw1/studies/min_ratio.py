@@ -77,6 +77,7 @@ class MinRatio:
         if not rows:
             return {}
         points = pd.DataFrame(rows)
+        points["reason"] = points["reason"].replace("budget", "not converged")  # as earlier versions called it
         points["constant"] = points["constant"].eq(True)  # what is not finite is not constant either
         points["counted"] = (points["reason"] == "converged") & ~points["constant"]
         groups = [*unseeded(sweep.keys), "phase", "epoch", "reason", "constant"]

@@ -54,8 +54,8 @@ PLACES = {
         "torch.nn.Module",
         ("hw1.models", "torch.nn"),
         constructors=(
-            "hw1.models.mlp_of_budget",
-            "hw1.models.sized_mlp.mlp_of_budget",
+            *("hw1.models.mlp_of_size", "hw1.models.sized_mlp.mlp_of_size"),
+            *("hw1.models.mlp_of_budget", "hw1.models.sized_mlp.mlp_of_budget"),  # of earlier versions
             "hw1.recording.network",  # which only refuses
         ),
         builders=True,
