@@ -116,7 +116,8 @@ class Verdicts(Facts):
             found = [row for row in csv.DictReader(text) if _of(name, row["command"])]
         rows = []
         for row in found:
-            note = f" (*{row['note']}*)" if row["note"] else ""
+            notes = [row["note"], f"exploratory, the rule was changed: {row['changed']}" if row["changed"] else ""]
+            note = "".join(f" (*{words}*)" for words in notes if words)
             own = [row["report"], f"{row['claim']}{note}", row["verdict"], row["rule"]]
             rows.append([*own, *_estimate(row)])
             if row["beside_command"]:
@@ -149,11 +150,11 @@ class Claim(SphinxRole):
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """The number as text; an error where there is not one such claim with an interval."""
-        beginning, _, beside = (part.strip() for part in self.text.partition(";"))
-        prefix = "beside_" if beside else ""
+        beginning = self.text.removesuffix("; beside")
+        prefix = "beside_" if beginning != self.text else ""
         with CLAIMS.open(newline="", encoding="utf-8") as text:
             rows = [row for row in csv.DictReader(text) if row["claim"].startswith(beginning)]
-        if beside not in ("", "beside") or len(rows) != 1 or not rows[0][f"{prefix}low"]:
+        if len(rows) != 1 or not rows[0][f"{prefix}low"]:
             said = f"claim: got {self.text!r}, expected the beginning of one measured claim of docs/claims.csv"
             return [], [self.inliner.reporter.error(said, line=self.lineno)]
         return [nodes.Text(f"{_number(rows[0], 'estimate', prefix)}, n = {rows[0][f'{prefix}n']}")], []

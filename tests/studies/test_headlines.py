@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, pearsonr, spearmanr, t
+from scipy.stats import binomtest, pearsonr, rankdata, spearmanr, t
 
 from hw1.studies.correlations import correlation_headline, correlation_of_means_headline
 from hw1.studies.headlines import (
@@ -41,8 +41,19 @@ def excluded(design, of, trials, **settings):
     return hits / trials
 
 
+def stopped(random, levels, goes, effect, seeds=SEEDS):
+    """(x, y, seed, z) of runs that were stopped at almost one loss z, which goes with x, and y with it."""
+    x, y, seed = swept(random, levels, 1, effect, seeds)
+    z = goes * x + random.normal(size=len(x))
+    return x, y + 3 * z, seed, z
+
+
 def fewer_exchanges(*arguments):
     return correlation_headline(*arguments, resamples=999)
+
+
+def given_the_fourth(name, x, y, seed, z):
+    return correlation_headline(name, x, y, seed, given=z, resamples=999)
 
 
 WITHOUT_EFFECT = {
@@ -50,6 +61,8 @@ WITHOUT_EFFECT = {
     "runs of a seed are alike": (swept, fewer_exchanges, {"levels": 3, "alike": 1}),
     "runs of a seed are much alike": (swept, fewer_exchanges, {"levels": 3, "alike": 4}),
     "5 levels, 5 seeds": (swept, fewer_exchanges, {"levels": 5, "alike": 1, "seeds": 5}),
+    "3 levels, stopped at almost one loss": (stopped, given_the_fourth, {"levels": 3, "goes": 0.5}),
+    "5 levels, stopped at almost one loss": (stopped, given_the_fourth, {"levels": 5, "goes": 1, "seeds": 5}),
     "runs of a model are alike": (models, correlation_of_means_headline, {"of_model": 2, "of_seed": 0}),
     "runs of a model are alike, and of a seed": (models, correlation_of_means_headline, {"of_model": 1, "of_seed": 1}),
 }
@@ -64,6 +77,7 @@ def test_without_an_effect_an_interval_excludes_0_in_2_to_7_of_100(design):
 def test_an_effect_is_found():
     assert excluded(swept, fewer_exchanges, 200, levels=5, alike=4, effect=1.0) > 0.95
     assert excluded(swept, fewer_exchanges, 200, levels=3, alike=4, effect=1.5) > 0.6
+    assert excluded(stopped, given_the_fourth, 200, levels=5, goes=0.5, seeds=5, effect=1.0) > 0.9
     assert excluded(models, correlation_of_means_headline, 200, of_model=1, of_seed=1, effect=2.0) > 0.8
 
 
@@ -100,6 +114,16 @@ def test_seeds_that_are_alone_are_exchanged_with_one_another():
     x, y = random.normal(size=9), random.normal(size=9)
     alone, free = correlation_headline("rho", x, y, range(9)), correlation_headline("rho", x, y)
     assert (alone.low, alone.high, alone.n) == (free.low, free.high, 9)
+
+
+def test_what_goes_with_a_third_quantity_is_no_effect():
+    """The partial correlation within seeds of statsmodels' kind, by least squares on dummies of the seeds."""
+    x, y, seed, z = stopped(np.random.default_rng(4), 5, 0.7, 0.2, 5)
+    plain, found = correlation_headline("rho", x, y, seed), correlation_headline("rho", x, y, seed, given=z)
+    design = np.column_stack([z, seed[:, None] == np.arange(5)])
+    left_y, left_x = (values - design @ np.linalg.lstsq(design, values)[0] for values in (y, rankdata(x)))
+    assert found.value == pytest.approx(pearsonr(left_x, rankdata(left_y))[0], abs=1e-9)
+    assert plain.low > 0.3 > abs(found.value) and found.low < 0 < found.high
 
 
 def test_too_few_exchanges_give_no_interval():
@@ -153,7 +177,17 @@ def test_a_bounded_mean_of_correlations_is_fisher_s_z():
     half = t.ppf(0.975, 3) * error / (1 - mean**2)
     found = bounded_headline("rho", values, -1, 1)
     assert [found.low, found.high] == pytest.approx(np.tanh(np.arctanh(mean) + np.array([-half, half])))
-    assert bounded_headline("accuracy", [1.0, 1.0, 1.0], 0, 1).low == 1.0
+
+
+@pytest.mark.parametrize("value", [1.0, 0.5, 0.0])
+def test_equal_values_have_no_interval(value):
+    """Of five nets of which one in ten slips all five are alike in 59 of 100: no interval without width covers that."""
+    for found in (
+        headline("loss", [value] * 5),
+        headline("loss", [value] * 5, 0),
+        bounded_headline("", [value] * 5, 0, 1),
+    ):
+        assert found.value == value and math.isnan(found.low) and math.isnan(found.high)
     assert math.isnan(bounded_headline("accuracy", [0.5], 0, 1).low)
 
 

@@ -18,7 +18,7 @@ from hw1.models import Cnn
 from hw1.runs import Sweep
 from hw1.settings import ConfigError
 from hw1.studies import WeightTrajectories
-from hw1.studies.path_distances import apart, between, path_distances
+from hw1.studies.path_distances import FURTHEST, apart, between, path_distances
 from made_runs import checked, make_members, make_run, make_sweep
 
 EPOCHS = (0, 3, 6, 7)
@@ -218,12 +218,21 @@ def path_table(root, every):
 def test_the_interval_between_ends_is_the_jackknife_s(n):
     points = np.random.default_rng(n).normal(size=(n, 4))
     apart = np.linalg.norm(points[:, None] - points, axis=2)
-    found = between("apart", (apart.sum(1) / (n - 1)).tolist())
+    found = between("apart", (apart.sum(1) / (n - 1)).tolist(), -math.inf)
     left_out = [np.delete(np.delete(apart, i, 0), i, 1).sum() / ((n - 1) * (n - 2)) for i in range(n)]
     error = math.sqrt((n - 1) / n * np.square(left_out - np.mean(left_out)).sum())
     half = scipy.stats.t.ppf(0.975, n - 1) * error
     mean = apart.sum() / (n * (n - 1))
     assert [found.value, found.low, found.high, found.n] == pytest.approx([mean, mean - half, mean + half, n])
+
+
+def test_intervals_between_paths_stay_where_ratios_and_cosines_are():
+    free = between("ratio", [0.2, 0.5, 1.3], -math.inf)
+    assert free.low < -4
+    assert between("ratio", [0.2, 0.5, 1.3]).low == 0 and between("ratio", [0.2, 0.5, 1.3]).high == free.high
+    for values, least, most in (([-0.1, 0.2, 0.6], -1, 1), ([0.2, 0.9, 1.6], 0, FURTHEST)):
+        found = between("", values, least, most)
+        assert least < found.low < found.value < found.high < most
 
 
 def test_two_ends_have_one_distance_and_no_interval():

@@ -2,7 +2,7 @@
 
 Each claim of docs/claims.yaml names an experiment, a statistic and a rule, and where two ways to compare are fair a
 second statistic beside it; the file says also how often an experiment must have been run. The rules were written before
-the runs that they judge, or a note says otherwise.
+the runs that they judge, or the verdict is exploratory.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def fill(checkout: Path, output: Path) -> list[str]:
     rows, problems = [], []
     for claim in node["claims"]:
         row = dict.fromkeys(COLUMNS, "") | {"claim": claim["claim"], "report": str(claim["report"])}
-        row |= {"rule": claim["holds"], "note": claim.get("note", "")}
+        row |= {"rule": claim["holds"], "note": claim.get("note", ""), "changed": claim.get("changed", "")}
         before, verdicts = earlier.get((row["claim"], row["report"]), {}), []
         for prefix, part in _parts(claim):
             known = {name: before.get(f"{prefix}{name}", "") for name in MEASURED}

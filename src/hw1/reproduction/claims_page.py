@@ -11,7 +11,7 @@ from hw1.reproduction.verdicts import DEPENDS, DOES_NOT, HOLDS, TO_RUN
 # What is measured stands twice, for a claim and for what is compared beside it.
 MEASURED = ("command", "time", "statistic", "method", "seeds", "n", "estimate", "low", "high")
 COLUMNS = (
-    *("claim", "report", "rule", "verdict", "note", *MEASURED),
+    *("claim", "report", "rule", "verdict", "note", "changed", *MEASURED),
     *(f"beside_{name}" for name in MEASURED),
     "figure",
 )
@@ -31,16 +31,18 @@ def page(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
         groups.setdefault(experiment_of(row["command"]).partition("/")[0], []).append(row)
     count = {word: sum(row["verdict"] == word for row in rows) for word in (HOLDS, DOES_NOT, DEPENDS, TO_RUN)}
     rest = len(rows) - sum(count.values())
+    tried = sum(row["verdict"] == HOLDS and bool(row["changed"]) for row in rows)
     judged = len(rows) - count[TO_RUN]
     lines = [
         "# What the reports concluded, and what is measured",
         "",
         "Five reports of a deep-learning course, numbered 000 to 004, drew these conclusions from one training each,",
         "or from a few. Here each is a rule for a number with an interval. Written by `python -m hw1 claims` from",
-        "finished sweeps and the rules in [claims.yaml](claims.yaml), which were written before their runs; where one",
-        "was changed after a first run, the verdict says so and is exploratory.",
-        f"Of {len(rows)} claims {count[HOLDS]} hold, {count[DOES_NOT]} do not, {count[DEPENDS]} depend on the",
-        f"comparison, and {rest} are undecided.",
+        "finished sweeps and the rules in [claims.yaml](claims.yaml), which were written before their runs. Where a",
+        "first run had suggested another rule, new seeds were trained (those from 5 or 10 on); where the rule was",
+        "changed and the same runs are judged, the verdict is *exploratory*: it suggests, and decides nothing.",
+        f"Of {len(rows)} claims {count[HOLDS]} hold ({tried} of them exploratory), {count[DOES_NOT]} do not,",
+        f"{count[DEPENDS]} depend on the comparison, and {rest} are undecided.",
         *_to_run(count[TO_RUN]),
         "",
         "- *Gap*: loss on the test set minus loss on the training set, in nats. *Sensitivity*: the length of the",
@@ -56,8 +58,9 @@ def page(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
         "  independent: seeds, or models, sizes and settings whose runs are alike. Networks that have learned nothing",
         "  have no gap, and no part in a correlation with one.",
         "- Intervals: Student's over seeds; of accuracies Student's of the logit of their mean, of correlations along",
-        "  each run Fisher's z, so that none leaves the range of its quantity. Of rank correlations over runs, from",
-        "  orders exchanged within each seed, or among the means of models. Of shares Wilson's; of their difference",
+        "  each run Fisher's z, so that none leaves the range of its quantity; none where all values are equal. Of",
+        "  rank correlations over runs, from orders exchanged within each seed, or among the means of models; given a",
+        "  train loss, of what the regression on it leaves. Of shares Wilson's; of their difference",
         "  that of McNemar's exact test over nets of the same start; of distances between paths the jackknife's.",
         "",
     ]
@@ -79,7 +82,9 @@ def _to_run(number: int) -> list[str]:
 
 def _verdict(row: Mapping[str, str]) -> str:
     note = f" *{text(row['note'])}*" if row["note"] else ""
-    return f"- **{text(row['verdict'])}**: {text(row['claim'])} (report {text(row['report'])}){note}"
+    note += f" *The rule was changed: {text(row['changed'])}.*" if row["changed"] else ""
+    verdict = f"**{text(row['verdict'])}**" + (", exploratory" if row["changed"] else "")
+    return f"- {verdict}: {text(row['claim'])} (report {text(row['report'])}){note}"
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:

@@ -29,13 +29,16 @@ COLUMNS = (
     *("quantity", "reported", "measured", "low", "high", "at_or_below"),
 )
 NOT_RUN = "not run"
+# Headlines of earlier versions that no study gives any more. This one was the smaller the more often one looked.
+WITHDRAWN = ("end_distance_over_length",)
 _TABLE = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
 def fill(checkout: Path, output: Path) -> list[str]:
     """Write docs/results.csv from the finished sweeps below `output`, and the table of docs/results.md from it.
 
-    An experiment without a finished sweep keeps the rows that it has, and full rows are not replaced by quick ones.
+    An experiment without a finished sweep keeps the rows that it has, but for numbers that are `WITHDRAWN`, and full
+    rows are not replaced by quick ones.
 
     Returns:
         What a person must look at: reported values that no headline answers.
@@ -51,7 +54,7 @@ def fill(checkout: Path, output: Path) -> list[str]:
         one = found.get(name)
         before = [row for row in earlier.get(name, []) if row["budget"] != NOT_RUN]
         if before and (one is None or (one.budget != "full" and before[0]["budget"] == "full")):
-            rows += before
+            rows += [_without_withdrawn(row) for row in before]
             continue
         made, missing = _rows(name, one, reported.get(name) or [{}], known[name])
         rows += made
@@ -96,6 +99,11 @@ def _rows(
                     row["at_or_below"] = short(share.value)
         rows.append(row)
     return rows, missing
+
+
+def _without_withdrawn(row: Mapping[str, str]) -> dict[str, str]:
+    gone = row["quantity"].startswith(WITHDRAWN)
+    return {**row, **(dict.fromkeys(("quantity", "measured", "low", "high"), "") if gone else {})}
 
 
 def leading_number(reported: str) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,10 +55,7 @@ def statistic(node: Mapping[str, Any], one: Finished) -> Headline:
     if "geometric_mean" in node:
         return geometric_headline(name, values.tolist())
     limits = bounds(node)
-    found = bounded_headline(name, values.tolist(), *limits) if limits else headline(name, values.tolist())
-    if "trend" in node and found.low == found.high:  # equal ones are too coarse to have a spread
-        return replace(found, low=math.nan, high=math.nan)
-    return found
+    return bounded_headline(name, values.tolist(), *limits) if limits else headline(name, values.tolist())
 
 
 def _correlation(name: str, node: Mapping[str, Any], table: pd.DataFrame) -> Headline:
@@ -68,7 +64,8 @@ def _correlation(name: str, node: Mapping[str, Any], table: pd.DataFrame) -> Hea
     both = table.dropna(subset=["_x", "_y"])  # a measurement may be missing
     x, y = list(both["_x"]), list(both["_y"])
     if "means" not in node:
-        return correlation_headline(name, x, y, list(both["seed"]))
+        given = list(_column(both, node["given"])) if "given" in node else []
+        return correlation_headline(name, x, y, list(both["seed"]), given=given)
     units = zip(*(_column(both, key).astype(str) for key in node["means"]), strict=True)
     return correlation_of_means_headline(name, x, y, list(units))
 
@@ -130,14 +127,6 @@ def _by_seed(node: Mapping[str, Any], table: pd.DataFrame) -> pd.Series:
             def compute(part: pd.DataFrame) -> float:
                 return float(part.loc[part["_at"], "_value"].mean() - part.loc[part["_from"], "_value"].mean())
 
-        case {"peak": _, "against": against, "inside": [low, high]}:
-            table = table.assign(_x=_column(table, against))
-
-            def compute(part: pd.DataFrame) -> float:
-                means = part.groupby("_x")["_value"].mean()
-                inside = means.index.to_series().between(low, high)
-                return float(means[inside].max() - means[~inside].max())
-
         case {"smallest": _}:
 
             def compute(part: pd.DataFrame) -> float:
@@ -190,9 +179,13 @@ def _column(table: pd.DataFrame, of: str) -> pd.Series:
 
 def _equal(table: pd.DataFrame, key: str, value: Any) -> pd.Series:
     column = _column(table, key)
-    if isinstance(value, str) and value.startswith(("above ", "below ")):
-        side, edge = value.split()
-        return column > float(edge) if side == "above" else column < float(edge)
+    match value.split() if isinstance(value, str) else []:
+        case ["above", edge]:
+            return column > float(edge)
+        case ["below", edge]:
+            return column < float(edge)
+        case ["from", low, "to", high]:
+            return column.between(float(low), float(high))
     return (column == value) | (column.astype(str) == str(value))
 
 

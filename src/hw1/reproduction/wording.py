@@ -10,7 +10,7 @@ from hw1.measures import MinimalRatio, Sensitivity, Sharpness
 from hw1.metrics import ACCURACY, label
 from hw1.settings import ConfigError
 
-BY_SEED = ("trend", "difference", "mean", "geometric_mean", "smallest", "largest", "peak")  # one number a seed
+BY_SEED = ("trend", "difference", "mean", "geometric_mean", "smallest", "largest")  # one number a seed
 _MEASURES = {name: column.label for measure in (Sensitivity, Sharpness) for name, column in measure.columns.items()}
 _SETTINGS = {
     "model.hidden": "hidden layers",
@@ -52,6 +52,7 @@ def statistic_in_words(node: Mapping[str, Any], called: Mapping[str, str] | None
             text = f"rank correlation of {spoken(of)} with {spoken(against)}, means of each {_and(keys)}"
         case {"correlation": of, "against": against}:
             text = f"rank correlation of {spoken(of)} with {spoken(against)}"
+            text += f", given the {spoken(node['given'])}" if "given" in node else ""
         case {"trend": of, "against": against}:
             text = f"rank correlation of {spoken(of)} with {spoken(against)} along each run"
         case {"difference": of, "at": at, "from": start}:
@@ -68,8 +69,6 @@ def statistic_in_words(node: Mapping[str, Any], called: Mapping[str, str] | None
             text = f"smallest {spoken(of)} of a run"
         case {"largest": of}:
             text = f"largest {spoken(of)} of a run"
-        case {"peak": of, "against": against, "inside": [low, high]}:
-            text = f"highest {spoken(of)} at {label(against)} from {low:g} to {high:g} minus highest elsewhere"
         case {"headline": name, "minus": other}:
             text = f"{_headline(name, called)} minus {_headline(other, called)}"
         case {"headline": name}:
@@ -77,8 +76,7 @@ def statistic_in_words(node: Mapping[str, Any], called: Mapping[str, str] | None
         case _:
             raise ConfigError(
                 f"statistic: got {dict(node)}, expected one of headline; mean; geometric_mean; smallest; largest; "
-                "share; correlation, against; trend, against; difference, at, from; paired, at, from; peak, against, "
-                "inside"
+                "share; correlation, against; trend, against; difference, at, from; paired, at, from"
             )
     if where:
         text += f" ({', '.join(_setting(key, called.get(str(value), value)) for key, value in where.items())})"
@@ -97,6 +95,8 @@ def method(node: Mapping[str, Any]) -> str:
     match node:
         case {"correlation": _, "means": _}:
             return "exchanged means"
+        case {"correlation": _, "given": _}:
+            return "residuals exchanged within seeds"
         case {"correlation": _}:
             return "exchanged within seeds"
         case {"trend": _}:
@@ -159,6 +159,8 @@ def _at(values: Mapping[str, Any]) -> str:
         return f"with {_setting(key, value)}"
     if isinstance(value, str) and value.startswith("above "):
         return f"beyond {label(key)} {value.removeprefix('above ')}"
+    if isinstance(value, str) and value.startswith("from "):
+        return f"over {label(key)} {value}"
     return f"at {_setting(key, value)}"
 
 
@@ -170,4 +172,4 @@ def bounds(node: Mapping[str, Any]) -> tuple[float, float] | None:
     terms = str(node.get(kind, "")).replace("`", "").split(" - ")
     if not all(term.rpartition("/")[2] in _SHARES for term in terms):
         return None
-    return (-1.0, 1.0) if len(terms) > 1 or kind in ("difference", "peak") else (0.0, 1.0)
+    return (-1.0, 1.0) if len(terms) > 1 or kind == "difference" else (0.0, 1.0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hw1.metrics import QUANTITIES, TEST_ACCURACY
 from hw1.studies.answers import Answer, level_of_all, number, percent, ranged, verdict
 from hw1.studies.called import series_in_words
-from hw1.studies.headlines import Headline, bounded_headline, headline, unseeded
+from hw1.studies.headlines import Headline, bounded, bounded_headline, headline, unseeded
 from hw1.studies.learning_curves import DESCRIBED, SERIES, check_classes, ends, learning_curves
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ActualTask:
             if not both:
                 sentences.append(f"{comes}, over other seeds.")
                 continue
-            less = headline("less", [float(of_best[seed] - part[seed]) for seed in both], level=level)
+            less = bounded(headline("less", [float(of_best[seed] - part[seed]) for seed in both], level=level), -1, 1)
             text = verdict(less, 0, "the difference is settled", "the difference is settled")
             points = ranged(less, "points", write=lambda share: number(100 * share))
             sentences.append(f"{comes}, {points} less: {text}.")

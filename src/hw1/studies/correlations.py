@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 def correlation_headline(
-    name: str, x: Sequence[float], y: Sequence[float], within: Sequence[Hashable] = (), resamples: int = 4999
+    name: str,
+    x: Sequence[float],
+    y: Sequence[float],
+    within: Sequence[Hashable] = (),
+    *,
+    given: Sequence[float] = (),
+    resamples: int = 4999,
 ) -> Headline:
     """Spearman's rank correlation, x against y, with an interval from orders exchanged within what is alike.
 
@@ -27,6 +33,10 @@ def correlation_headline(
     so it excludes 0 exactly where the permutation test rejects at 5%, which keeps its level at any number of runs.
     Resampling does not: pairs, since they are not independent; seeds, since three of them have ten resamples.
 
+    With `given`, what goes with a third quantity is taken off first: within seeds, the regression on it of y and of the
+    ranks of x; the residuals of y are ranked and exchanged (Freedman & Lane 1983). So networks that were stopped at
+    almost one loss are compared as if it had been one.
+
     Runs that share their seed with no other are exchanged with one another; without `within` all are. Where all runs
     of a model have one x, and are alike, see `correlation_of_means_headline`.
 
@@ -35,6 +45,7 @@ def correlation_headline(
         x: of each run.
         y: of each run.
         within: of each run what it shares with those it is alike, its seed; () where runs are independent.
+        given: of each run what is to be held equal; () for nothing.
         resamples: number of exchanges, drawn at random from a fixed seed.
 
     Returns:
@@ -51,13 +62,16 @@ def correlation_headline(
 
     n = len(set(within)) if len(within) else len(x)
     blocks, levels = _blocks(within, len(x)), np.asarray(y, dtype=float)
-    if len(x) < 3 or np.isnan([*x, *y]).any():
+    if len(x) < 3 or np.isnan([*x, *y, *given]).any():
         return Headline(name, math.nan, math.nan, math.nan, n)
     if not np.isfinite(levels).all():
         levels = rankdata(levels)  # inf, of a diverged run, has no distance from a mean
-    distances = _from_means(levels, blocks)
+    distances, a = _from_means(levels, blocks), _from_means(rankdata(x), blocks)
+    if len(given):
+        third = _from_means(np.asarray(given, dtype=float), blocks)
+        distances, a = _residual(distances, third), _residual(a, third)
     ties = distances.round(12 - math.ceil(math.log10(np.abs(levels).max() or 1)))  # no rounding error tells two apart
-    a, b = _from_means(rankdata(x), blocks), rankdata(ties) - (len(x) + 1) / 2
+    b = rankdata(ties) - (len(x) + 1) / 2
     scale = math.sqrt(float((a @ a) * (b @ b)))
     if scale < 1e-9:
         return Headline(name, math.nan, math.nan, math.nan, n)
@@ -73,6 +87,11 @@ def correlation_headline(
         return Headline(name, rho, math.nan, math.nan, n)
     first = int(rare.argmax())
     half = float(sizes[max(first - 1, 0) : first + 1].mean())  # between the last that is not and the first that is
+    if len(given):
+        free = len(x) - len(set(blocks.tolist()))
+        if free < 3:
+            return Headline(name, rho, math.nan, math.nan, n)
+        half *= math.sqrt(free / (free - 1))  # exchanged residuals are free of the third quantity in one direction less
     low, high = (math.tanh(float(z[-1]) + end) for end in (-half, half))
     return Headline(name, rho, min(low, rho), max(high, rho), n)
 
@@ -113,6 +132,12 @@ def _blocks(within: Sequence[Hashable], n: int) -> NDArray[np.intp]:
     shared = [key for key, count in counts.items() if count > 1]
     number = {key: i for i, key in enumerate(shared)}
     return np.array([number.get(key, len(shared)) for key in within] if len(within) else [0] * n)
+
+
+def _residual(values: NDArray[np.float64], of: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the regression on `of`, both without mean, leaves of values."""
+    power = float(of @ of)
+    return values - of * (float(values @ of) / power) if power else values
 
 
 def _from_means(values: NDArray[np.float64], blocks: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from hw1.metrics import (
     label,
 )
 from hw1.settings import ConfigError
-from hw1.studies.answers import Answer, rank, settled
+from hw1.studies.answers import Answer, number, rank, settled
 from hw1.studies.called import called, rho
 from hw1.studies.correlations import correlation_headline, correlation_of_means_headline
 from hw1.studies.headlines import Headline, parts, share_headline, unseeded
@@ -47,11 +47,13 @@ class FlatnessSensitivity:
 
     Reads what measures found of the runs' members: `sensitivity`, and whatever else was asked for. Where the runs stop
     at a train loss, means and numbers are over those that reached it; the others are named and drawn by themselves.
-    Against a gap, a network that has learned nothing has none: it is left out and counted, and so are all networks of a
-    setting most of which have learned nothing.
+    They stop where an epoch ends, a little below it, so correlations with a setting are given the train loss. Against a
+    gap, a network that has learned nothing has none: it is left out and counted, and so are all networks of a setting
+    most of which have learned nothing.
 
     Tables: `points` (one row a member: swept keys, seed, position on the x axis, losses, accuracies, gaps, measures,
-    and, against a gap, whether it counts as one that has learned),
+    whether it was stopped at a train loss, whether it came to it, and, against a gap, whether it counts as one that has
+    learned),
     `means` (one row a setting and quantity: mean, standard deviation and range over seeds), `measures` (one row a
     column that measures found, but for standard errors: name, label, unit, the column of its standard error, the
     measure as it was asked for and the number of training examples that it takes, NaN where that is no setting) and,
@@ -130,7 +132,8 @@ class FlatnessSensitivity:
             value = run.value(self.across)
             row["x"] = member.origin["n_train"] if value is None else value  # the full batch
         row |= {name: metrics[name] for name in columns if name in metrics}
-        row |= {"reached": bool(metrics.get(REACHED, True)), "epochs": run.result["epochs"]}
+        row |= {"stopped": REACHED in metrics, "reached": bool(metrics.get(REACHED, True))}
+        row |= {"epochs": run.result["epochs"]}
         return row | {"parameters": run.result["parameters"], "run": run.path.name} | member.origin
 
     def draw(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, Figure]:
@@ -163,7 +166,8 @@ class FlatnessSensitivity:
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """Rank correlations of `across` with every measure, and with test loss, accuracy and gap.
 
-        Of a setting over all runs, with orders exchanged within each seed; of a gap, over the means of what trained
+        Of a setting over all runs, with orders exchanged within each seed, given the train loss where they stop
+        at one; of a gap, over the means of what trained
         alike but for its seed, where several did. The logarithm of a batch size ranks as the batch size does.
         """
         points, found = self._compared(tables), []
@@ -181,7 +185,8 @@ class FlatnessSensitivity:
                 x, y = list(both["x"]), list(both[name])
                 networks = [tuple(row) for row in both[unseeded(keys)].astype(str).to_numpy()]
                 if self.across not in GAPS:
-                    found.append(correlation_headline(label, x, y, list(both["seed"])))
+                    given = list(both[TRAIN_LOSS]) if _stopped(both) else []
+                    found.append(correlation_headline(label, x, y, list(both["seed"]), given=given))
                 elif len(set(networks)) > 1:
                     found.append(correlation_of_means_headline(label, x, y, networks))
                 else:
@@ -223,7 +228,7 @@ class FlatnessSensitivity:
             else:
                 text = f"shows no settled relation to the {label(self.across)}"
             sentences.append(f"{start} {text} ({rank(found, of)}).")
-        sentences += left_out_of_settings(tables["points"])
+        sentences += [*_at_equal_loss(tables["points"], self.across), *left_out_of_settings(tables["points"])]
         if "unreached" in tables:
             lost, all_of = len(tables["unreached"]), len(tables["points"])
             sentences.append(f"{lost} of {all_of} networks never came to the train loss, and are left out.")
@@ -250,6 +255,23 @@ class FlatnessSensitivity:
     def _groups(self, points: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
         """(values, rows) of each combination of the swept keys other than the seed and what the x axis shows."""
         return parts(points, [key for key in unseeded(keys) if key != self.across])
+
+
+def _stopped(points: pd.DataFrame) -> bool:
+    """Whether these were all stopped at a train loss; a table of an earlier version does not say so."""
+    return "stopped" in points and len(points) > 0 and bool(points["stopped"].all())
+
+
+def _at_equal_loss(points: pd.DataFrame, across: str) -> list[str]:
+    """How equal the train losses are at which networks were stopped; [] where none was, or no setting is compared."""
+    used = points[points["reached"]]
+    if across in GAPS or not _stopped(used):
+        return []
+    low, high = number(used[TRAIN_LOSS].min()), number(used[TRAIN_LOSS].max())
+    return [
+        f"The networks were stopped at the end of an epoch, at train losses of {low} to {high}: "
+        "what goes with these is taken off the correlations."
+    ]
 
 
 def _words(values: Mapping[str, Any]) -> str:

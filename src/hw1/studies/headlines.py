@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ class Headline:
 
 
 def headline(name: str, values: Sequence[float], least: float = -math.inf, level: float = 0.95) -> Headline:
-    """Mean of `values` with Student's interval, NaN where there are fewer than two.
+    """Mean of `values` with Student's interval, NaN where there are fewer than two, or all are equal.
 
-    The interval is cut at `least`, below which no value can lie: that takes nothing from its coverage.
+    Equal ones do not say how far another would lie: where one net in ten slips, five of accuracy 1 are frequent, and an
+    interval without width misses the mean. The interval is cut at `least`, below which no value can lie: that takes
+    nothing from its coverage.
 
     Args:
         name: what it is.
@@ -58,8 +60,10 @@ def headline(name: str, values: Sequence[float], least: float = -math.inf, level
         from scipy.stats import t
 
         variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-        half = float(t.ppf((1 + level) / 2, n - 1)) * math.sqrt(variance / n)
-    return Headline(name, mean, max(mean - half, least), mean + half, n)
+        if max(values) > min(values):
+            half = float(t.ppf((1 + level) / 2, n - 1)) * math.sqrt(variance / n)
+    low = mean - half
+    return Headline(name, mean, low if math.isnan(low) else max(low, least), mean + half, n)
 
 
 def bounded_headline(name: str, values: Sequence[float], least: float, most: float) -> Headline:
@@ -67,7 +71,7 @@ def bounded_headline(name: str, values: Sequence[float], least: float, most: flo
 
     The interval is Student's for the logit of the mean's place between the two (delta method: the standard error over
     place (1 - place)); of a correlation that is Fisher's z. With 5 or 10 accuracies near 1 it covers their mean more
-    often than Student's own does. NaN where there are fewer than two values; where all lie on one bound, that bound.
+    often than Student's own does. NaN where there are fewer than two values, or all are equal.
 
     Args:
         name: what it is.
@@ -79,14 +83,19 @@ def bounded_headline(name: str, values: Sequence[float], least: float, most: flo
         >>> str(bounded_headline("accuracy", [0.9995, 0.995, 1.0], 0, 1))
         'accuracy = 0.9982 [0.9283, 1], n = 3'
     """
-    plain, width = headline(name, values), most - least
-    place = (plain.value - least) / width
-    if len(values) < 2 or not 0 < place < 1:
-        return plain
-    half = (plain.high - plain.value) / width / (place * (1 - place))
+    return bounded(headline(name, values), least, most)
+
+
+def bounded(found: Headline, least: float, most: float) -> Headline:
+    """A mean with a symmetric interval as one that stays in [least, most]: by the logit of its place, as above."""
+    width = most - least
+    place = (found.value - least) / width
+    if math.isnan(found.low) or not 0 < place < 1:  # rounded to a bound, it has no logit
+        return replace(found, low=math.nan, high=math.nan)
+    half = (found.high - found.value) / width / (place * (1 - place))
     logit = math.log(place / (1 - place))
     low, high = (least + width / (1 + math.exp(-end)) for end in (logit - half, logit + half))
-    return Headline(name, plain.value, low, high, plain.n)
+    return replace(found, low=low, high=high)
 
 
 def geometric_headline(name: str, values: Sequence[float]) -> Headline:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hw1.metrics import LOSS, TEST_ACCURACY, unit
 from hw1.studies.answers import Answer, percent, rank, settled, where_in_words
 from hw1.studies.called import rho
-from hw1.studies.correlations import correlation_headline
+from hw1.studies.correlations import correlation_of_means_headline
 from hw1.studies.headlines import (
     Headline,
     labelled,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hw1.settings import RunSettings
 
 MEASURE = "minimal_ratio"
+DIGITS = 4  # of the loss, that points of zero gradient have alike which count as one
 LEAST = 10  # converged, non-constant points below which no correlation is reported
 
 
@@ -40,8 +41,8 @@ class MinRatio:
 
     Reads the rows of the measure `minimal_ratio`. Two estimators, never merged: the share of positive eigenvalues and
     the share of sampled neighbours with a higher loss. Numbers are over converged, non-constant points alone (|g| <
-    1e-6; predictions that depend on the input); all points are drawn, by the reason why their search stopped. Intervals
-    exchange points as independent, which they are only roughly: searches from many starts end at the same saddle.
+    1e-6; predictions that depend on the input); all points are drawn, by the reason why their search stopped. Of
+    a correlation points of one loss, to `DIGITS` digits, are one observation: many searches end at the same saddle.
 
     Runs without the measure are left out. Points of networks that diverged have the reason "not finite": they are
     counted, and have no place in a figure.
@@ -128,7 +129,8 @@ class MinRatio:
                 sentences += _told(f"{start}{_PHASES.get(str(phase), f'in phase {phase}')}", points)
         caption = (
             "Each dot is one network: the share of positive eigenvalues of its Hessian (or of sampled neighbours with "
-            "a higher loss) against its loss, by the reason why the search for a point of zero gradient stopped."
+            "a higher loss) against its loss, by the reason why the search for a point of zero gradient stopped. "
+            f"In a rank correlation points of one loss, to {DIGITS} digits, count once."
         )
         columns = [*unseeded(keys), "phase", "reason", "constant", "points"]
         return Answer(sentences, {"minimal_ratio": caption}, {"reasons": columns})
@@ -160,7 +162,7 @@ def _told(start: str, points: pd.DataFrame) -> list[str]:
             text = f"the higher the loss, the {'more' if found.value > 0 else 'fewer'} directions {word}"
         else:
             text = f"whether the directions that {word} go with the loss is undecided"
-        sentences.append(f"There {text} ({rank(found, 'point')}).")
+        sentences.append(f"There {text} ({rank(found, 'critical value')}).")
     return sentences
 
 
@@ -170,8 +172,13 @@ def _rho(share: str, phase: str, values: Mapping[str, Any]) -> str:
 
 
 def _correlation(name: str, used: pd.DataFrame, share: str) -> Headline:
-    """Spearman's rho of the loss with a share, over points that count."""
-    return correlation_headline(name, list(used["loss"]), list(used[share]))
+    """Spearman's rho of the loss with a share, over points that count.
+
+    Many searches end at one value of the loss, at one point or at copies of it with other hidden units: they are one
+    observation, the mean of their shares.
+    """
+    values = [f"{loss:.{DIGITS - 1}e}" for loss in used["loss"]]
+    return correlation_of_means_headline(name, list(used["loss"]), list(used[share]), values)
 
 
 def _last(points: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hw1.studies.answers import Answer, percent, ranged, settled, verdict, where_in_words
 from hw1.studies.headlines import headline, parts
-from hw1.studies.path_distances import between
+from hw1.studies.path_distances import FURTHEST, between
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ def paths_in_words(tables: Mapping[str, pd.DataFrame], own: Sequence[str]) -> An
         start = ", ".join(word for word in (where_in_words(values), f"by {part['called'].iloc[0]}") if word)
         start = f"{start[:1].upper()}{start[1:]}"
         if len(part) >= 3:
-            found = between("ends", list(part["ends_over_independent"]))
+            found = between("ends", list(part["ends_over_independent"]), 0, FURTHEST)
             text = verdict(found, 1, "they move further apart than that", "they end nearer than that", "path")
             if found.low > 1 - ALIKE and found.high < 1 + ALIKE:
                 text = f"as far as that, to {percent(ALIKE)}: each start goes its own way"

@@ -15,7 +15,7 @@ from hw1.studies.answers import Answer
 from hw1.studies.called import with_layers
 from hw1.studies.headlines import Headline, labelled, parts, suffix, unseeded
 from hw1.studies.needed import keeping, require_weights
-from hw1.studies.path_distances import between, path_distances
+from hw1.studies.path_distances import FURTHEST, between, path_distances
 from hw1.studies.paths_in_words import WHOLE, paths_in_words
 from hw1.words import settings_in_words
 
@@ -41,7 +41,7 @@ class WeightTrajectories:
 
     Tables: `trajectory_layer` and `trajectory_model` (one row a snapshot: coordinates, displacement since the snapshot
     before it and the interval of epochs between, loss, accuracy), `paths` (one row a path: length between snapshots,
-    net displacement, median distances to the other runs' starts and ends, the latter over the length, and means over
+    net displacement, mean distances to the other runs' starts and ends, the latter over the length, and means over
     the other runs of what `path_distances.apart` gives) and, if asked for, `filters` (one row a pixel). A length grows
     with the number of snapshots, the more the noisier the path; nothing is concluded from it.
 
@@ -125,8 +125,9 @@ class WeightTrajectories:
                 found.append(Headline(f"explained_variance{label}", explained, math.nan, math.nan, n))
                 paths = tables["paths"].merge(part[[*values, "weights", "seed"]].drop_duplicates())
                 if n > 1:
-                    found.append(between(f"end_distance_over_independent{label}", list(paths["ends_over_independent"])))
-                    found.append(between(f"displacement_cosine{label}", list(paths["displacement_cosine"])))
+                    alike, cosine = (list(paths[name]) for name in ("ends_over_independent", "displacement_cosine"))
+                    found.append(between(f"end_distance_over_independent{label}", alike, 0, FURTHEST))
+                    found.append(between(f"displacement_cosine{label}", cosine, -1, 1))
                     against = list(paths["to_other_ends"] / paths["to_other_starts"])
                     found.append(between(f"end_distance_over_start_distance{label}", against))
         return found
