@@ -169,7 +169,7 @@ def test_the_same_command_says_why_it_draws_anew(sweep, capsys):
     assert "measurements" in line and line.endswith("makes it again; this command draws a new one")
     with pytest.raises(ValueError, match=r"interpolation\.csv is damaged"):
         middle(sweep.path / "interpolation.csv", b"9")
-        statistic({"mean": "loss", "table": "interpolation"}, Finished(sweep, "full", 1, 1.0, "", []))
+        statistic({"mean": "loss", "table": "interpolation"}, Finished(sweep, "full", 1, 0, 1.0, "", []))
 
 
 def test_verify_reads_what_nothing_lists(sweep):

@@ -372,7 +372,7 @@ def test_the_tables_of_claims(tmp_path):
         and "[figure](claims/hand_curve_a=%5B1%5D.png) |" in text
     )
     assert (
-        "\nOf 3 claims 1 hold (0 of them exploratory), 0 do not,\n0 depend" in text
+        "\nOf 3 claims 1 hold (0 of them exploratory), 0 do not\n(0), 0 depend" in text
         and "\n2 are to be run again, by" in text
     )
     assert (
@@ -463,13 +463,34 @@ def test_the_claims_of_the_reports_can_be_read_and_name_experiments():
         assert {name: row[name] for name in told} == told, "run python -m hw1 claims"
 
 
-def test_a_rule_that_was_changed_is_judged_by_new_seeds_or_the_verdict_is_exploratory(tmp_path):
+def test_a_command_of_new_seeds_is_not_judged_by_old_ones(tmp_path):
+    """Not by a sweep of theirs, not by what was written of one before."""
+    write(tmp_path, [CLAIM])
+    ended(tmp_path / "multirun")
+    fill(tmp_path, tmp_path / "multirun")
+    assert rows(tmp_path)[0]["verdict"] == "holds"
+    write(tmp_path, [CLAIM], {"hand": {"words": "seed=5,6,7,8,9"}})
+    for output in ("multirun", "nowhere"):
+        (tmp_path / output).mkdir(exist_ok=True)
+        fill(tmp_path, tmp_path / output)
+        assert rows(tmp_path)[0]["verdict"] == RUN and rows(tmp_path)[0]["estimate"]
+    new = ended(tmp_path / "new", seeds=range(5, 10), command=["experiment=hand", "seed=5,6,7,8,9"])
+    TABLE.assign(seed=TABLE["seed"] + 5).to_csv(new / "points.csv", index=False)
+    for output in ("new", "nowhere"):
+        fill(tmp_path, tmp_path / output)
+        assert rows(tmp_path)[0]["verdict"] == "holds" and "seed=5,6,7,8,9" in rows(tmp_path)[0]["command"]
+
+
+def test_a_changed_rule_makes_a_verdict_exploratory(tmp_path):
     changed = {**CLAIM, "claim": "it fell", "changed": "the mean was compared at first"}
     write(tmp_path, [CLAIM, changed])
     ended(tmp_path / "multirun")
     fill(tmp_path, tmp_path / "multirun")
     text = (tmp_path / "docs" / "claims.md").read_text()
-    assert "\n- **holds**: it falls (report 002)\n" in text and "\nOf 2 claims 2 hold (1 of them exploratory)" in text
+    assert (
+        "\n- **holds**: it falls (report 002)\n" in text
+        and "\nOf 2 claims 2 hold (1 of them exploratory), 0 do not\n(0), 0 depend" in text
+    )
     assert (
         "\n- **holds**, exploratory: it fell (report 002) *The rule was changed: the mean was compared at first.*\n"
         in text

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hw1.reproduction.finished import finished, named
-from hw1.reproduction.results import COLUMNS, WITHDRAWN, experiment_of, fill, leading_number, read, with_table
+from hw1.reproduction.results import COLUMNS, experiment_of, fill, leading_number, read, with_table
 from hw1.reproduction.statistic import share_at_or_below
 from hw1.settings import ConfigError
 from hw1.settings.about import experiments
@@ -220,21 +220,6 @@ def test_the_share_of_members_at_or_below_a_reported_value(checkout):
 def test_a_reported_value_begins_with_its_number(text):
     with pytest.raises(ConfigError, match=r"^reported: got .*, expected a number first"):
         leading_number(text)
-
-
-def test_a_number_that_no_study_gives_any_more_is_not_kept(checkout, tmp_path):
-    ended(tmp_path / "multirun", ["experiment=hand/other"])
-    fill(checkout, tmp_path / "multirun")
-    rows = read(checkout / "docs" / "results.csv")
-    (kept,) = [row for row in rows if experiment_of(row["command"]) == "hand/other"]
-    assert kept["measured"] == "1"
-    with (checkout / "docs" / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows({**row, "quantity": f"{WITHDRAWN[0]} weights=all"} for row in rows)
-    fill(checkout, tmp_path / "nowhere")
-    (row,) = [row for row in read(checkout / "docs" / "results.csv") if experiment_of(row["command"]) == "hand/other"]
-    assert row == kept | {"quantity": "", "measured": "", "low": "", "high": ""}
 
 
 def test_rank_correlations_of_the_table_have_the_intervals_of_today():

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from hw1.measures.cache import Cache
@@ -40,6 +42,20 @@ def test_the_headlines_are_final_test_accuracies(tables):
     one, two = ActualTask().headlines(tables, KEYS)
     assert one.name == "test_accuracy 4 (310 parameters)" and (one.n, two.n) == (3, 3)
     assert (one.value, two.value) == pytest.approx((0.81, 0.71))
+
+
+def test_a_difference_of_accuracies_is_at_most_1(tables):
+    """Student's interval of 0.1, 0.5 and 0.9 goes up to 1.49."""
+    curves = tables["learning_curves"]
+    end = (curves["epoch"] == curves["epoch"].max()) & (curves["split"] == "test") & (curves["quantity"] == "accuracy")
+    low = {0: 0.9, 1: 0.5, 2: 0.1}
+    curves.loc[end, "value"] = [
+        1 - 1e-3 * seed if parameters == SMALL else low[seed]
+        for seed, parameters in zip(curves["seed"][end], curves["parameters"][end], strict=True)
+    ]
+    (sentence,) = [s for s in ActualTask().answer(tables, KEYS, []).sentences if "points" in s]
+    low, high = (float(number) for number in re.search(r"points \[(.*), (.*)\]", sentence).groups())
+    assert -100 < low < high < 100 and "undecided" in sentence
 
 
 def test_loss_of_all_models_in_one_chart_and_accuracy_in_another(tables):

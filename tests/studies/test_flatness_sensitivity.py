@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
@@ -169,6 +170,42 @@ def test_runs_that_never_reached_the_train_loss_are_named_and_left_out(tmp_path)
     assert "Never reached the train loss" in figure.get_suptitle() and "512 (seeds 1, 2)" in figure.get_suptitle()
     crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
     assert [len(line.get_xdata()) for line in crosses] == [2, 2]  # train and test
+
+
+def at_one_loss(stops_at, across="dataset.batch_size"):
+    """Number and sentences of networks whose accuracy goes with the train loss, and that with the batch size."""
+    random = np.random.default_rng(0)
+    points = pd.DataFrame([{"dataset.batch_size": x, "x": x, "seed": s} for s in range(5) for x in (8, 16, 32, 64)])
+    points["train/loss"] = 0.2 - 0.01 * random.random(20) - 0.05 / points["x"]
+    points["test/accuracy"] = 1 - points["train/loss"] + 1e-4 * random.random(20)
+    points = points.assign(test_loss=0.3, loss_gap=0.1, reached=True, stops_at=stops_at(points), n_train=9)
+    tables = {"points": points, "measures": pd.DataFrame(columns=["name", "label", "unit", "error"])}
+    found = study(across).headlines(tables, [across, "seed"])
+    return found[0], study(across).answer(tables, [across, "seed"], found).sentences
+
+
+def test_networks_that_stopped_at_one_train_loss_are_compared_given_it():
+    found, sentences = at_one_loss(lambda points: 0.2)
+    assert found.name == "spearman_rho test/accuracy dataset.batch_size given=train/loss"
+    assert found.low < 0 < found.high
+    assert sentences[0].startswith("The test accuracy shows no settled relation to the batch size")
+    assert sentences[0].endswith(", 5 seeds, given the train loss).") and "where an epoch ended" in sentences[-1]
+
+
+@pytest.mark.parametrize("stops_at", [lambda points: math.nan, lambda points: 0.2 + points["x"]])
+def test_no_other_networks_are(stops_at):
+    """Those that stop at no loss; those whose losses are what is compared."""
+    found, sentences = at_one_loss(stops_at)
+    assert found.name == "spearman_rho test/accuracy dataset.batch_size" and found.high < 0
+    assert not [sentence for sentence in sentences if "given" in sentence]
+
+
+def test_what_a_run_was_to_stop_at_is_told(tmp_path):
+    callbacks = {"stop_at_train_loss": {"_target_": "hw1.callbacks.StopAtTrainLoss", "loss": 0.2, "replicas": 1}}
+    sweep, _ = made_sweep(tmp_path, change=lambda size, seed: {REACHED: 1.0}, callbacks=callbacks)
+    tables = measured(sweep, tmp_path)
+    assert tables["points"]["stops_at"].eq(0.2).all()
+    assert all(number.name.endswith("given=train/loss") for number in study().headlines(tables, KEYS))
 
 
 def test_no_run_reached_it(tmp_path):

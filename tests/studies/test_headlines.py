@@ -126,6 +126,19 @@ def test_what_goes_with_a_third_quantity_is_no_effect():
     assert plain.low > 0.3 > abs(found.value) and found.low < 0 < found.high
 
 
+def test_a_third_quantity_takes_a_degree_of_freedom():
+    """Of 2 seeds and 4 levels 6 are free, of which it takes one."""
+    x, y, seed, z = stopped(np.random.default_rng(0), 4, 0.5, 0.0, 2)
+    found = correlation_headline("rho", x, y, seed, given=z, resamples=20000)
+    design = np.column_stack([z, seed[:, None] == np.arange(2)])
+    left_y, left_x = (values - design @ np.linalg.lstsq(design, values)[0] for values in (y, rankdata(x)))
+    ranks, every = rankdata(left_y), [list(order) for order in itertools.permutations(range(4))]
+    orders = itertools.product(every, every)
+    z_of = [np.arctanh(pearsonr(left_x, np.append(ranks[:4][a], ranks[4:][b]))[0]) for a, b in orders]
+    half = np.quantile(np.abs(z_of), 0.95) * math.sqrt(6 / 5)
+    assert np.arctanh(found.value) - np.arctanh(found.low) == pytest.approx(half, rel=0.04)
+
+
 def test_too_few_exchanges_give_no_interval():
     found = correlation_headline("rho", [1, 2] * 3, [0, 1, 0, 2, 0, 3], [0, 0, 1, 1, 2, 2])  # 8, of which 2 are extreme
     assert found.value > 0.8 and math.isnan(found.low) and found.n == 3

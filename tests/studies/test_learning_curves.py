@@ -83,6 +83,7 @@ def test_presets_of_one_size_are_told_apart(tmp_path):
         ({"_target_": "hw1.models.Rnn", "hidden": 64, "layers": 2, "width": 1}, "Rnn 64", 2),
         ({"_target_": "mine.Net", "layers": 3}, "Net", 3),
         ({"_target_": "mine.Net", "size": 3, "budget": 4}, "Net", 0),
+        ({"_target_": "mine.mlp_of_size", "size": 3}, "mlp_of_size", 0),
         ({"_target_": "hw1.models.mlp_of_size", "size": 571, "depth": 7}, "7 layers, about 571 weights", 7),
         ({"_target_": "hw1.models.mlp_of_budget", "budget": 571, "depth": 7}, "7 layers, about 571 weights", 7),
     ],

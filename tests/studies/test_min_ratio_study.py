@@ -50,6 +50,26 @@ def test_numbers_are_over_converged_points_that_are_not_constant(tables):
     )
 
 
+@pytest.mark.parametrize("values", [12, 4])
+def test_points_of_one_loss_are_one_observation(values, tables):
+    """Ten searches end at each value of the loss, to its fourth digit."""
+    random = np.random.default_rng(0)
+    loss = np.repeat(0.1 + 0.05 * np.arange(values), 10) + 1e-6 * random.random(10 * values)
+    one = tables["points"][tables["points"]["counted"]].iloc[[0] * len(loss)].assign(loss=loss)
+    points = one.assign(positive=0.9 - loss / 2 + 0.05 * random.standard_normal(len(loss)), member=range(len(loss)))
+    lines = {line.name: line for line in MinRatio().headlines({"points": points}, [])}
+    sentences = MinRatio().answer({"points": points}, [], []).sentences
+    if values == 4:
+        assert not [name for name in lines if "rho" in name or "share" in name]
+        assert "only 40 that are there and not constant, at four values of the loss, nothing follows" in sentences[-1]
+        return
+    means = points.groupby(np.repeat(range(values), 10))[["loss", "positive"]].mean()
+    rho, share = lines["spearman_rho_positive phase=search"], lines["positive_share phase=search"]
+    assert rho.value == pytest.approx(spearmanr(means["loss"], means["positive"]).statistic)
+    assert rho.n == share.n == 12 and share.value == pytest.approx(means["positive"].median())
+    assert "12 values)" in sentences[1]
+
+
 def test_no_conclusion_from_points_that_did_not_converge(tables):
     assert not [line for line in MinRatio().headlines(tables, []) if "rho" in line.name and "training" in line.name]
 

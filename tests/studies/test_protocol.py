@@ -25,9 +25,10 @@ def test_one_value_has_no_interval():
     assert str(found) == "barrier = 1.25 (no interval), n = 1"
 
 
-def test_equal_values_have_an_interval_of_no_length_and_nan_stays_nan():
-    assert str(headline("x", [2.0, 2.0])) == "x = 2 [2, 2], n = 2"
+def test_equal_values_have_no_interval_and_nan_stays_nan():
+    assert str(headline("x", [2.0, 2.0])) == "x = 2 (no interval), n = 2"
     assert math.isnan(headline("x", [1.0, math.nan, 2.0]).value)
+    assert math.isnan(headline("x", [1.1, 1.1 + 2e-16, 1.1]).low)  # equal but for rounding
 
 
 @pytest.mark.parametrize(

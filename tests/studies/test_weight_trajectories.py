@@ -179,6 +179,8 @@ def test_the_headlines(whole):
     row = tables["trajectory_layer"].iloc[0]
     explained = found[f"explained_variance weights={LAYER}"]
     assert explained.value == pytest.approx(row["explained_1"] + row["explained_2"]) and explained.n == 3
+    for name, least, most in (("end_distance_over_independent", 0, FURTHEST), ("displacement_cosine", -1, 1)):
+        assert least < found[f"{name} weights=all"].low < found[f"{name} weights=all"].high < most
     ratio = found["end_distance_over_independent weights=all"]
     assert ratio.value == pytest.approx(tables["paths"].query("weights == 'all'")["ends_over_independent"].mean())
     assert ratio.n == 3

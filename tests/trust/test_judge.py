@@ -111,6 +111,12 @@ def test_only_a_network_stands_for_a_model(name):
         judge_settings({**usual(), "model": {"_target_": name}}, (), WHOSE)
 
 
+@pytest.mark.parametrize(("name", "size"), [("mlp_of_size", "size"), ("mlp_of_budget", "budget")])
+def test_nets_of_a_size_are_read_also_from_older_runs(name, size):
+    node = {"_target_": f"hw1.models.{name}", size: 571, "depth": 3, "activation": "relu", "dropout": 0.0}
+    judge_settings({**usual(), "model": node}, (), WHOSE)
+
+
 def test_torchvisions_builders_have_no_weights():
     def judged(name="resnet18", **settings):
         judge_settings({**usual(), "model": {"_target_": f"torchvision.models.{name}", **settings}}, (), WHOSE)

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from hw1.studies.headlines import Headline
+from hw1.studies.headlines import ROUNDING, Headline
 
 PAIRED, WELCH, INTERVALS = "paired by seed", "Welch", "from the two intervals"
-_ROUNDING = 1e-12  # of the values: differences no further apart are equal ones
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,8 @@ def of_seeds(name: str, setting: str, a: Mapping[int, float], b: Mapping[int, fl
     seeds have in common (data, starts) falls out. Otherwise it is Welch's.
 
     Values that are not finite are left out, and counted. There is no interval where another share of A's than of B's is
-    left out, for those that are left were chosen by it; nor where all differences are one number other than 0, which is
-    too coarse a quantity to have a spread.
+    left out, for those that are left were chosen by it; nor where all differences are one number, which is too coarse a
+    quantity to have a spread, unless every seed has the very same value in both.
 
     Args:
         name: of the quantity.
@@ -139,7 +138,7 @@ def of_seeds(name: str, setting: str, a: Mapping[int, float], b: Mapping[int, fl
         low, high, how = mean - half, mean + half, WELCH
     means = [fmean(values.values()) if values else math.nan for values in (a, b)]
     largest = max(map(abs, (*a.values(), *b.values())), default=0.0)
-    coarse = high - low <= _ROUNDING * largest and not low == high == 0
+    coarse = high - low <= ROUNDING * largest and not (how == PAIRED and low == high == 0)
     low, high = max(low, -most), min(high, most)  # NaN stays: it is the first of the two
     found = Difference(name, setting, means[0], means[1], low, high, (len(a), len(b)), how, asked, lost)
     return replace(found, low=math.nan, high=math.nan, how="") if coarse or found.uneven else found

@@ -21,7 +21,7 @@ from hw1.cells import guarded, original
 from hw1.files import replacing, write_text
 from hw1.inside import inside
 from hw1.reproduction.claims_page import COLUMNS, LEAST_SEEDS, MEASURED, page
-from hw1.reproduction.finished import Finished, changing, command_of, finished, short
+from hw1.reproduction.finished import Finished, changing, command_of, finished, first_seed, short
 from hw1.reproduction.results import experiment_of, read
 from hw1.reproduction.statistic import statistic
 from hw1.reproduction.verdicts import TO_RUN, Rule, both
@@ -57,6 +57,11 @@ class Command:
         """The words that make it another training than the experiment as it stands."""
         return tuple(changing(shlex.split(self.words)))
 
+    @property
+    def first(self) -> int:
+        """The lowest seed that may judge: its rule was written after runs of those below."""
+        return first_seed(shlex.split(self.words))
+
 
 class _Book:
     """The commands of docs/claims.yaml, their times, and what is finished of them."""
@@ -69,7 +74,7 @@ class _Book:
         rows = read(file) if file.is_file() else []
         full = [row for row in rows if row["budget"] == "full" and row["seeds"] != "0"]
         self._hours = {experiment_of(row["command"]): _seed_hours(row) for row in full}  # of one seed
-        self._finished: dict[tuple[str, ...], dict[str, Finished]] = {}
+        self._finished: dict[tuple[tuple[str, ...], int], dict[str, Finished]] = {}
 
     def command(self, name: str) -> Command:
         """The command of a name: of an experiment, or of a variant that has an experiment of its own name."""
@@ -91,10 +96,11 @@ class _Book:
         return f"about {hours:.0f} hours"
 
     def finished(self, command: Command) -> Finished | None:
-        """Its sweep, if one of enough seeds is finished at full budget."""
-        if command.also not in self._finished:
-            self._finished[command.also] = finished(self._output, command.also)
-        one = self._finished[command.also].get(command.experiment)
+        """Its sweep, if one of enough seeds, from its first one on, is finished at full budget."""
+        key = command.also, command.first
+        if key not in self._finished:
+            self._finished[key] = finished(self._output, *key)
+        one = self._finished[key].get(command.experiment)
         return one if one is not None and one.budget == "full" and one.seeds >= command.seeds else None
 
 
@@ -111,8 +117,8 @@ def fill(checkout: Path, output: Path) -> list[str]:
     """Write docs/claims.csv and docs/claims.md, with the figures in docs/claims/, from the sweeps below `output`.
 
     A claim whose experiment has no finished sweep of enough seeds keeps what was measured of it, if that was the same
-    statistic with the same kind of interval and enough seeds, and its verdict is given anew; of anything else the
-    estimate is kept, without a verdict. Quick sweeps do not count.
+    statistic with the same kind of interval and enough seeds, from the first one that its command names on, and its
+    verdict is given anew; of anything else the estimate is kept, without a verdict. Quick sweeps do not count.
 
     Returns:
         What a person must look at: claims whose statistic could not be computed.
@@ -182,6 +188,7 @@ def _part(part: Mapping[str, Any], rule: Rule, book: _Book, known: Mapping[str, 
     if known["statistic"] != own["statistic"]:
         return own, TO_RUN
     enough = known["n"] != "" and int(known["seeds"]) >= command.seeds
+    enough = enough and first_seed(known["command"].split()) >= command.first
     if known["method"] != own["method"] or not enough:
         return own | {name: known[name] for name in ("seeds", "estimate")}, TO_RUN
     own |= {name: known[name] for name in ("command", "seeds", "n", "estimate", "low", "high")}

@@ -31,7 +31,8 @@ def page(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
         groups.setdefault(experiment_of(row["command"]).partition("/")[0], []).append(row)
     count = {word: sum(row["verdict"] == word for row in rows) for word in (HOLDS, DOES_NOT, DEPENDS, TO_RUN)}
     rest = len(rows) - sum(count.values())
-    tried = sum(row["verdict"] == HOLDS and bool(row["changed"]) for row in rows)
+    tried = {word: sum(row["verdict"] == word and bool(row["changed"]) for row in rows) for word in count}
+    undecided = sum(bool(row["changed"]) for row in rows) - sum(tried.values())
     judged = len(rows) - count[TO_RUN]
     lines = [
         "# What the reports concluded, and what is measured",
@@ -41,8 +42,9 @@ def page(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
         "finished sweeps and the rules in [claims.yaml](claims.yaml), which were written before their runs. Where a",
         "first run had suggested another rule, new seeds were trained (those from 5 or 10 on); where the rule was",
         "changed and the same runs are judged, the verdict is *exploratory*: it suggests, and decides nothing.",
-        f"Of {len(rows)} claims {count[HOLDS]} hold ({tried} of them exploratory), {count[DOES_NOT]} do not,",
-        f"{count[DEPENDS]} depend on the comparison, and {rest} are undecided.",
+        f"Of {len(rows)} claims {count[HOLDS]} hold ({tried[HOLDS]} of them exploratory), {count[DOES_NOT]} do not",
+        f"({tried[DOES_NOT]}), {count[DEPENDS]} depend on the comparison ({tried[DEPENDS]}), and {rest} are undecided",
+        f"({undecided}).",
         *_to_run(count[TO_RUN]),
         "",
         "- *Gap*: loss on the test set minus loss on the training set, in nats. *Sensitivity*: the length of the",

@@ -36,6 +36,7 @@ class Finished:
         sweep: it.
         budget: the name of its budget.
         seeds: number of different seeds, members counted.
+        first: the lowest of them.
         seconds: training time of its runs, one after the other.
         commit: of the checkout that trained them; several are joined by a space.
         numbers: the study's headlines.
@@ -44,6 +45,7 @@ class Finished:
     sweep: Sweep
     budget: str
     seeds: int
+    first: int
     seconds: float
     commit: str
     numbers: list[Headline]
@@ -67,17 +69,29 @@ def changing(words: Iterable[str]) -> list[str]:
     return [word for word, key in keys if key not in _HARMLESS and not key.startswith("measures.")]
 
 
+def first_seed(words: Iterable[str]) -> int:
+    """The lowest seed of a command, 0 where it names none.
+
+    Example:
+        >>> first_seed(["experiment=min_ratio", "seed=5,6,7"]), first_seed(["replicas=10"])
+        (5, 0)
+    """
+    values = [word.partition("=")[2] for word in words if word.startswith("seed=")]
+    return min((int(seed) for value in values for seed in value.split(",")), default=0)
+
+
 def command_of(experiment: str) -> str:
     """The command of an experiment's default."""
     return f"python train.py experiment={experiment}"
 
 
-def finished(output: Path, also: Collection[str] = ()) -> dict[str, Finished]:
+def finished(output: Path, also: Collection[str] = (), first: int = 0) -> dict[str, Finished]:
     """The sweep that speaks for each experiment, of those below `output`.
 
     Args:
         output: where sweeps are.
         also: words that a command must have besides; those of the experiment as it stands have none.
+        first: the lowest seed that there may be: those below have been looked at before.
 
     A sweep counts if it is complete, its command changes nothing of the experiment but its seeds and its budget, and
     at full budget its data are whole: the bundled digits, which stand in where nothing can be downloaded, are not.
@@ -95,6 +109,8 @@ def finished(output: Path, also: Collection[str] = ()) -> dict[str, Finished]:
         if sweep.record.get("status") != "complete" or not experiment or not harmless or not sweep.runs:
             continue
         one = _finished(sweep)
+        if one.first < first:
+            continue
         if one.budget == "full" and any(run.result.get("dataset", {}).get("source") == "bundled" for run in sweep.runs):
             continue
         rank = (one.budget == "full", one.seeds, file.parent.name)
@@ -105,10 +121,12 @@ def finished(output: Path, also: Collection[str] = ()) -> dict[str, Finished]:
 
 def _finished(sweep: Sweep) -> Finished:
     results = [run.result for run in sweep.runs]
+    seeds = {run.settings.seed + member for run in sweep.runs for member in range(run.count)}
     return Finished(
         sweep,
         str(sweep.record.get("budget", "full")),
-        len({run.settings.seed + member for run in sweep.runs for member in range(run.count)}),
+        len(seeds),
+        min(seeds),
         sum(float(result.get("seconds", 0)) for result in results),
         " ".join(sorted({str(result["git"]) for result in results if result.get("git")})),
         _numbers(sweep.record),

@@ -20,6 +20,7 @@ from hw1.files import write_text
 from hw1.markdown import code, text
 from hw1.reproduction.finished import Finished, command_of, finished, short
 from hw1.reproduction.statistic import share_at_or_below, statistic
+from hw1.reproduction.verdicts import TO_RUN
 from hw1.reproduction.wording import statistic_in_words
 from hw1.settings import ConfigError
 from hw1.settings.about import About, experiments
@@ -29,16 +30,13 @@ COLUMNS = (
     *("quantity", "reported", "measured", "low", "high", "at_or_below"),
 )
 NOT_RUN = "not run"
-# Headlines of earlier versions that no study gives any more. This one was the smaller the more often one looked.
-WITHDRAWN = ("end_distance_over_length",)
 _TABLE = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
 def fill(checkout: Path, output: Path) -> list[str]:
     """Write docs/results.csv from the finished sweeps below `output`, and the table of docs/results.md from it.
 
-    An experiment without a finished sweep keeps the rows that it has, but for numbers that are `WITHDRAWN`, and full
-    rows are not replaced by quick ones.
+    An experiment without a finished sweep keeps the rows that it has, and full rows are not replaced by quick ones.
 
     Returns:
         What a person must look at: reported values that no headline answers.
@@ -54,7 +52,7 @@ def fill(checkout: Path, output: Path) -> list[str]:
         one = found.get(name)
         before = [row for row in earlier.get(name, []) if row["budget"] != NOT_RUN]
         if before and (one is None or (one.budget != "full" and before[0]["budget"] == "full")):
-            rows += [_without_withdrawn(row) for row in before]
+            rows += before
             continue
         made, missing = _rows(name, one, reported.get(name) or [{}], known[name])
         rows += made
@@ -99,11 +97,6 @@ def _rows(
                     row["at_or_below"] = short(share.value)
         rows.append(row)
     return rows, missing
-
-
-def _without_withdrawn(row: Mapping[str, str]) -> dict[str, str]:
-    gone = row["quantity"].startswith(WITHDRAWN)
-    return {**row, **(dict.fromkeys(("quantity", "measured", "low", "high"), "") if gone else {})}
 
 
 def leading_number(reported: str) -> float:
@@ -189,9 +182,12 @@ def interval_in_words(low: str, high: str) -> str:
 def _measured(row: Mapping[str, str]) -> str:
     if row["budget"] == NOT_RUN:
         return NOT_RUN
-    if not row["measured"]:
-        return "" if row["budget"] == "full" else f"({row['budget']} budget; full: {row['full_hours']} hours)"
     quantity = "" if row["reported"] else f"{text(row['quantity'])}: "
+    if not row["measured"]:  # where there is a quantity: in a way that is no longer thought right
+        again = f"{quantity}{TO_RUN}" if row["quantity"] else ""
+        return (
+            again if row["budget"] == "full" else f"{again} ({row['budget']} budget; full: {row['full_hours']} hours)"
+        )
     interval = interval_in_words(row["low"], row["high"])
     share = f"; {row['at_or_below']} of the members at or below the reported" if row["at_or_below"] else ""
     budget = "" if row["budget"] == "full" else f" ({row['budget']} budget; full: {row['full_hours']} hours)"

@@ -34,8 +34,9 @@ def correlation_headline(
     Resampling does not: pairs, since they are not independent; seeds, since three of them have ten resamples.
 
     With `given`, what goes with a third quantity is taken off first: within seeds, the regression on it of y and of the
-    ranks of x; the residuals of y are ranked and exchanged (Freedman & Lane 1983). So networks that were stopped at
-    almost one loss are compared as if it had been one.
+    ranks of x; the residuals of y are ranked and exchanged (Freedman & Lane 1983), and the interval is widened by the
+    degree of freedom that this takes. So networks that were stopped at almost one loss are compared as if it had been
+    one.
 
     Runs that share their seed with no other are exchanged with one another; without `within` all are. Where all runs
     of a model have one x, and are alike, see `correlation_of_means_headline`.

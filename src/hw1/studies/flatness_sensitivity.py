@@ -22,7 +22,7 @@ from hw1.metrics import (
     label,
 )
 from hw1.settings import ConfigError
-from hw1.studies.answers import Answer, number, rank, settled
+from hw1.studies.answers import Answer, rank, settled
 from hw1.studies.called import called, rho
 from hw1.studies.correlations import correlation_headline, correlation_of_means_headline
 from hw1.studies.headlines import Headline, parts, share_headline, unseeded
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _SENSITIVITY = "sensitivity/"  # the columns of the measure that has the second axis of the figures loss and accuracy
 _OWN_SCALE = "sensitivity/logits"  # but for this one, which that axis has no room for
+_STOPS_AT = "callbacks.stop_at_train_loss.loss"
+_GIVEN = f"given={TRAIN_LOSS}"  # at the end of the name of a number
 _SEVERAL = 3  # networks, of which that can be said
 
 
@@ -52,12 +54,11 @@ class FlatnessSensitivity:
     most of which have learned nothing.
 
     Tables: `points` (one row a member: swept keys, seed, position on the x axis, losses, accuracies, gaps, measures,
-    whether it was stopped at a train loss, whether it came to it, and, against a gap, whether it counts as one that has
-    learned),
-    `means` (one row a setting and quantity: mean, standard deviation and range over seeds), `measures` (one row a
-    column that measures found, but for standard errors: name, label, unit, the column of its standard error, the
-    measure as it was asked for and the number of training examples that it takes, NaN where that is no setting) and,
-    where there are any, `unreached` (the members that never reached the train loss).
+    the train loss that it was to stop at, NaN where there is none, whether it came to it, and, against a gap, whether
+    it counts as one that has learned), `means` (one row a setting and quantity: mean, standard deviation and range over
+    seeds), `measures` (one row a column that measures found, but for standard errors: name, label, unit, the column of
+    its standard error, the measure as it was asked for and the number of training examples that it takes, NaN where
+    that is no setting) and, where there are any, `unreached` (the members that never reached the train loss).
 
     Args:
         across: what the x axis shows: the dotted key of a swept number, as dataset.batch_size or optimizer.lr; or
@@ -132,7 +133,8 @@ class FlatnessSensitivity:
             value = run.value(self.across)
             row["x"] = member.origin["n_train"] if value is None else value  # the full batch
         row |= {name: metrics[name] for name in columns if name in metrics}
-        row |= {"stopped": REACHED in metrics, "reached": bool(metrics.get(REACHED, True))}
+        stops_at = run.value(_STOPS_AT) if REACHED in metrics else None
+        row |= {"stops_at": math.nan if stops_at is None else stops_at, "reached": bool(metrics.get(REACHED, True))}
         row |= {"epochs": run.result["epochs"]}
         return row | {"parameters": run.result["parameters"], "run": run.path.name} | member.origin
 
@@ -166,8 +168,8 @@ class FlatnessSensitivity:
     def headlines(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[Headline]:
         """Rank correlations of `across` with every measure, and with test loss, accuracy and gap.
 
-        Of a setting over all runs, with orders exchanged within each seed, given the train loss where they stop
-        at one; of a gap, over the means of what trained
+        Of a setting over all runs, with orders exchanged within each seed, and where they stop at one train loss given
+        that, which the name says; of a gap, over the means of what trained
         alike but for its seed, where several did. The logarithm of a batch size ranks as the batch size does.
         """
         points, found = self._compared(tables), []
@@ -180,12 +182,12 @@ class FlatnessSensitivity:
         for values, part in groups:
             used = part[part["reached"]]
             for name in names:
-                label = self._rho(name, _words(values))
                 both = used.dropna(subset=["x", name])
+                given = list(both[TRAIN_LOSS]) if _at_one_loss(both) and self.across not in GAPS else []
+                label = self._rho(name, f"{_words(values)} {_GIVEN}".strip() if given else _words(values))
                 x, y = list(both["x"]), list(both[name])
                 networks = [tuple(row) for row in both[unseeded(keys)].astype(str).to_numpy()]
                 if self.across not in GAPS:
-                    given = list(both[TRAIN_LOSS]) if _stopped(both) else []
                     found.append(correlation_headline(label, x, y, list(both["seed"]), given=given))
                 elif len(set(networks)) > 1:
                     found.append(correlation_of_means_headline(label, x, y, networks))
@@ -217,7 +219,8 @@ class FlatnessSensitivity:
             column, _, others = rest.partition(" ")
             if word != "spearman_rho" or column not in known:
                 continue
-            where = others.removeprefix(self.across).strip()
+            given = others.endswith(_GIVEN)
+            where = others.removeprefix(self.across).removesuffix(_GIVEN).strip()
             subject = known[column] if known[column][:1].isupper() else f"the {known[column]}"
             start = f"{where}: {subject}" if where else f"{subject[:1].upper()}{subject[1:]}"
             if math.isnan(found.value):
@@ -227,8 +230,13 @@ class FlatnessSensitivity:
                 text = f"{goes} with the {label(self.across)}"
             else:
                 text = f"shows no settled relation to the {label(self.across)}"
-            sentences.append(f"{start} {text} ({rank(found, of)}).")
-        sentences += [*_at_equal_loss(tables["points"], self.across), *left_out_of_settings(tables["points"])]
+            sentences.append(f"{start} {text} ({rank(found, of)}{', given the train loss' if given else ''}).")
+        if any(found.name.endswith(_GIVEN) for found in numbers):
+            sentences.append(
+                "Networks were stopped where an epoch ended below the train loss that was asked for: what goes with "
+                "the small differences that are left of it is taken off the correlations that are given it."
+            )
+        sentences += left_out_of_settings(tables["points"])
         if "unreached" in tables:
             lost, all_of = len(tables["unreached"]), len(tables["points"])
             sentences.append(f"{lost} of {all_of} networks never came to the train loss, and are left out.")
@@ -257,21 +265,9 @@ class FlatnessSensitivity:
         return parts(points, [key for key in unseeded(keys) if key != self.across])
 
 
-def _stopped(points: pd.DataFrame) -> bool:
-    """Whether these were all stopped at a train loss; a table of an earlier version does not say so."""
-    return "stopped" in points and len(points) > 0 and bool(points["stopped"].all())
-
-
-def _at_equal_loss(points: pd.DataFrame, across: str) -> list[str]:
-    """How equal the train losses are at which networks were stopped; [] where none was, or no setting is compared."""
-    used = points[points["reached"]]
-    if across in GAPS or not _stopped(used):
-        return []
-    low, high = number(used[TRAIN_LOSS].min()), number(used[TRAIN_LOSS].max())
-    return [
-        f"The networks were stopped at the end of an epoch, at train losses of {low} to {high}: "
-        "what goes with these is taken off the correlations."
-    ]
+def _at_one_loss(points: pd.DataFrame) -> bool:
+    """Whether all were stopped at one train loss; a table of an earlier version does not say so."""
+    return "stops_at" in points and points["stops_at"].notna().all() and points["stops_at"].nunique() == 1
 
 
 def _words(values: Mapping[str, Any]) -> str:

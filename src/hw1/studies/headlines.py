@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+ROUNDING = 1e-12  # of the largest: values no further apart are equal
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -19,7 +21,7 @@ class Headline:
         name: what it is.
         value: a mean over seeds or members, unless its study's `headlines` says that it is a median, a share or a rank
             correlation.
-        low: lower end of its 95% interval; NaN where n is too small for one.
+        low: lower end of its 95% interval; NaN where there is none: n is too small, or all values are equal.
         high: upper end.
         n: number of what is independent: seeds or members; of a correlation of means the models.
     """
@@ -60,7 +62,7 @@ def headline(name: str, values: Sequence[float], least: float = -math.inf, level
         from scipy.stats import t
 
         variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-        if max(values) > min(values):
+        if max(values) - min(values) > ROUNDING * max(map(abs, values)):
             half = float(t.ppf((1 + level) / 2, n - 1)) * math.sqrt(variance / n)
     low = mean - half
     return Headline(name, mean, low if math.isnan(low) else max(low, least), mean + half, n)
@@ -116,6 +118,8 @@ def geometric_headline(name: str, values: Sequence[float]) -> Headline:
 
 def median_headline(name: str, values: Sequence[float]) -> Headline:
     """Median of `values` with the exact 95% interval of order statistics, NaN where there are too few (below 6).
+
+    It covers the median also where many values are equal, so one without width is right here.
 
     Example:
         >>> str(median_headline("final_loss", [1.0, 2.0, 3.0, 4.0, 5.0, 9.0]))

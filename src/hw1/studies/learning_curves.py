@@ -27,7 +27,7 @@ SERIES = "series"  # the column that holds what a training's settings are called
 DESCRIBED = (SERIES, "architecture", "parameters", "depth", "corruption", "data", "source", "n_train", NETWORK)
 # Keys that an architecture's name stands for.
 SHAPE = ("model", "model.layers", "model.hidden", "model.width", "model.size", "model.budget", "model.depth")
-_SIZED = {"mlp_of_size": "size", "mlp_of_budget": "budget"}  # the second one in runs of earlier versions
+_SIZED = {"hw1.models.mlp_of_size": "size", "hw1.models.mlp_of_budget": "budget"}  # the latter in older runs
 
 
 def check_classes(runs: Sequence[RunSettings]) -> None:
@@ -134,9 +134,8 @@ def architecture(model: Mapping[str, Any]) -> str:
         >>> architecture({"_target_": "hw1.models.mlp_of_size", "size": 571, "depth": 7})
         '7 layers, about 571 weights'
     """
-    for name, size in _SIZED.items():
-        if str(model["_target_"]).endswith(name):
-            return f"{model['depth']} layers, about {model[size]} weights"
+    if size := _SIZED.get(str(model["_target_"])):
+        return f"{model['depth']} layers, about {model[size]} weights"
     sizes = next((model[key] for key in ("layers", "hidden") if isinstance(model.get(key), Sequence)), None)
     kind = str(model["_target_"]).rpartition(".")[2]
     if sizes is None:

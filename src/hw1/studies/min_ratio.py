@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hw1.metrics import LOSS, TEST_ACCURACY, unit
 from hw1.studies.answers import Answer, percent, rank, settled, where_in_words
 from hw1.studies.called import rho
-from hw1.studies.correlations import correlation_of_means_headline
+from hw1.studies.correlations import correlation_headline
 from hw1.studies.headlines import (
     Headline,
     labelled,
@@ -21,7 +21,7 @@ from hw1.studies.headlines import (
 )
 from hw1.studies.learned import without
 from hw1.studies.needed import found_on, require_measure
-from hw1.words import settings_in_words
+from hw1.words import counted, settings_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MEASURE = "minimal_ratio"
 DIGITS = 4  # of the loss, that points of zero gradient have alike which count as one
-LEAST = 10  # converged, non-constant points below which no correlation is reported
+LEAST = 10  # values of the loss at converged, non-constant points below which no correlation is reported
 
 
 class MinRatio:
@@ -42,7 +42,8 @@ class MinRatio:
     Reads the rows of the measure `minimal_ratio`. Two estimators, never merged: the share of positive eigenvalues and
     the share of sampled neighbours with a higher loss. Numbers are over converged, non-constant points alone (|g| <
     1e-6; predictions that depend on the input); all points are drawn, by the reason why their search stopped. Of
-    a correlation points of one loss, to `DIGITS` digits, are one observation: many searches end at the same saddle.
+    medians and correlations points of one loss, to `DIGITS` digits, are one observation: many searches end at the same
+    saddle.
 
     Runs without the measure are left out. Points of networks that diverged have the reason "not finite": they are
     counted, and have no place in a figure.
@@ -108,10 +109,10 @@ class MinRatio:
                 n, used = len(points), points[points["counted"]]
                 found.append(share_headline(f"converged {name}", int((points["reason"] == "converged").sum()), n))
                 found.append(share_headline(f"constant_predictors {name}", int(points["constant"].sum()), n))
-                if len(used) >= LEAST:
+                if len(at_values := _at_values(used)) >= LEAST:
                     for share in ("positive", "negative"):
-                        found.append(median_headline(f"{share}_share {name}", list(used[share])))
-                        found.append(_correlation(_rho(share, phase, values), used, share))
+                        found.append(median_headline(f"{share}_share {name}", list(at_values[share])))
+                        found.append(_correlation(_rho(share, phase, values), at_values, share))
         return found
 
     def must_learn(self, training: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -152,17 +153,19 @@ def _told(start: str, points: pd.DataFrame) -> list[str]:
         sentences.append(
             f"{constant} of {n} {'is a constant predictor' if constant == 1 else 'are constant predictors'}, {which}."
         )
-    if len(used) < LEAST:
+    at_values = _at_values(used)
+    if len(at_values) < LEAST:
         words = "no network that is" if not len(used) else f"only {len(used)} that are"
-        sentences.append(f"With {words} there and not constant, nothing follows about index and loss.")
+        at = f", at {counted(len(at_values), 'value')} of the loss," if len(at_values) < len(used) else ","
+        sentences.append(f"With {words} there and not constant{at} nothing follows about index and loss.")
         return sentences
     for column, word in (("positive", "go up"), ("negative", "go down")):
-        found = _correlation("", used, column)
+        found = _correlation("", at_values, column)
         if settled(found, 0):
             text = f"the higher the loss, the {'more' if found.value > 0 else 'fewer'} directions {word}"
         else:
             text = f"whether the directions that {word} go with the loss is undecided"
-        sentences.append(f"There {text} ({rank(found, 'critical value')}).")
+        sentences.append(f"There {text} ({rank(found, 'value')}).")
     return sentences
 
 
@@ -171,14 +174,18 @@ def _rho(share: str, phase: str, values: Mapping[str, Any]) -> str:
     return f"spearman_rho_{share}{labelled({'phase': phase, **values})}"
 
 
-def _correlation(name: str, used: pd.DataFrame, share: str) -> Headline:
-    """Spearman's rho of the loss with a share, over points that count.
+def _at_values(used: pd.DataFrame) -> pd.DataFrame:
+    """One row for each value of the loss of points that count: the means of the loss and of the shares.
 
-    Many searches end at one value of the loss, at one point or at copies of it with other hidden units: they are one
-    observation, the mean of their shares.
+    Many searches end at one value, at one point or at copies of it with other hidden units: they are one observation.
     """
-    values = [f"{loss:.{DIGITS - 1}e}" for loss in used["loss"]]
-    return correlation_of_means_headline(name, list(used["loss"]), list(used[share]), values)
+    values = used["loss"].map(lambda loss: f"{loss:.{DIGITS - 1}e}")
+    return used.groupby(values, sort=False)[["loss", "positive", "negative"]].mean()
+
+
+def _correlation(name: str, at_values: pd.DataFrame, share: str) -> Headline:
+    """Spearman's rho of the loss with a share."""
+    return correlation_headline(name, list(at_values["loss"]), list(at_values[share]))
 
 
 def _last(points: pd.DataFrame) -> pd.DataFrame:

@@ -28,8 +28,8 @@ def between(name: str, values: Sequence[float], least: float = 0.0, most: float 
     Args:
         name: what it is.
         values: of each path, a mean over the others.
-        least: the lowest value that there can be; the interval is cut there,
-        most: or, where there is a highest, that of the logit.
+        least: the lowest value that there can be, where the interval is cut.
+        most: the highest; where there is one the interval is that of `bounded`.
     """
     n, naive = len(values), headline(name, values)
     half = (naive.high - naive.value) * 2 * (n - 1) / (n - 2) if n > 2 else math.nan
