@@ -40,7 +40,7 @@ def page(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
         "Five reports of a deep-learning course, numbered 000 to 004, drew these conclusions from one training each,",
         "or from a few. Here each is a rule for a number with an interval. Written by `python -m hw1 claims` from",
         "finished sweeps and the rules in [claims.yaml](claims.yaml), which were written before their runs. Where a",
-        "first run had suggested another rule, new seeds were trained (those from 5 or 10 on); where the rule was",
+        "first run had suggested another rule, new seeds were trained (those from 5, 8 or 10 on); where the rule was",
         "changed and the same runs are judged, the verdict is *exploratory*: it suggests, and decides nothing.",
         f"Of {len(rows)} claims {count[HOLDS]} hold ({tried[HOLDS]} of them exploratory), {count[DOES_NOT]} do not",
         f"({tried[DOES_NOT]}), {count[DEPENDS]} depend on the comparison ({tried[DEPENDS]}), and {rest} are undecided",
