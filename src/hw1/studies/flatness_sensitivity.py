@@ -19,14 +19,14 @@ from hw1.metrics import (
     TEST_LOSS,
     TRAIN_ACCURACY,
     TRAIN_LOSS,
-    label,
 )
 from hw1.settings import ConfigError
-from hw1.studies.answers import Answer, rank, settled
+from hw1.studies.answers import Answer
 from hw1.studies.called import called, rho
 from hw1.studies.correlations import correlation_headline, correlation_of_means_headline
+from hw1.studies.flatness_in_words import GIVEN, flatness_in_words
 from hw1.studies.headlines import Headline, parts, share_headline, unseeded
-from hw1.studies.learned import alike, learned_in_settings, left_out_of_settings
+from hw1.studies.learned import alike, learned_in_settings
 from hw1.studies.needed import columns_found, require_measure
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 _SENSITIVITY = "sensitivity/"  # the columns of the measure that has the second axis of the figures loss and accuracy
 _OWN_SCALE = "sensitivity/logits"  # but for this one, which that axis has no room for
 _STOPS_AT = "callbacks.stop_at_train_loss.loss"
-_GIVEN = f"given={TRAIN_LOSS}"  # at the end of the name of a number
 _SEVERAL = 3  # networks, of which that can be said
 
 
@@ -184,7 +183,7 @@ class FlatnessSensitivity:
             for name in names:
                 both = used.dropna(subset=["x", name])
                 given = list(both[TRAIN_LOSS]) if _at_one_loss(both) and self.across not in GAPS else []
-                label = self._rho(name, f"{_words(values)} {_GIVEN}".strip() if given else _words(values))
+                label = self._rho(name, f"{_words(values)} {GIVEN}".strip() if given else _words(values))
                 x, y = list(both["x"]), list(both[name])
                 networks = [tuple(row) for row in both[unseeded(keys)].astype(str).to_numpy()]
                 if self.across not in GAPS:
@@ -210,46 +209,7 @@ class FlatnessSensitivity:
 
     def answer(self, tables: Mapping[str, pd.DataFrame], keys: Sequence[str], numbers: Sequence[Headline]) -> Answer:
         """What rises and what falls with the setting, by rank correlations."""
-        known = {name: name.replace("_", " ").replace("/", " ") for name in (TEST_ACCURACY, TEST_LOSS)}
-        known |= {name: label(name) for name in GAPS}
-        known |= {row.name: row.label for row in tables["measures"].itertuples(index=False)}
-        sentences, of = [], "network" if self.across in GAPS else "seed"
-        for found in numbers:
-            word, _, rest = found.name.partition(" ")
-            column, _, others = rest.partition(" ")
-            if word != "spearman_rho" or column not in known:
-                continue
-            given = others.endswith(_GIVEN)
-            where = others.removeprefix(self.across).removesuffix(_GIVEN).strip()
-            subject = known[column] if known[column][:1].isupper() else f"the {known[column]}"
-            start = f"{where}: {subject}" if where else f"{subject[:1].upper()}{subject[1:]}"
-            if math.isnan(found.value):
-                continue
-            if found.n > 1 and settled(found, 0):
-                goes = "rises" if found.value > 0 else "falls"
-                text = f"{goes} with the {label(self.across)}"
-            else:
-                text = f"shows no settled relation to the {label(self.across)}"
-            sentences.append(f"{start} {text} ({rank(found, of)}{', given the train loss' if given else ''}).")
-        if any(found.name.endswith(_GIVEN) for found in numbers):
-            sentences.append(
-                "Networks were stopped where an epoch ended below the train loss that was asked for: what goes with "
-                "the small differences that are left of it is taken off the correlations that are given it."
-            )
-        sentences += left_out_of_settings(tables["points"])
-        if "unreached" in tables:
-            lost, all_of = len(tables["unreached"]), len(tables["points"])
-            sentences.append(f"{lost} of {all_of} networks never came to the train loss, and are left out.")
-        means = "A dot is a mean over seeds, the band their range"
-        captions = {
-            "loss": f"{means}; the axis on the right is that of sensitivity.",
-            "accuracy": f"{means}; the axis on the right is that of sensitivity.",
-            "sharpness": f"Each panel is one measure of sharpness; larger is sharper. {means}.",
-            "gap": "Each dot is one network: a measure against how much worse it is on the test set.",
-        }
-        shown = [*(name for name in (TRAIN_LOSS, TEST_LOSS, TEST_ACCURACY) if name in tables["points"])]
-        columns = [*unseeded(keys), "seed", *shown, *tables["measures"]["name"]]
-        return Answer(sentences, captions, {"points": columns})
+        return flatness_in_words(self.across, tables, keys, numbers)
 
     def _compared(self, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         """The rows of `points` that numbers and figures are of."""
