@@ -182,7 +182,7 @@ def interval_in_words(low: str, high: str) -> str:
 def _measured(row: Mapping[str, str]) -> str:
     if row["budget"] == NOT_RUN:
         return NOT_RUN
-    quantity = "" if row["reported"] else f"{text(row['quantity'])}: "
+    quantity = "" if row["reported"] else f"{text(row['quantity'].rstrip('*'))}: "
     if not row["measured"]:  # where there is a quantity: in a way that is no longer thought right
         again = f"{quantity}{TO_RUN}" if row["quantity"] else ""
         return (
