@@ -1,11 +1,14 @@
 """TensorBoard's own page in a headless browser: the rows and curves that a person sees of a sweep."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -50,10 +53,19 @@ def board(command, tmp_path_factory):
     timer.cancel()
     assert address, "TensorBoard did not start"
     threading.Thread(target=process.stderr.read, daemon=True).start()
+    until = time.monotonic() + SECONDS
+    while loaded(address) < 4 and time.monotonic() < until:  # a page that is opened before shows what there is by then
+        time.sleep(0.5)
     yield address
     os.killpg(process.pid, signal.SIGINT)
     process.wait(SECONDS)
     assert not list(links.glob("hw1-*"))
+
+
+def loaded(address):
+    """How many runs TensorBoard has read so far."""
+    with urllib.request.urlopen(f"{address.rstrip('/')}/data/runs", timeout=SECONDS) as answer:
+        return sum("lr=" in name for name in json.load(answer))
 
 
 @pytest.fixture(scope="module")
